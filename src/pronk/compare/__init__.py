@@ -1,0 +1,12 @@
+"""Say which run is better, by how much, and whether that could be chance; reads study folders only.
+
+    metrics.py      precision, recall, F1 and the confusion matrix of one run
+    statistics.py   two proportions on the same items: Tango's interval, McNemar's test; Holm's adjustment
+    resampling.py   paired permutation tests and bootstrap intervals for nll and macro-F1
+    items.py        a run's item results, read from its folder into arrays
+    pairs.py        which runs of a study are compared, on which metrics, with what verdict
+    report.py       report.html, one self-contained file; its parts: sections.py, words.py, charts.py
+
+Start at `pairs.compare_runs` for the figures and at `report.write_report` for the page. Nothing here
+loads torch or transformers, so a report opens on a laptop.
+"""

@@ -1,0 +1,211 @@
+"""Which runs of a study are compared, on which metrics, and what can be said."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pronk.compare import resampling
+from pronk.compare.items import Classified, Likelihood, RunItems, read_items, read_study
+from pronk.compare.metrics import encode
+from pronk.compare.statistics import holm, mcnemar_exact, tango_interval
+from pronk.errors import StudyError
+
+SIGNIFICANCE = 0.05
+EVALUATED = ("finished", "stopped_early")  # the statuses whose item results are complete
+
+Run = dict[str, Any]
+Comparison = dict[str, Any]
+Pair = tuple[Run, Run, list[str]]
+
+
+def compare_study(folder: Path) -> list[Comparison]:
+    """The comparisons of the study in `folder`; see `compare_runs`. StudyError for a folder that is none."""
+    runs = read_study(folder)["runs"]
+    return compare_runs(
+        runs, {run["name"]: read_items(folder, run["name"]) for run in runs if evaluated(run)}
+    )
+
+
+def compare_runs(runs: list[Run], items: dict[str, RunItems]) -> list[Comparison]:
+    """Compare runs item by item; a list of JSON-ready entries, as study.json holds them.
+
+    Compared are every tuned run with its own base ("base"), every other tuned run with the best ("best"),
+    and every two tuned runs that differ in exactly one setting ("one key: train.epochs"); a pair appears
+    once per metric, with all its reasons. `a` is the base or the earlier run, `b` the other; `difference`
+    is b minus a and `verdict` speaks of b. A verdict is "better" or "worse" only where Holm's adjusted
+    p-value, over all entries together, is below 0.05; else it is "tie".
+
+    - accuracy, generated_accuracy: Tango's interval, McNemar's exact test;
+    - macro_f1: bootstrap interval, permutation test;
+    - nll (nats per target token; lower is better): the same, and `perplexity_ratio` [b/a, low, high].
+      Never between different bases or where token counts differ: per token of what? Nor where a loss
+      is not finite.
+
+    Runs that did not finish or have no items are left out. The best run is the one with the highest
+    accuracy, or the lowest nll, on these very items. Being chosen by them, its own figure is optimistic
+    (selection bias), and so are its leads over the others; the intervals do not allow for that.
+    Raises StudyError, naming both runs, where two runs have different items or labels.
+    """
+    known = [run for run in runs if evaluated(run) and _has_items(items.get(run["name"]))]
+    pairs = list(_pairs(known))
+    # With 20,000 resamples no p-value is below 1/20,001; in a big family Holm would then find only ties.
+    resamples = max(resampling.PERMUTATIONS, 200 * 4 * len(pairs))
+    comparisons: list[Comparison] = []
+    for a, b, reasons in pairs:
+        names = {"a": a["name"], "b": b["name"]}
+        comparisons += [
+            {**names, **entry, "reasons": list(reasons)} for entry in _compare_pair(a, b, items, resamples)
+        ]
+    for entry, adjusted in zip(comparisons, holm([c["p_value"] for c in comparisons]), strict=True):
+        entry["p_adjusted"] = float(adjusted)
+        entry["verdict"] = _verdict(entry)
+    return comparisons
+
+
+def evaluated(run: Run) -> bool:
+    """Whether a run's item results are complete."""
+    return run.get("status", "finished") in EVALUATED
+
+
+def figure(run: Run, metric: str) -> float | None:
+    """A run's metric, or None where it has none or one that is not finite."""
+    value = (run.get("metrics") or {}).get(metric)
+    return float(value) if value is not None and np.isfinite(value) else None
+
+
+def primary_metric(runs: Sequence[Run]) -> str:
+    """What the runs are ranked by: accuracy where a run has it, else nll."""
+    return "accuracy" if any(figure(run, "accuracy") is not None for run in runs) else "nll"
+
+
+def best_run(runs: Sequence[Run]) -> Run | None:
+    """The evaluated tuned run with the best primary metric, the earlier one of equals; None without any."""
+    metric = primary_metric(runs)
+    candidates = [
+        run for run in runs if not run.get("baseline") and evaluated(run) and figure(run, metric) is not None
+    ]
+    sign = 1.0 if metric == "nll" else -1.0
+    return min(candidates, key=lambda run: sign * run["metrics"][metric], default=None)
+
+
+def baseline_of(run: Run, runs: Sequence[Run]) -> Run | None:
+    """The untouched base that a run was tuned from, if the study evaluated it."""
+    return next(
+        (other for other in runs if other.get("baseline") and other.get("base") == run.get("base")), None
+    )
+
+
+def _has_items(items: RunItems | None) -> bool:
+    return items is not None and (items.likelihood is not None or items.classified is not None)
+
+
+def _pairs(runs: list[Run]) -> Iterator[Pair]:
+    """Every pair worth comparing, once, in the order: against the base, the best, then the rest."""
+    tuned = [run for run in runs if not run.get("baseline")]
+    best = best_run(runs)
+    for run in tuned:
+        base = baseline_of(run, runs)
+        if base is not None:
+            yield base, run, ["base"]
+    rest: list[Pair] = []
+    for position, a in enumerate(tuned):
+        for b in tuned[position + 1 :]:
+            reasons = ["best"] if best is not None and best["name"] in (a["name"], b["name"]) else []
+            keys = _differing_keys(a, b)
+            reasons += [f"one key: {keys[0]}"] if len(keys) == 1 else []
+            if reasons:
+                rest.append((a, b, reasons))
+    yield from sorted(rest, key=lambda pair: "best" not in pair[2])
+
+
+def _differing_keys(a: Run, b: Run) -> list[str]:
+    settings_a, settings_b = a.get("settings") or {}, b.get("settings") or {}
+    absent = object()
+    keys = dict.fromkeys([*settings_a, *settings_b])
+    return [key for key in keys if settings_a.get(key, absent) != settings_b.get(key, absent)]
+
+
+def _compare_pair(a: Run, b: Run, items: dict[str, RunItems], resamples: int) -> Iterator[Comparison]:
+    of_a, of_b = items[a["name"]], items[b["name"]]
+    if of_a.classified is not None and of_b.classified is not None:
+        _check_same((a, b), of_a.classified.ids, of_b.classified.ids, "items")
+        _check_same((a, b), of_a.classified.labels, of_b.classified.labels, "labels")
+        yield from _compare_classified(of_a.classified, of_b.classified, resamples)
+    if of_a.likelihood is not None and of_b.likelihood is not None:
+        _check_same((a, b), list(of_a.likelihood.ids), list(of_b.likelihood.ids), "items")
+        if a.get("base") == b.get("base") and _same_measure(of_a.likelihood, of_b.likelihood):
+            yield _compare_likelihood(of_a.likelihood, of_b.likelihood, resamples)
+
+
+def _check_same(runs: tuple[Run, Run], of_a: Sequence[str], of_b: Sequence[str], what: str) -> None:
+    if of_a == of_b:
+        return
+    detail = f"{len(of_a)} and {len(of_b)}"
+    if len(of_a) == len(of_b):
+        detail = next(f"{one!r} and {two!r}" for one, two in zip(of_a, of_b, strict=True) if one != two)
+    raise StudyError(
+        f"{runs[0]['name']!r} and {runs[1]['name']!r} cannot be compared: they were evaluated on different "
+        f"{what} ({detail}); evaluate both on the same test set"
+    )
+
+
+def _same_measure(a: Likelihood, b: Likelihood) -> bool:
+    """Losses per token compare only over the same tokens, and only where they are numbers."""
+    finite = np.isfinite(a.loss).all() and np.isfinite(b.loss).all()
+    return bool(finite and np.array_equal(a.tokens, b.tokens) and a.tokens.sum() > 0)
+
+
+def _compare_classified(a: Classified, b: Classified, resamples: int) -> Iterator[Comparison]:
+    yield _compare_proportions("accuracy", a.labels, a.predicted, b.predicted)
+    if a.generated_labels is not None and b.generated_labels is not None:
+        yield _compare_proportions("generated_accuracy", a.labels, a.generated_labels, b.generated_labels)
+    classes = tuple(dict.fromkeys(a.classes + b.classes))
+    count = len(classes)
+    labels, of_a, of_b = (encode(names, classes) for names in (a.labels, a.predicted, b.predicted))
+    f1_a, f1_b = (resampling.macro_f1(labels, predicted, count) for predicted in (of_a, of_b))
+    yield {
+        "metric": "macro_f1",
+        "difference": f1_b - f1_a,
+        "interval": list(resampling.macro_f1_bootstrap_interval(labels, of_a, of_b, count)),
+        "p_value": resampling.macro_f1_permutation_p_value(labels, of_a, of_b, count, resamples=resamples),
+        "n": len(a.ids),
+    }
+
+
+def _compare_proportions(
+    metric: str, labels: Sequence[str], a: Sequence[str | None], b: Sequence[str | None]
+) -> Comparison:
+    right = [(label == one, label == two) for label, one, two in zip(labels, a, b, strict=True)]
+    only_a, only_b = right.count((True, False)), right.count((False, True))
+    return {
+        "metric": metric,
+        "difference": (only_b - only_a) / len(right),
+        "interval": list(tango_interval(only_a, only_b, len(right))),
+        "p_value": mcnemar_exact(only_a, only_b),
+        "n": len(right),
+        "only_a_right": only_a,
+        "only_b_right": only_b,
+    }
+
+
+def _compare_likelihood(a: Likelihood, b: Likelihood, resamples: int) -> Comparison:
+    difference, tokens = b.loss - a.loss, a.tokens.astype(np.float64)
+    estimate = float(difference.sum() / tokens.sum())
+    interval = resampling.ratio_bootstrap_interval(difference, tokens)
+    return {
+        "metric": "nll",
+        "difference": estimate,
+        "interval": list(interval),
+        "p_value": resampling.ratio_permutation_p_value(difference, tokens, resamples=resamples),
+        "n": len(a.ids),
+        "perplexity_ratio": [float(np.exp(value)) for value in (estimate, *interval)],
+    }
+
+
+def _verdict(entry: Comparison) -> str:
+    if entry["p_adjusted"] >= SIGNIFICANCE or entry["difference"] == 0:
+        return "tie"
+    gain = -entry["difference"] if entry["metric"] == "nll" else entry["difference"]
+    return "better" if gain > 0 else "worse"

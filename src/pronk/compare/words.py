@@ -1,0 +1,154 @@
+"""Numbers and verdicts as a person reads them; the sentences at the top of the report."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from pronk.compare.pairs import baseline_of, best_run, figure, primary_metric
+
+METRICS = {  # in the order in which they are shown
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro-F1",
+    "weighted_f1": "Weighted F1",
+    "generated_accuracy": "Accuracy, generated",
+    "generated_macro_f1": "Macro-F1, generated",
+    "unparsable": "Unparsable answers",
+    "nll": "Loss (nats per token)",
+    "perplexity": "Perplexity",
+}
+VERDICTS = {"better": "▲ better", "worse": "▼ worse", "tie": "= tie"}
+
+Run = dict[str, Any]
+
+
+def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
+    """A figure with a true minus sign; an en dash for none."""
+    if value is None:
+        return "–"
+    sign = "+" if signed else ""
+    return f"{value:{sign},.{digits}f}".replace("-", "−")
+
+
+def metric_value(metric: str, value: float | None) -> str:
+    """A metric in its usual precision: counts as counts, perplexities to two digits."""
+    if value is None:
+        return "–"
+    if metric == "unparsable":
+        return f"{value:,.0f}"
+    return number(value, 2 if metric == "perplexity" else 3)
+
+
+def p_value(value: float) -> str:
+    """A p-value to three digits, or that it is below them."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def interval(bounds: Sequence[float]) -> str:
+    """`low to high`, with signs."""
+    return f"{number(bounds[0], signed=True)} to {number(bounds[1], signed=True)}"
+
+
+def size(count: float | None) -> str:
+    """A count in thousands (k), millions (M) or billions (B)."""
+    if count is None:
+        return "–"
+    for limit, letter in ((1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if count >= limit:
+            return f"{count / (1e3 if letter == 'k' else limit):.1f} {letter}"
+    return f"{count:,.0f}"
+
+
+def memory(count: float | None) -> str:
+    """Bytes in GiB."""
+    return "–" if count is None else f"{count / 2**30:.1f} GiB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as `4.9 s`, `2 min 25 s` or `3 h 05 min`."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def setting(value: Any) -> str:
+    """A recipe's value: lists by commas, the rest as YAML would show it."""
+    if isinstance(value, list):
+        return ", ".join(setting(part) for part in value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def conclusion(runs: list[Run], comparisons: list[dict[str, Any]], items: int | None) -> list[Markup]:
+    """The report's first words: what the best run gained, how sure that is, and how many ties there are."""
+    best, metric = best_run(runs), primary_metric(runs)
+    if best is None:
+        return [Markup("No tuned run has finished with results, so there is nothing to compare yet.")]
+    sentences = [_gain(best, baseline_of(best, runs), metric, comparisons, items)]
+    rivals = [c for c in comparisons if c["metric"] == metric and "best" in c["reasons"]]
+    if rivals:
+        sentences.append(_lead(best, rivals))
+    ties = sum(entry["verdict"] == "tie" for entry in comparisons)
+    if comparisons:
+        tested = (
+            "The one difference tested"
+            if len(comparisons) == 1
+            else f"Of {len(comparisons)} differences tested"
+        )
+        found = "is a tie" if ties else "is real"
+        counted = f", {plural(ties, 'is a tie', 'are ties')}"
+        sentences.append(Markup(f"{tested} {found}." if len(comparisons) == 1 else f"{tested}{counted}."))
+    failed = sum(run.get("status") in ("failed", "interrupted") for run in runs)
+    if failed:
+        sentences.append(Markup(f"{plural(failed, 'run')} did not finish."))
+    return sentences
+
+
+def _gain(
+    best: Run, base: Run | None, metric: str, comparisons: list[dict[str, Any]], items: int | None
+) -> Markup:
+    """`X answers 0.830 of 300 test items correctly, the base 0.430: a difference of …`"""
+    of_items = f"{plural(items, 'test item')}" if items else "the test items"
+    template = "<b>{}</b> answers {} of {} correctly"
+    if metric == "nll":
+        template = "<b>{}</b> needs {} nats per target token on {}"
+    sentence = Markup(template).format(best["name"], number(figure(best, metric)), of_items)
+    value = figure(base, metric) if base else None
+    if base is None or value is None:
+        return sentence + "; the base was not evaluated, so this says nothing about a gain."
+    sentence += Markup(", the base {}").format(number(value))
+    entry = next(
+        (c for c in comparisons if (c["a"], c["b"], c["metric"]) == (base["name"], best["name"], metric)),
+        None,
+    )
+    if entry is None:
+        return sentence + "."
+    sentence += Markup(": a difference of {} (95% interval {})").format(
+        number(entry["difference"], signed=True), interval(entry["interval"])
+    )
+    said = {
+        "better": ", a real improvement.",
+        "worse": ", really worse.",
+        "tie": ". Chance could explain it: a tie.",
+    }
+    return sentence + said[entry["verdict"]]
+
+
+def _lead(best: Run, rivals: list[dict[str, Any]]) -> Markup:
+    """Whether the best run is really ahead of the other tuned runs."""
+    tied = [c["a"] if c["b"] == best["name"] else c["b"] for c in rivals if c["verdict"] == "tie"]
+    others = "the other tuned run" if len(rivals) == 1 else f"all {len(rivals)} other tuned runs"
+    if not tied:
+        return Markup(f"It is really ahead of {others}.")
+    if len(tied) == len(rivals):
+        return Markup(f"Its lead over {others} is not: chance could explain it.")
+    names = Markup(", ").join(tied[:4]) + (f" and {len(tied) - 4} more" if len(tied) > 4 else "")
+    return Markup("Its lead over {} could be chance.").format(names)

@@ -1,0 +1,42 @@
+"""The one record type: whatever the file looked like, an example is a conversation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. `context` is what an instruction is about (Alpaca's input), kept apart from it."""
+
+    role: Role
+    content: str
+    context: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A system message or none, then user and assistant in turn; the last turn is the answer."""
+
+    messages: tuple[Message, ...]
+    place: str  # file and line, for messages to people
+    label: str | None = None  # the answer as one of the recipe's labels
+
+    @property
+    def question(self) -> tuple[Message, ...]:
+        """All that comes before the answer."""
+        return self.messages[:-1]
+
+    @property
+    def answer(self) -> str:
+        """The text that the model is to learn and is measured on."""
+        return self.messages[-1].content
+
+    @property
+    def subject(self) -> str:
+        """What a person would recognise the example by: the last user turn's text or instruction."""
+        last = self.messages[-2]
+        return last.context or last.content

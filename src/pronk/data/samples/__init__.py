@@ -1,0 +1,1 @@
+"""Sample data embedded in pronk: invented financial headlines for demos and tests."""

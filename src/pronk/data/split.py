@@ -1,0 +1,206 @@
+"""Which rows train, which watch the training, and which are kept apart for the comparison.
+
+duplicates out → one seeded shuffle → test drawn → train drawn from the rest → validation out of train
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from pronk.data.conversation import Conversation
+from pronk.errors import DataError
+from pronk.recipe import Split
+
+Key = tuple[tuple[str, str, str], ...]
+Quotas = dict[str, int]  # rows by group; the groups are the labels, or one for all rows
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows of each part, each in shuffled order, and how many rows were left out before."""
+
+    train: tuple[Conversation, ...]
+    validation: tuple[Conversation, ...]
+    test: tuple[Conversation, ...]
+    duplicates_removed: int  # rows whose question came before
+    contradictory_removed: int  # rows whose question came with another label too
+
+
+@dataclass(frozen=True)
+class _Unique:
+    """The rows that are left to divide."""
+
+    rows: list[Conversation]
+    duplicates: int
+    contradictory: int
+
+    @property
+    def removed(self) -> str:
+        """` after 3 duplicates were removed`, for messages."""
+        parts = []
+        if self.duplicates:
+            parts.append(f"{self.duplicates} duplicate{'s' if self.duplicates > 1 else ''}")
+        if self.contradictory:
+            parts.append(f"{self.contradictory} rows with contradictory labels")
+        verb = "was" if self.duplicates + self.contradictory == 1 else "were"
+        return f" after {' and '.join(parts)} {verb} removed" if parts else ""
+
+
+def split_conversations(conversations: Sequence[Conversation], labels: Sequence[str], split: Split) -> Splits:
+    """Divide conversations into train, validation and test as `data.split` of a recipe says.
+
+    Conversations with the same question, up to case, spaces and Unicode form, count as duplicates:
+    the first is kept, so none crosses from one part to another; with contradictory labels all are
+    removed. labels are the names that `balanced` makes equal, in the order that gets remainders.
+    The same arguments give the same parts; `validation` has no influence on which rows are in test,
+    `seed` alone decides on the shuffle.
+
+    Raises DataError when there are too few rows, with the numbers.
+    """
+    if split.balanced and not labels:
+        raise DataError("data.split.balanced: these examples have no labels")
+    unique = _without_duplicates(conversations)
+    groups = tuple(labels) if split.balanced else ("",)
+    group_of = _label if split.balanced else _same_group
+    test, train = _test_and_train(unique, groups, group_of, split)
+    validation = _validation(train, groups, split)
+
+    generator = random.Random(split.seed)
+    rows = list(unique.rows)
+    generator.shuffle(rows)
+    test_rows, rows = _draw(rows, test, group_of, generator)
+    train_rows, _ = _draw(rows, train, group_of, generator)
+    validation_rows, train_rows = _draw(train_rows, validation, group_of, generator)
+    generator.shuffle(train_rows)  # without the drawn ones, the scarcer labels could pile up at one end
+    return Splits(
+        tuple(train_rows), tuple(validation_rows), tuple(test_rows), unique.duplicates, unique.contradictory
+    )
+
+
+def question_key(conversation: Conversation) -> Key:
+    """Equal for conversations that ask the same, up to case, spaces and Unicode form."""
+    return tuple(
+        (message.role, _normal(message.content), _normal(message.context))
+        for message in conversation.question
+    )
+
+
+def _normal(text: str) -> str:
+    # folding case can undo the composed form, so that comes last
+    return unicodedata.normalize("NFC", " ".join(unicodedata.normalize("NFC", text).casefold().split()))
+
+
+def _without_duplicates(conversations: Sequence[Conversation]) -> _Unique:
+    same: dict[Key, list[Conversation]] = {}
+    for conversation in conversations:
+        same.setdefault(question_key(conversation), []).append(conversation)
+    agreeing = [rows for rows in same.values() if len({row.label for row in rows}) == 1]
+    in_agreement = sum(len(rows) for rows in agreeing)
+    return _Unique(
+        [rows[0] for rows in agreeing], in_agreement - len(agreeing), len(conversations) - in_agreement
+    )
+
+
+def _label(conversation: Conversation) -> str:
+    return conversation.label or ""
+
+
+def _same_group(_: Conversation) -> str:
+    return ""
+
+
+def _draw(
+    rows: list[Conversation],
+    quotas: Quotas,
+    group_of: Callable[[Conversation], str],
+    generator: random.Random,
+) -> tuple[list[Conversation], list[Conversation]]:
+    """The first rows that fill the quotas, shuffled, and the rest in their order."""
+    wanted, drawn, rest = dict(quotas), [], []
+    for row in rows:
+        group = group_of(row)
+        if wanted.get(group, 0) > 0:
+            wanted[group] -= 1
+            drawn.append(row)
+        else:
+            rest.append(row)
+    # the last rows drawn are mostly of the scarcest label: in this order they would be one block
+    generator.shuffle(drawn)
+    return drawn, rest
+
+
+# --- how many rows -----------------------------------------------------------------------------
+
+
+def _test_and_train(
+    unique: _Unique, groups: tuple[str, ...], group_of: Callable[[Conversation], str], split: Split
+) -> tuple[Quotas, Quotas]:
+    """Rows of each group in test and in train, validation included."""
+    counted = Counter(group_of(row) for row in unique.rows)
+    available = {group: counted[group] for group in groups}
+    total = len(unique.rows)
+    test_size = _size(split.test, total)
+    test = _quotas(test_size, groups)
+    if split.train is None:
+        left = min(available[group] - test[group] for group in groups)
+        train = dict.fromkeys(groups, max(left, 0))
+    else:
+        train = _quotas(_train_size(split.train, split.test, total, test_size), groups)
+    _check_enough(unique, available, test, train, named=split.train is not None)
+    return test, train
+
+
+def _size(wanted: int | float, total: int) -> int:
+    """Rows for a number in `split`: itself, or a share of total, which takes neither none nor all of them."""
+    if wanted == 0 or wanted >= 1:
+        return int(wanted)
+    return max(min(max(math.floor(wanted * total + 0.5), 1), total - 1), 0)
+
+
+def _train_size(train: int | float, test: int | float, total: int, test_size: int) -> int:
+    size = _size(train, total)
+    # two shares that make a whole may both have been rounded up
+    if train < 1 and test < 1 and train + test < 1 + 1e-9:
+        return min(size, total - test_size)
+    return size
+
+
+def _validation(train: Quotas, groups: tuple[str, ...], split: Split) -> Quotas:
+    total = sum(train.values())
+    size = _size(split.validation, total)
+    if size >= total:
+        raise DataError(
+            f"data.split.validation: {size} rows are to be taken out of train, which has {total}; "
+            "ask for fewer, or for 0"
+        )
+    return _quotas(size, groups)
+
+
+def _quotas(size: int, groups: tuple[str, ...]) -> Quotas:
+    """size in equal parts; what does not divide goes one each to the first groups."""
+    each, more = divmod(size, len(groups))
+    return {group: each + (position < more) for position, group in enumerate(groups)}
+
+
+def _check_enough(unique: _Unique, available: Quotas, test: Quotas, train: Quotas, named: bool) -> None:
+    """named: the recipe gives a number for train, so train is part of what it asks for."""
+    asked = {group: test[group] + (train[group] if named else 0) for group in test}
+    short = [group for group in asked if asked[group] > available[group]]
+    if short:
+        group = min(short, key=lambda name: available[name])  # with enough of the scarcest, all are mended
+        of_label = f" of {group!r}" if group else ""
+        parts = f"{train[group]} rows{of_label} in train and {test[group]} in test, {asked[group]} in all"
+        parts = parts if named else f"{test[group]} rows{of_label} in test"
+        raise DataError(f"data.split asks for {parts}, but the data has {available[group]}{unique.removed}")
+    if sum(train.values()) == 0:
+        group = min(available, key=lambda name: available[name] - test[name])
+        of_label = f" of {group!r}" if group else ""
+        raise DataError(
+            f"data.split: nothing is left for train: test takes {test[group]} of the {available[group]} "
+            f"rows{of_label} that the data has{unique.removed}"
+        )

@@ -1,0 +1,49 @@
+"""Every error that pronk raises on purpose.
+
+    PronkError                what a person did or met; shown as one message, never as a traceback
+    ├── InputError            what was given is wrong (exit code 2)
+    │   ├── RecipeError       a key, a value or a type in the recipe
+    │   ├── DataError         a file, a line, a column or a row
+    │   ├── BaseModelError    the base model cannot be found, read or used
+    │   └── StudyError        a study folder is not what it should be
+    ├── ResourceError         the machine has too little of something: disk, memory (exit code 2)
+    └── RefusedError          a check or a gate said no (exit code 1)
+
+A message says what was found, where (file, line or key), and what is expected instead.
+"""
+
+
+class PronkError(Exception):
+    """Something a person can mend; its text is all that they see."""
+
+    exit_code = 2
+
+
+class InputError(PronkError):
+    """What was given to pronk is wrong."""
+
+
+class RecipeError(InputError):
+    """A recipe has an unknown key, a wrong type or a value that cannot work."""
+
+
+class DataError(InputError):
+    """A data file, line, column or row is not what the recipe says."""
+
+
+class BaseModelError(InputError):
+    """A base model cannot be found, read or used."""
+
+
+class StudyError(InputError):
+    """A study folder is missing, foreign, or in the way."""
+
+
+class ResourceError(PronkError):
+    """The machine has too little disk or memory for what was asked."""
+
+
+class RefusedError(PronkError):
+    """A check or a gate said no."""
+
+    exit_code = 1

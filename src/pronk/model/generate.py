@@ -1,0 +1,184 @@
+"""Label scores and greedy answers, both from one reading of each prompt.
+
+Rows of different adapters share a batch: the base model and every run answer side by side.
+Prompts are read packed, without padding; their keys and values are then laid out in rows, to which
+the tokens of labels or of the growing answer are added.
+Shapes: N rows, S new tokens of a row, L columns of keys and values, C continuations, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pronk.model.adapter import WideAdapter
+from pronk.model.attention import packing
+from pronk.model.forward import output_head
+from pronk.model.loss import target_losses
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """scores_NC: log-probability in nats of each continuation in full. ids: greedy answers,
+    the end token left out. ended: whether a row's answer reached its end token."""
+
+    scores_NC: Tensor
+    ids: list[list[int]]
+    ended: list[bool]
+
+
+class PromptCache:
+    """Keys and values of prompts, a row each, with room for new tokens behind the longest.
+
+    What transformers calls a cache: its layers hand their new keys and values to `update` and
+    attend to what that returns.
+    """
+
+    def __init__(self, lengths_N: Sequence[int], room: int, device: torch.device) -> None:
+        self.longest, self.room = max(lengths_N), room
+        self.end = 0  # column behind the newest token
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        lengths = torch.tensor(lengths_N, device=device)
+        starts = lengths.cumsum(0) - lengths
+        column_L = torch.arange(self.longest, device=device)
+        self.filled_NL = column_L < lengths[:, None]
+        # where in the pack a row's column comes from; beyond its end any token serves, it is masked
+        self._source_NL = starts[:, None] + torch.minimum(column_L, lengths[:, None] - 1)
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Store a layer's new keys and values and return all that its queries may look at."""
+        if layer not in self._layers:
+            self._layers[layer] = (self._in_rows(keys), self._in_rows(values))
+            return keys, values
+        start = self.end - keys.shape[2]
+        for whole, new in zip(self._layers[layer], (keys, values), strict=True):
+            whole[:, :, start : self.end] = new
+        stored_keys, stored_values = self._layers[layer]
+        return stored_keys[:, :, : self.end], stored_values[:, :, : self.end]
+
+    def _in_rows(self, packed: Tensor) -> Tensor:
+        """(1, G, T, D) laid end to end → (N, G, longest + room, D)."""
+        rows = packed[0][:, self._source_NL].transpose(0, 1)
+        return torch.nn.functional.pad(rows, (0, 0, 0, self.room))
+
+
+@torch.no_grad()
+def score_and_answer(
+    model: Any,
+    adapter: WideAdapter,
+    prompts: Sequence[Sequence[int]],
+    slots: Sequence[int],
+    continuations: Sequence[Sequence[int]] = (),
+    max_new_tokens: int = 0,
+    end_id: int = -1,
+) -> Answers:
+    """Score every continuation after every prompt, and answer every prompt greedily.
+
+    prompts: ids of N rows; slots: the adapter of each (BASE_SLOT for the base model).
+    """
+    device = output_head(model).device
+    lengths = [len(prompt) for prompt in prompts]
+    room = max(max_new_tokens, sum(len(ids) - 1 for ids in continuations))
+    cache = PromptCache(lengths, room, device)
+    slots_N = torch.tensor(slots, device=device)
+    last_ND = _read_prompts(model, adapter, prompts, slots_N, cache)
+    lengths_N = torch.tensor(lengths, device=device)
+    scores_NC = _score(model, adapter, cache, slots_N, lengths_N, last_ND, continuations)
+    ids, ended = _answer(model, adapter, cache, slots_N, lengths_N, last_ND, max_new_tokens, end_id)
+    return Answers(scores_NC, ids, ended)
+
+
+def _read_prompts(
+    model: Any, adapter: WideAdapter, prompts: Sequence[Sequence[int]], slots_N: Tensor, cache: PromptCache
+) -> Tensor:
+    """The hidden state of each prompt's last token (N × D); keys and values go to the cache."""
+    device, lengths = slots_N.device, tuple(len(prompt) for prompt in prompts)
+    ids_T = torch.from_numpy(np.concatenate([np.asarray(prompt, dtype=np.int64) for prompt in prompts])).to(device)
+    positions_T = torch.cat([torch.arange(length) for length in lengths]).to(device)
+    lengths_N = torch.tensor(lengths, device=device)
+    adapter.routing.set(slots_N.repeat_interleave(lengths_N, output_size=len(ids_T)))
+    hidden = model.base_model(
+        input_ids=ids_T[None],
+        position_ids=positions_T[None],
+        past_key_values=cache,
+        use_cache=True,
+        packing=packing(lengths, device),
+    ).last_hidden_state
+    cache.end = cache.longest
+    last: Tensor = hidden[0][lengths_N.cumsum(0) - 1]
+    return last
+
+
+def _extend(
+    model: Any, adapter: WideAdapter, cache: PromptCache, slots_N: Tensor,
+    ids_NS: Tensor, positions_NS: Tensor, seen_SS: Tensor,
+) -> Tensor:  # fmt: skip
+    """Hidden states (N, S, D) of new tokens. seen_SS: which of the new and earlier new columns each may see."""
+    rows, new = ids_NS.shape
+    cache.end = cache.longest + seen_SS.shape[1]
+    mask = torch.cat([cache.filled_NL[:, None].expand(-1, new, -1), seen_SS.expand(rows, -1, -1)], dim=2)
+    adapter.routing.set(slots_N.repeat_interleave(new, output_size=rows * new))
+    hidden: Tensor = model.base_model(
+        input_ids=ids_NS,
+        position_ids=positions_NS,
+        attention_mask=mask[:, None],
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+    return hidden
+
+
+def _score(
+    model: Any, adapter: WideAdapter, cache: PromptCache, slots_N: Tensor, lengths_N: Tensor,
+    last_ND: Tensor, continuations: Sequence[Sequence[int]],
+) -> Tensor:  # fmt: skip
+    """All continuations of all rows in one step: each is a branch that sees the prompt and itself."""
+    rows, head = len(slots_N), output_head(model)
+    if not continuations:
+        return last_ND.new_zeros(rows, 0)
+    branch, place, inputs = [], [], []
+    for number, ids in enumerate(continuations):
+        branch += [number] * (len(ids) - 1)
+        place += range(len(ids) - 1)
+        inputs += ids[:-1]
+    states = [last_ND[:, None].expand(-1, len(continuations), -1)]
+    if inputs:
+        device = slots_N.device
+        branch_S, place_S, ids_S = (torch.tensor(part, device=device) for part in (branch, place, inputs))
+        seen_SS = (branch_S[:, None] == branch_S) & (place_S[:, None] >= place_S)
+        positions_NS = lengths_N[:, None] + place_S
+        states.append(_extend(model, adapter, cache, slots_N, ids_S.expand(rows, -1), positions_NS, seen_SS))
+    hidden_NMD = torch.cat(states, dim=1)
+    targets = [ids[0] for ids in continuations] + [token for ids in continuations for token in ids[1:]]
+    owners = torch.tensor([*range(len(continuations)), *branch], device=hidden_NMD.device)
+    targets_NM = torch.tensor(targets, device=hidden_NMD.device).expand(rows, -1)
+    losses_NM = target_losses(hidden_NMD.flatten(0, 1), head, targets_NM.flatten()).view(rows, -1)
+    return -losses_NM.new_zeros(rows, len(continuations)).index_add_(1, owners, losses_NM)
+
+
+def _answer(
+    model: Any, adapter: WideAdapter, cache: PromptCache, slots_N: Tensor, lengths_N: Tensor,
+    last_ND: Tensor, max_new_tokens: int, end_id: int,
+) -> tuple[list[list[int]], list[bool]]:  # fmt: skip
+    head, rows = output_head(model), len(slots_N)
+    ended_N = torch.zeros(rows, dtype=torch.bool, device=slots_N.device)
+    tokens: list[Tensor] = []
+    hidden_ND = last_ND
+    for step in range(max_new_tokens):
+        token_N = (hidden_ND @ head.T).argmax(dim=-1)
+        tokens.append(token_N.masked_fill(ended_N, end_id))
+        ended_N = ended_N | (token_N == end_id)
+        if step + 1 == max_new_tokens or bool(ended_N.all()):
+            break
+        seen_SS = torch.ones(1, step + 1, dtype=torch.bool, device=slots_N.device)
+        positions_NS = (lengths_N + step)[:, None]
+        hidden_ND = _extend(model, adapter, cache, slots_N, tokens[-1][:, None], positions_NS, seen_SS)[:, 0]
+    if not tokens:
+        return [[] for _ in range(rows)], [False] * rows
+    table = torch.stack(tokens, dim=1).tolist()
+    return [row[: row.index(end_id)] if end_id in row else row for row in table], ended_N.tolist()

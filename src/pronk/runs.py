@@ -1,0 +1,169 @@
+"""The study folder: what is written where, whole or not at all.
+
+    DIR/study.json            runs, comparisons, data and environment
+    DIR/items.jsonl           the test items: id, input, reference, label
+    DIR/report.html
+    DIR/runs/NAME/            recipe.yaml · metrics.jsonl · items/ · adapter/ · checkpoints/ · tensorboard/
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pronk.errors import ResourceError, StudyError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class RunFolder:
+    """One run's folder inside a study."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    def checkpoint(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"step-{step}"
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def write_items(self, evaluation: str, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write the item results of an evaluation."""
+        write_text(self.path / "items" / f"{evaluation}.jsonl", _lines(records))
+
+
+class StudyFolder:
+    """A study's folder; made by `create`, found by `open`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path) -> StudyFolder:
+        """A new folder. Raises StudyError if the path is taken."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise StudyError(f"{path}: this is not empty; choose another --out, or move it away first")
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> StudyFolder:
+        """An existing folder. Raises StudyError if it holds no study."""
+        if not (path / "study.json").is_file():
+            raise StudyError(f"{path}: there is no study.json here; name the folder that `pronk run` wrote")
+        return cls(path)
+
+    def run(self, name: str) -> RunFolder:
+        return RunFolder(self.path / "runs" / name)
+
+    def read(self) -> dict[str, Any]:
+        """study.json. Raises StudyError if it is not what pronk writes."""
+        file = self.path / "study.json"
+        try:
+            study = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StudyError(f"{file}: cannot be read ({error})") from None
+        if not isinstance(study, dict) or not isinstance(study.get("runs"), list):
+            raise StudyError(f"{file}: not a study of pronk's: it has no list of runs")
+        return study
+
+    def write(self, study: Mapping[str, Any]) -> None:
+        """Write study.json."""
+        write_text(self.path / "study.json", json.dumps(study, indent=2, ensure_ascii=False) + "\n")
+
+    def write_items(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Write the test items, which all runs share."""
+        write_text(self.path / "items.jsonl", _lines(records))
+
+
+def new_folder(stem: str, parent: Path | None = None) -> Path:
+    """A path that is free: stem, else stem-2, stem-3, …"""
+    parent = parent or Path()
+    path, number = parent / stem, 1
+    while path.exists():
+        number += 1
+        path = parent / f"{stem}-{number}"
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        _give_usual_permissions(Path(aside))
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Have `fill` write into a folder that appears under its name only when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        fill(aside)
+        aside.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def disk_guard(path: Path) -> Iterator[None]:
+    """Turn a full disk or a forbidden folder, met anywhere inside, into one message about it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            free = shutil.disk_usage(_existing(path)).free
+            raise ResourceError(
+                f"{path}: no space left on this disk ({free / 2**20:,.0f} MiB free); free some, or choose another --out"
+            ) from None
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise ResourceError(f"{error.filename or path}: not allowed to write here; choose another --out") from None
+        raise
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _give_usual_permissions(path: Path) -> None:
+    """mkstemp makes files private; a study is as readable as any file of its owner's."""
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
+def _lines(records: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

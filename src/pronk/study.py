@@ -1,0 +1,120 @@
+"""From a recipe to runs, and from runs to what is really trained.
+
+grid        every combination of the values in `study`   → Run
+prefixes    runs that differ only in `epochs`, under a schedule that does not look ahead,
+            are one trained run with snapshots            → TrainedRun
+fleets      all trained runs over one base model          → Fleet
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from pronk.errors import RecipeError
+from pronk.recipe import Recipe
+
+# Under these the learning rate at a step does not depend on how many steps will follow.
+SCHEDULES_WITHOUT_HORIZON = ("constant", "constant_with_warmup")
+BASELINE = "base"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One line of the study: a name, a full recipe, and the keys in which it differs from others."""
+
+    name: str
+    recipe: Recipe
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What is trained once for one or more runs: the longest of them, with snapshots for the rest."""
+
+    runs: tuple[Run, ...]  # by rising epochs; the last is the longest
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.runs[-1].recipe
+
+    @property
+    def name(self) -> str:
+        return self.runs[-1].name
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The trained runs that share one base model in memory."""
+
+    base: str
+    dtype: str
+    baseline: str
+    trained: tuple[TrainedRun, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """All runs of a recipe and the fleets that train them."""
+
+    recipe: Recipe
+    runs: tuple[Run, ...]
+    fleets: tuple[Fleet, ...]
+
+
+def plan_study(recipe: Recipe) -> Study:
+    """Lay out the runs and the fleets of a recipe."""
+    runs = _grid(recipe)
+    bases = dict.fromkeys(run.recipe.base for run in runs)
+    fleets = []
+    for base in bases:
+        members = [run for run in runs if run.recipe.base == base]
+        baseline = BASELINE if len(bases) == 1 else f"{BASELINE}_{_slug(base)}"
+        fleets.append(Fleet(base, members[0].recipe.train.dtype, baseline, tuple(_share_prefixes(members))))
+    names = [run.name for run in runs] + [fleet.baseline for fleet in fleets]
+    if len(set(names)) < len(names):
+        raise RecipeError("study: two runs would get the same name: " + ", ".join(sorted(names)))
+    return Study(recipe, tuple(runs), tuple(fleets))
+
+
+def _grid(recipe: Recipe) -> list[Run]:
+    axes = recipe.study
+    runs = []
+    for values in itertools.product(*axes.values()):
+        settings = dict(zip(axes, values, strict=True))
+        name = "_".join(f"{key.rsplit('.', 1)[-1]}-{_slug(value)}" for key, value in settings.items())
+        full = recipe.with_values({"study": {}, **settings})
+        runs.append(Run(name or "tuned", full, settings))
+    return runs
+
+
+def _slug(value: Any) -> str:
+    """A value as part of a folder name."""
+    if isinstance(value, list):
+        return "+".join(_slug(item) for item in value)
+    if isinstance(value, str) and ("/" in value or "\\" in value):
+        value = PurePath(value).name
+    return "".join(letter if letter.isalnum() or letter in "._+-" else "-" for letter in str(value)).strip(
+        "."
+    )
+
+
+def _share_prefixes(runs: list[Run]) -> list[TrainedRun]:
+    """Group runs that are prefixes of one another; order follows the first run of each group."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_prefix_key(run), []).append(run)
+    return [
+        TrainedRun(tuple(sorted(group, key=lambda run: run.recipe.train.epochs))) for group in groups.values()
+    ]
+
+
+def _prefix_key(run: Run) -> str:
+    """Equal for two runs exactly if the shorter is a prefix of the longer."""
+    plain = run.recipe.model_dump()
+    if run.recipe.train.schedule in SCHEDULES_WITHOUT_HORIZON and run.recipe.train.max_steps is None:
+        del plain["train"]["epochs"]
+    return json.dumps(plain, sort_keys=True)

@@ -1,0 +1,55 @@
+"""Adapters in PEFT's format, and with them what a run needs to go on; nothing is ever pickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pronk.model.adapter import AdapterShape
+
+WEIGHTS, CONFIG, OPTIMIZER = "adapter_model.safetensors", "adapter_config.json", "optimizer.safetensors"
+
+
+def save_adapter(folder: Path, state: Mapping[str, Tensor], shape: AdapterShape, base: str, dropout: float = 0.0) -> None:
+    """Write a run's adapter so that PEFT and vLLM load it without pronk. state: `WideAdapter.state`."""
+    save_file(dict(state), folder / WEIGHTS, metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base,
+        "r": shape.rank,
+        "lora_alpha": shape.alpha,
+        "lora_dropout": dropout,
+        "target_modules": _target_modules(state),
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def save_checkpoint(folder: Path, state: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], **adapter: Any) -> None:
+    """An adapter, its optimizer's moments, and the counters that its randomness hangs on."""
+    save_adapter(folder, state, **adapter)
+    save_file(dict(optimizer), folder / OPTIMIZER, metadata={"format": "pt"})
+
+
+def load_adapter(folder: Path) -> dict[str, Tensor]:
+    """The inverse of save_adapter: tensors by PEFT's names."""
+    return load_file(folder / WEIGHTS)
+
+
+def load_optimizer(folder: Path) -> dict[str, Tensor]:
+    """The optimizer tensors of a checkpoint."""
+    return load_file(folder / OPTIMIZER)
+
+
+def _target_modules(state: Mapping[str, Tensor]) -> list[str]:
+    """Full names of the adapted layers, as PEFT matches them; short ones where those say the same."""
+    full = [name.removeprefix("base_model.model.").removesuffix(".lora_A.weight") for name in state if ".lora_A." in name]
+    return sorted({name.rsplit(".", 1)[-1] for name in full})

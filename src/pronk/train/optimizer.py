@@ -1,0 +1,71 @@
+"""AdamW for one run, over its own rows of the wide adapter (Loshchilov and Hutter 2019, arXiv:1711.05101).
+
+A run's parameters are views of its rows, so PyTorch's own AdamW updates the wide tensors in place,
+and each run has its own step count, learning rate, decay, clipping and moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pronk.model.adapter import WideAdapter
+
+
+class RunOptimizer:
+    """The optimizer of one run. Gradients must have been allocated (`allocate_gradients`) before."""
+
+    def __init__(self, adapter: WideAdapter, slot: int, learning_rate: float, weight_decay: float, clip: float | None):
+        self.peak, self.clip = learning_rate, clip
+        self.names, self.views = [], []
+        for name, wide, rows in adapter.rows(slot):
+            view = nn.Parameter(wide.data[rows])
+            assert wide.grad is not None
+            view.grad = wide.grad[rows]
+            self.names.append(name)
+            self.views.append(view)
+        self.adamw = torch.optim.AdamW(self.views, lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+    def gradient_norm(self) -> Tensor:
+        """L2 norm of the run's whole gradient, a scalar on the device; not finite if any part is not."""
+        norm: Tensor = torch.nn.utils.get_total_norm([view.grad for view in self.views if view.grad is not None])
+        return norm
+
+    def step(self, factor: float, norm: Tensor) -> None:
+        """Clip by the norm and update with `factor` times the peak learning rate."""
+        if self.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.views, self.clip, norm)
+        self.adamw.param_groups[0]["lr"] = self.peak * factor
+        self.adamw.step()
+
+    def largest_weight(self) -> Tensor:
+        """The largest absolute weight, a scalar on the device; not finite if any weight is not."""
+        return torch.nn.utils.get_total_norm(self.views, norm_type=float("inf"))
+
+    def state(self) -> dict[str, Tensor]:
+        """Moments and step count as tensors on the CPU, by the names of the wide tensors."""
+        tensors = {}
+        for name, view in zip(self.names, self.views, strict=True):
+            for part, value in self.adamw.state[view].items():
+                tensors[f"{name}.{part}"] = value.detach().cpu().clone()
+        return tensors
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `state`."""
+        for name, view in zip(self.names, self.views, strict=True):
+            parts = {key.rsplit(".", 1)[-1]: value for key, value in tensors.items() if key.rpartition(".")[0] == name}
+            self.adamw.state[view] = {
+                part: value.clone() if part == "step" and not view.is_cuda else value.to(view.device)
+                for part, value in parts.items()
+            }
+
+
+def allocate_gradients(adapter: WideAdapter) -> Tensor:
+    """Give every wide tensor a gradient that is a view of one flat tensor, and return that tensor."""
+    parameters = adapter.parameters
+    flat = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype, device=parameters[0].device)
+    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter)
+    return flat
