@@ -40,9 +40,7 @@ class Split(Section):
     )
     validation: Rows = Field(0.1, ge=0, description="Rows taken from train to watch the loss on; 0 for none.")
     test: Rows = Field(0.1, ge=0, description="Rows kept apart for the comparison; 0 for none.")
-    balanced: bool = Field(
-        False, description="As many rows of each label in train and in test (classify only)."
-    )
+    balanced: bool = Field(False, description="As many rows of each label in train and in test (classify only).")
     seed: int = Field(42, ge=0, description="Seed of the shuffle before the split.")
 
     @model_validator(mode="after")
@@ -57,11 +55,10 @@ class Split(Section):
 class Data(Section):
     """Where the examples come from and how they are read."""
 
-    source: str | list[str] = Field(
-        description="File or files, .jsonl or .csv; paths are relative to the recipe."
-    )
+    source: str | list[str] = Field(description="File or files, .jsonl or .csv; paths are relative to the recipe.")
     format: Literal["classify", "alpaca", "pairs"] = Field(
-        description="classify: a text and its label. alpaca: instruction, input, output. pairs: a prompt and its response."
+        description="classify: a text and its label. alpaca: instruction, input, output. "
+        "pairs: a prompt and its response."
     )
     columns: dict[str, str] = Field(
         {}, description="Where a format's field has another name in the file, e.g. {text: sentence}."
@@ -73,7 +70,8 @@ class Data(Section):
     )
     instruction: str | None = Field(
         None,
-        description="What the model is asked to do with each text (classify, pairs); classify names the labels by default.",
+        description="What the model is asked to do with each text (classify, pairs); "
+        "classify names the labels by default.",
     )
     system: str | None = Field(None, description="A system message before each conversation.")
     split: Split = Field(Split(), description="How the rows are divided.")
@@ -84,9 +82,7 @@ class Data(Section):
             if self.labels is not None:
                 raise ValueError(f"labels: only the format classify has labels, not {self.format}")
             if self.split.balanced:
-                raise ValueError(
-                    f"split.balanced: only the format classify can be balanced, not {self.format}"
-                )
+                raise ValueError(f"split.balanced: only the format classify can be balanced, not {self.format}")
         if self.format == "alpaca" and self.instruction is not None:
             raise ValueError("instruction: rows of the format alpaca bring their own instruction")
         if self.labels is not None and len(self.labels) < 2:
@@ -99,9 +95,7 @@ class Adapter(Section):
 
     rank: PositiveInt = Field(16, description="Rank r of the update B·A.")
     alpha: float = Field(16.0, gt=0, description="The update is scaled by alpha / rank.")
-    dropout: float = Field(
-        0.0, ge=0, lt=1, description="Share of the adapter's inputs dropped while training."
-    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the adapter's inputs dropped while training.")
     targets: Literal["all-linear"] | list[str] = Field(
         "all-linear",
         description="Names of the linear layers that get an adapter, or all-linear: all but the output head.",
@@ -118,9 +112,7 @@ class Train(Section):
     """How a run is trained. A step is one update of one run, over `batch_size` of its examples."""
 
     epochs: PositiveInt = Field(2, description="Passes over the training rows.")
-    max_steps: PositiveInt | None = Field(
-        None, description="Stop after this many steps, whatever epochs says."
-    )
+    max_steps: PositiveInt | None = Field(None, description="Stop after this many steps, whatever epochs says.")
     batch_size: PositiveInt = Field(
         16, description="Examples per step; how they are cut into micro-batches is pronk's business."
     )
@@ -135,9 +127,7 @@ class Train(Section):
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
     clip: float | None = Field(1.0, gt=0, description="Largest gradient norm of a run; null for no clipping.")
     seed: int = Field(42, ge=0, description="Seed of the adapter's start, the data order and dropout.")
-    max_length: PositiveInt = Field(
-        2048, description="Longest example in tokens; longer answers are cut and counted."
-    )
+    max_length: PositiveInt = Field(2048, description="Longest example in tokens; longer answers are cut and counted.")
     evaluate_every: Every = Field("epoch", description="Steps between validation losses, or epoch.")
     save_every: Every = Field("epoch", description="Steps between checkpoints, or epoch.")
     dtype: Literal["auto", "fp32", "bf16"] = Field(
@@ -145,9 +135,7 @@ class Train(Section):
         description="Type of the base model's weights and products; auto: bf16 on a GPU that has it, else fp32. "
         "Adapters and optimizer are always fp32.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="Where to run; auto: the GPU when there is one."
-    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to run; auto: the GPU when there is one.")
 
 
 class Recipe(Section):
@@ -231,9 +219,7 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key} appears twice", key_node.start_mark
-                )
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key} appears twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -275,9 +261,7 @@ def _parse_yaml(text: str, where: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError) as error:  # impossible dates, lists as keys
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise RecipeError(
-            f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}"
-        ) from None
+        raise RecipeError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
 
 
 def _resolve_paths(plain: dict[str, Any], folder: Path) -> None:
@@ -342,9 +326,7 @@ def _check_axis(key: str, values: list[Any]) -> None:
     allowed = ["base", *(name for name in allowed if name not in NOT_STUDIED)]
     if key not in allowed:
         hint = "" if key in known_keys() else _suggestion(key, allowed)
-        raise ValueError(
-            f"study.{key}: a study varies base or a key of adapter or train{hint or ', not this one'}"
-        )
+        raise ValueError(f"study.{key}: a study varies base or a key of adapter or train{hint or ', not this one'}")
     if not values:
         raise ValueError(f"study.{key}: list at least one value to try")
     if any(value in values[:position] for position, value in enumerate(values)):
@@ -360,10 +342,7 @@ def _validated(plain: dict[str, Any], where: str) -> Recipe:
     merged: dict[tuple[str, str], list[str]] = {}
     for subject, found, expected in problems:
         merged.setdefault((subject, found), []).append(expected)
-    lines = [
-        subject + found + " or ".join(dict.fromkeys(expected))
-        for (subject, found), expected in merged.items()
-    ]
+    lines = [subject + found + " or ".join(dict.fromkeys(expected)) for (subject, found), expected in merged.items()]
     raise RecipeError("\n".join(f"{where}: {line}" for line in lines))
 
 

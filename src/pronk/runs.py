@@ -1,9 +1,9 @@
 """The study folder: what is written where, whole or not at all.
 
-    DIR/study.json            runs, comparisons, data and environment
-    DIR/items.jsonl           the test items: id, input, reference, label
-    DIR/report.html
-    DIR/runs/NAME/            recipe.yaml · metrics.jsonl · items/ · adapter/ · checkpoints/ · tensorboard/
+DIR/study.json            runs, comparisons, data and environment
+DIR/items.jsonl           the test items: id, input, reference, label
+DIR/report.html
+DIR/runs/NAME/            recipe.yaml · metrics.jsonl · items/ · adapter/ · checkpoints/ · tensorboard/
 """
 
 from __future__ import annotations
@@ -93,6 +93,11 @@ class StudyFolder:
     def write_items(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Write the test items, which all runs share."""
         write_text(self.path / "items.jsonl", _lines(records))
+
+    def read_items(self) -> list[dict[str, Any]]:
+        """The test items."""
+        with (self.path / "items.jsonl").open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
 
 
 def new_folder(stem: str, parent: Path | None = None) -> Path:

@@ -97,9 +97,7 @@ def _slug(value: Any) -> str:
         return "+".join(_slug(item) for item in value)
     if isinstance(value, str) and ("/" in value or "\\" in value):
         value = PurePath(value).name
-    return "".join(letter if letter.isalnum() or letter in "._+-" else "-" for letter in str(value)).strip(
-        "."
-    )
+    return "".join(letter if letter.isalnum() or letter in "._+-" else "-" for letter in str(value)).strip(".")
 
 
 def _share_prefixes(runs: list[Run]) -> list[TrainedRun]:
@@ -107,9 +105,7 @@ def _share_prefixes(runs: list[Run]) -> list[TrainedRun]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(_prefix_key(run), []).append(run)
-    return [
-        TrainedRun(tuple(sorted(group, key=lambda run: run.recipe.train.epochs))) for group in groups.values()
-    ]
+    return [TrainedRun(tuple(sorted(group, key=lambda run: run.recipe.train.epochs))) for group in groups.values()]
 
 
 def _prefix_key(run: Run) -> str:

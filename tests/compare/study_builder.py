@@ -63,9 +63,7 @@ def build_study(
         metrics = {"nll": nll, "perplexity": math.exp(nll)}
         if classify:
             right = ease + random.normal(0.0, 0.12, items) < _known(name)[1]
-            answers = [
-                _answer(k, labels[k], right[k], _known(name)[2], hostile, random) for k in range(items)
-            ]
+            answers = [_answer(k, labels[k], right[k], _known(name)[2], hostile, random) for k in range(items)]
             _write_lines(folder / "runs" / shown / "items" / "classify.jsonl", answers)
             metrics |= _metrics(answers)
         run = _run(name, shown, metrics, position, hostile)
@@ -74,9 +72,7 @@ def build_study(
             _write_lines(folder / "runs" / shown / "metrics.jsonl", curve)
         written.append(run)
     if failed:
-        message = (
-            HOSTILE[0] if hostile else "the loss was not finite at step 31; a lower learning rate may help"
-        )
+        message = HOSTILE[0] if hostile else "the loss was not finite at step 31; a lower learning rate may help"
         broken = {"name": "all-linear-hot", "base": "smollm2", "baseline": False, "status": "failed"}
         written.append({**broken, "settings": {"train.learning_rate": 0.1}, "message": message})
     _write_study(folder, written, items, classify, hostile)
@@ -153,9 +149,7 @@ def _curve(epochs: int, final: float, random: np.random.Generator) -> list[dict[
         lines.append({"kind": "train", "step": step, "epoch": step / 57, "loss": loss, "learning_rate": 1e-4})
         if step % 57 == 0:
             worse = 0.03 * max(0, step // 57 - 3)
-            lines.append(
-                {"kind": "validation", "step": step, "epoch": step / 57, "loss": level * 1.1 + worse}
-            )
+            lines.append({"kind": "validation", "step": step, "epoch": step / 57, "loss": level * 1.1 + worse})
     return lines
 
 

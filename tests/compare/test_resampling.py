@@ -89,13 +89,10 @@ def test_the_permuted_macro_f1_statistics_are_those_of_swapped_arrays(
     swapped = np.random.default_rng(0).random((6, 30)) < 0.5
     monkeypatch.setattr(resampling, "_swaps", lambda *_: iter([swapped[:, a != b].astype(float)]))
     seen = []
-    monkeypatch.setattr(
-        resampling, "_p_value", lambda blocks, *_, **__: seen.extend(np.concatenate(list(blocks)))
-    )
+    monkeypatch.setattr(resampling, "_p_value", lambda blocks, *_, **__: seen.extend(np.concatenate(list(blocks))))
     macro_f1_permutation_p_value(labels, a, b, 3)
     expected = [
-        sklearn_macro_f1(labels, np.where(row, a, b)) - sklearn_macro_f1(labels, np.where(row, b, a))
-        for row in swapped
+        sklearn_macro_f1(labels, np.where(row, a, b)) - sklearn_macro_f1(labels, np.where(row, b, a)) for row in swapped
     ]
     assert seen == pytest.approx(expected, abs=1e-12)
 
@@ -122,9 +119,7 @@ def test_under_no_difference_one_in_twenty_is_found_and_a_naive_test_finds_more(
         return ratio_permutation_p_value(difference, tokens, resamples=199) / 2
 
     error = 3 * np.sqrt(0.05 * 0.95 / 1600)
-    assert rejections(lambda d, t: ratio_permutation_p_value(d, t, resamples=199)) == pytest.approx(
-        0.05, abs=error
-    )
+    assert rejections(lambda d, t: ratio_permutation_p_value(d, t, resamples=199)) == pytest.approx(0.05, abs=error)
     assert rejections(one_sided) > 0.05 + error
 
 

@@ -21,9 +21,7 @@ def numerical_score_squared(only_a: int, only_b: int, n: int, difference: float)
         cells = ((only_a, q), (only_b, q + difference), (n - only_a - only_b, 1.0 - 2.0 * q - difference))
         return -sum(count * math.log(max(p, 1e-300)) for count, p in cells if count)
 
-    found = minimize_scalar(
-        minus_log_likelihood, bounds=(low, high), method="bounded", options={"xatol": 1e-13}
-    )
+    found = minimize_scalar(minus_log_likelihood, bounds=(low, high), method="bounded", options={"xatol": 1e-13})
     candidates = [low, high, float(found.x)]
     q = min(candidates, key=minus_log_likelihood)
     return (only_b - only_a - n * difference) ** 2 / (n * (2 * q + difference - difference**2))
@@ -134,6 +132,4 @@ def test_an_adjusted_p_value_is_the_smallest_level_that_rejects() -> None:
         p_values = np.round(random.beta(0.3, 2, size), 3).tolist()
         adjusted = holm(p_values)
         for level in np.linspace(0.0005, 0.9995, 400):
-            assert {k for k in range(size) if adjusted[k] <= level + 1e-12} == holm_rejects(
-                p_values, level + 1e-12
-            )
+            assert {k for k in range(size) if adjusted[k] <= level + 1e-12} == holm_rejects(p_values, level + 1e-12)

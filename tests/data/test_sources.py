@@ -141,9 +141,7 @@ def test_a_hundred_found_labels_are_enough_and_one_more_too_many(write):
 
 def test_found_labels_that_differ_only_in_case(write):
     message = message_of(write("a.jsonl", [*ROWS, {"text": "x", "label": "Positive"}]))
-    assert message.startswith(
-        "a.jsonl:1: the label 'positive' and the label 'Positive' (a.jsonl:3) differ only"
-    )
+    assert message.startswith("a.jsonl:1: the label 'positive' and the label 'Positive' (a.jsonl:3) differ only")
     assert "data.labels" in message
 
 
@@ -176,8 +174,8 @@ def test_alpaca_csv_may_have_no_input_column(write):
 def test_an_input_column_that_the_recipe_names_must_exist(write):
     csv_file = write("a.csv", "instruction,context,output\nSing.,,La.\n")
     assert message_of(csv_file, "alpaca", columns={"input": "contxt"}) == (
-        "a.csv:1: there is no column 'contxt' for input; the columns are 'instruction', 'context' and 'output'; "
-        "did you mean 'context'?"
+        "a.csv:1: there is no column 'contxt' for input; the columns are 'instruction', 'context' "
+        "and 'output'; did you mean 'context'?"
     )
     rows = [{"instruction": "Sing.", "output": "La."}, {"instruction": "a", "output": "b", "context": "c"}]
     assert len(read(write("a.jsonl", rows), "alpaca", columns={"input": "context"})[0]) == 2
@@ -208,8 +206,7 @@ def test_columns_rename_fields(write):
 
 def test_a_field_that_the_format_does_not_have(write):
     assert message_of(write("a.jsonl", ROWS), columns={"txt": "sentence"}) == (
-        "data.columns: the format classify has no field 'txt'; its fields are text and label; "
-        "did you mean 'text'?"
+        "data.columns: the format classify has no field 'txt'; its fields are text and label; did you mean 'text'?"
     )
 
 
@@ -220,7 +217,7 @@ def test_two_fields_from_one_column(write):
 
 
 def test_a_column_that_a_jsonl_file_does_not_have(write):
-    assert message_of(write("a.jsonl", ["", *ROWS][1:]), columns={"text": "sentence"}) == (
+    assert message_of(write("a.jsonl", ROWS), columns={"text": "sentence"}) == (
         "a.jsonl:1: there is no column 'sentence' for text; the columns are 'text' and 'label'; "
         "see data.columns (and 1 more row)"
     )
@@ -229,8 +226,7 @@ def test_a_column_that_a_jsonl_file_does_not_have(write):
 def test_a_column_that_one_row_does_not_have(write):
     message = message_of(write("a.jsonl", [*ROWS, {"texts": "x", "label": "negative"}]))
     assert message == (
-        "a.jsonl:3: there is no column 'text' for text; the columns are 'texts' and 'label'; "
-        "did you mean 'texts'?"
+        "a.jsonl:3: there is no column 'text' for text; the columns are 'texts' and 'label'; did you mean 'texts'?"
     )
 
 
@@ -282,9 +278,7 @@ def test_an_input_must_be_text_too(write, value):
     assert message_of(path, "alpaca").startswith("a.jsonl:1: the input must be text; found ")
 
 
-@pytest.mark.parametrize(
-    ("value", "found"), [(None, "null"), (True, "true"), (0.5, "the number 0.5"), ([0], "a list")]
-)
+@pytest.mark.parametrize(("value", "found"), [(None, "null"), (True, "true"), (0.5, "the number 0.5"), ([0], "a list")])
 def test_labels_may_be_whole_numbers_but_nothing_else(write, value, found):
     path = write("a.jsonl", [*ROWS, {"text": "x", "label": value}])
     assert message_of(path) == f"a.jsonl:3: the label must be text; found {found}"
@@ -342,9 +336,7 @@ def test_suffixes_in_capitals(write):
 
 def test_other_suffixes(write, tmp_path):
     path = write("a.parquet", b"PAR1")
-    assert message_of(path) == (
-        f"{path}: a file ending in .parquet cannot be read; give a .jsonl or a .csv file"
-    )
+    assert message_of(path) == (f"{path}: a file ending in .parquet cannot be read; give a .jsonl or a .csv file")
     assert "a file without an ending cannot be read" in message_of(str(tmp_path / "phrasebank"))
 
 
@@ -376,10 +368,8 @@ def test_an_empty_file(write, name, content):
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
 def test_bytes_that_are_not_utf8(write, name):
-    path = write(name, "{}\nsecond\n".encode() + "Nestlé".encode("latin-1"))
-    assert message_of(path) == (
-        f"{path}:3: the byte 0xe9 at offset 15 is not UTF-8 text; save the file as UTF-8"
-    )
+    path = write(name, b"{}\nsecond\n" + "Nestlé".encode("latin-1"))
+    assert message_of(path) == (f"{path}:3: the byte 0xe9 at offset 15 is not UTF-8 text; save the file as UTF-8")
 
 
 def test_utf16_is_recognised(write):
@@ -414,9 +404,7 @@ def test_unicode_line_separators_do_not_end_a_line(write):
 
 def test_broken_json(write):
     path = write("a.jsonl", json.dumps(ROWS[0]) + '\n{"text": "x" "label": 1}\n{"text": \n')
-    assert message_of(path) == (
-        "a.jsonl:2: broken JSON: Expecting ',' delimiter at column 14 (and 1 more line)"
-    )
+    assert message_of(path) == ("a.jsonl:2: broken JSON: Expecting ',' delimiter at column 14 (and 1 more line)")
 
 
 @pytest.mark.parametrize(
@@ -454,16 +442,11 @@ def test_csv_lines_are_those_of_the_file_after_quoted_newlines(write):
 @pytest.mark.parametrize(("row", "count"), [("x,y,a", 3), ("x", 1)])
 def test_csv_rows_with_another_number_of_fields(write, row, count):
     path = write("a.csv", f'text,label\n"x\ny",a\n{row}\n{row}\nx,b\n')
-    assert (
-        message_of(path)
-        == f"a.csv:4: {count} field{'s' * (count > 1)} in a file with 2 columns (and 1 more row)"
-    )
+    assert message_of(path) == (f"a.csv:4: the header has 2 columns, but this row has {count} (and 1 more row)")
 
 
 def test_csv_with_two_columns_of_one_name(write):
-    assert message_of(write("a.csv", "text,label,text\nx,a,y\n")) == (
-        "a.csv:1: two columns have the name 'text'"
-    )
+    assert message_of(write("a.csv", "text,label,text\nx,a,y\n")) == ("a.csv:1: two columns have the name 'text'")
 
 
 def test_csv_separated_by_something_else(write):

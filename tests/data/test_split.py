@@ -72,9 +72,7 @@ def test_no_question_crosses_and_every_row_is_from_the_data(seed, balanced):
 
 
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize(
-    ("train", "validation", "test"), [(900, 0.1, 900), (10, 3, 7), (4, 2, 0), (101, 0, 50)]
-)
+@pytest.mark.parametrize(("train", "validation", "test"), [(900, 0.1, 900), (10, 3, 7), (4, 2, 0), (101, 0, 50)])
 def test_balance_with_remainders_to_the_first_labels(seed, train, validation, test):
     rows = examples(negative=610, neutral=1400, positive=800)
     split = Split(train=train, validation=validation, test=test, balanced=True, seed=seed)
@@ -115,6 +113,14 @@ def test_parts_are_shuffled_even_where_one_label_is_scarce(seed, part):
         assert 1 / 3 < first < 2 / 3
 
 
+def test_train_does_not_begin_with_one_label_where_validation_is_large():
+    rows, alike = examples(negative=400, neutral=400, positive=400), 0
+    for seed in range(40):
+        split = Split(train=900, validation=0.5, test=0, balanced=True, seed=seed)
+        alike += len({row.label for row in split_conversations(rows, LABELS, split).train[:4]}) == 1
+    assert alike < 8  # one in 27 by chance
+
+
 @pytest.mark.parametrize("balanced", [False, True])
 def test_the_same_arguments_give_the_same_parts_and_another_seed_others(balanced):
     rows = examples(negative=200, neutral=200, positive=200)
@@ -126,7 +132,7 @@ def test_the_same_arguments_give_the_same_parts_and_another_seed_others(balanced
 
 def test_the_shuffle_is_that_of_python_and_does_not_change_between_versions():
     splits = split_conversations(plain(10), (), Split(train=5, validation=1, test=3, seed=42))
-    assert places(splits.test) == ["text 3", "text 7", "text 2"]
+    assert places(splits.test) == ["text 7", "text 3", "text 2"]
 
 
 @pytest.mark.parametrize("balanced", [False, True])
@@ -143,9 +149,7 @@ def test_validation_has_no_influence_on_test_or_on_what_train_is_drawn_from(bala
 
 
 def test_train_has_no_influence_on_test():
-    tests = [
-        split_conversations(plain(500), (), Split(train=train, test=100)).test for train in (10, 0.5, None)
-    ]
+    tests = [split_conversations(plain(500), (), Split(train=train, test=100)).test for train in (10, 0.5, None)]
     assert tests[0] == tests[1] == tests[2]
 
 
@@ -248,7 +252,7 @@ def test_too_few_rows_of_a_label():
 
 def test_a_label_without_a_row():
     assert message_of(examples(negative=9, positive=9), LABELS, train=3, test=3, balanced=True) == (
-        "data.split asks for 1 rows of 'neutral' in train and 1 in test, 2 in all, but the data has 0"
+        "data.split asks for 1 row of 'neutral' in train and 1 in test, 2 in all, but the data has 0"
     )
 
 
@@ -292,8 +296,7 @@ def test_shares_of_more_than_all():
 @pytest.mark.parametrize("validation", [80, 81])
 def test_validation_takes_all_of_train(validation):
     assert message_of(plain(100), train=80, validation=validation, test=20) == (
-        f"data.split.validation: {validation} rows are to be taken out of train, which has 80; "
-        "ask for fewer, or for 0"
+        f"data.split.validation: {validation} rows are to be taken out of train, which has 80; ask for fewer, or for 0"
     )
 
 

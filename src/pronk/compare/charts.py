@@ -73,7 +73,7 @@ def loss_chart(curves: Sequence[Curve], identifier: str, points: bool) -> str:
     curves of few. Longer curves are drawn first, so that runs that share their beginning both show.
     """
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(5.2, 3.1), layout="constrained")
+        figure = Figure(figsize=(4.7, 2.9), layout="constrained")
         figure.patch.set_alpha(0.0)
         axes = figure.add_subplot()
         axes.patch.set_alpha(0.0)

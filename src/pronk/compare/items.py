@@ -100,7 +100,7 @@ def run_folder(folder: Path, name: str) -> Path:
 
 
 def _likelihood(path: Path) -> Likelihood | None:
-    rows = _by_id(path, ("loss", "tokens"))
+    rows = _by_id(path, ("loss", "tokens"), numbers=True)
     if not rows:
         return None
     return Likelihood(
@@ -129,13 +129,15 @@ def _classified(path: Path) -> Classified | None:
     )
 
 
-def _by_id(path: Path, required: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """The rows of an item file by id, sorted; every row has the required keys and its own id."""
+def _by_id(path: Path, required: tuple[str, ...], numbers: bool = False) -> dict[str, dict[str, Any]]:
+    """The rows of an item file by id, sorted; every row has the required keys (or numbers) and its own id."""
     rows: dict[str, dict[str, Any]] = {}
     for number, row in read_lines(path):
         missing = [key for key in ("id", *required) if key not in row]
         if missing:
             raise StudyError(f"{path}, line {number}: no {missing[0]!r}")
+        if numbers and not all(isinstance(row[key], int | float) for key in required):
+            raise StudyError(f"{path}, line {number}: {' and '.join(required)} must be numbers")
         key = str(row["id"])
         if key in rows:
             raise StudyError(f"{path}, line {number}: the id {key!r} is there twice")

@@ -1,5 +1,6 @@
 """Which runs of a study are compared, on which metrics, and what can be said."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,7 @@ Pair = tuple[Run, Run, list[str]]
 def compare_study(folder: Path) -> list[Comparison]:
     """The comparisons of the study in `folder`; see `compare_runs`. StudyError for a folder that is none."""
     runs = read_study(folder)["runs"]
-    return compare_runs(
-        runs, {run["name"]: read_items(folder, run["name"]) for run in runs if evaluated(run)}
-    )
+    return compare_runs(runs, {run["name"]: read_items(folder, run["name"]) for run in runs if evaluated(run)})
 
 
 def compare_runs(runs: list[Run], items: dict[str, RunItems]) -> list[Comparison]:
@@ -55,9 +54,7 @@ def compare_runs(runs: list[Run], items: dict[str, RunItems]) -> list[Comparison
     comparisons: list[Comparison] = []
     for a, b, reasons in pairs:
         names = {"a": a["name"], "b": b["name"]}
-        comparisons += [
-            {**names, **entry, "reasons": list(reasons)} for entry in _compare_pair(a, b, items, resamples)
-        ]
+        comparisons += [{**names, **entry, "reasons": list(reasons)} for entry in _compare_pair(a, b, items, resamples)]
     for entry, adjusted in zip(comparisons, holm([c["p_value"] for c in comparisons]), strict=True):
         entry["p_adjusted"] = float(adjusted)
         entry["verdict"] = _verdict(entry)
@@ -83,18 +80,14 @@ def primary_metric(runs: Sequence[Run]) -> str:
 def best_run(runs: Sequence[Run]) -> Run | None:
     """The evaluated tuned run with the best primary metric, the earlier one of equals; None without any."""
     metric = primary_metric(runs)
-    candidates = [
-        run for run in runs if not run.get("baseline") and evaluated(run) and figure(run, metric) is not None
-    ]
+    candidates = [run for run in runs if not run.get("baseline") and evaluated(run) and figure(run, metric) is not None]
     sign = 1.0 if metric == "nll" else -1.0
     return min(candidates, key=lambda run: sign * run["metrics"][metric], default=None)
 
 
 def baseline_of(run: Run, runs: Sequence[Run]) -> Run | None:
     """The untouched base that a run was tuned from, if the study evaluated it."""
-    return next(
-        (other for other in runs if other.get("baseline") and other.get("base") == run.get("base")), None
-    )
+    return next((other for other in runs if other.get("baseline") and other.get("base") == run.get("base")), None)
 
 
 def _has_items(items: RunItems | None) -> bool:
@@ -200,7 +193,10 @@ def _compare_likelihood(a: Likelihood, b: Likelihood, resamples: int) -> Compari
         "interval": list(interval),
         "p_value": resampling.ratio_permutation_p_value(difference, tokens, resamples=resamples),
         "n": len(a.ids),
-        "perplexity_ratio": [float(np.exp(value)) for value in (estimate, *interval)],
+        "perplexity_ratio": [
+            math.exp(min(value, 700.0))
+            for value in (estimate, *interval)  # e^709 is the largest float
+        ],
     }
 
 

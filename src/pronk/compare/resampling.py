@@ -34,9 +34,7 @@ def ratio_permutation_p_value(
     observed = float(difference.sum()) / total
     statistics = (observed + (swaps @ change)[:, 0] for swaps in _swaps(len(difference), resamples, seed))
     # Rounding scales with what is summed, not with what is left after cancellation.
-    return _p_value(
-        statistics, observed, resamples, tolerance=1e-12 * float(np.abs(difference).sum()) / total
-    )
+    return _p_value(statistics, observed, resamples, tolerance=1e-12 * float(np.abs(difference).sum()) / total)
 
 
 def macro_f1_permutation_p_value(

@@ -15,6 +15,7 @@ Run = dict[str, Any]
 View = dict[str, Any]
 
 FLIPS_SHOWN = 30
+INTERVAL_WIDTH = 132  # of the drawn scale, in SVG units; 4 more on either side for the dots
 TEXT_SHOWN = 600  # characters of an item's text or answer
 
 
@@ -30,9 +31,7 @@ def ranking(runs: list[Run], comparisons: list[View]) -> View:
     ]
     best = best_run(runs)
     against_base = {
-        entry["b"]: entry
-        for entry in comparisons
-        if entry["metric"] == primary and "base" in entry["reasons"]
+        entry["b"]: entry for entry in comparisons if entry["metric"] == primary and "base" in entry["reasons"]
     }
     sign = 1.0 if primary == "nll" else -1.0
 
@@ -92,22 +91,24 @@ def _reason(reason: str) -> str:
 def comparisons_by_metric(comparisons: list[View]) -> list[View]:
     """The comparisons, a table per metric, each row with its interval drawn on the table's common scale."""
     tables = []
-    for metric, title in words.METRICS.items():
+    for metric in dict.fromkeys([*words.METRICS, *(entry["metric"] for entry in comparisons)]):
         entries = [entry for entry in comparisons if entry["metric"] == metric]
         if not entries:
             continue
-        reach = max(abs(bound) for entry in entries for bound in entry["interval"]) or 1.0
+        left = min(0.0, *(entry["interval"][0] for entry in entries))
+        right = max(0.0, *(entry["interval"][1] for entry in entries))
+        scale = INTERVAL_WIDTH / ((right - left) or 1.0)
         rows = []
         for entry in entries:
-            low, middle, high = (
-                round(60 + 56 * value / reach, 1)
-                for value in (entry["interval"][0], entry["difference"], entry["interval"][1])
+            low, middle, high, zero = (
+                round(4 + scale * (value - left), 1)
+                for value in (entry["interval"][0], entry["difference"], entry["interval"][1], 0.0)
             )
-            rows.append({**comparison(entry), "low": low, "middle": middle, "high": high})
+            rows.append({**comparison(entry), "low": low, "middle": middle, "high": high, "zero": zero})
         ties = sum(entry["verdict"] == "tie" for entry in entries)
         lower = ", lower is better" if metric == "nll" else ""
         summary = f"{words.plural(len(entries), 'comparison')}, {words.plural(ties, 'tie')}{lower}"
-        tables.append({"title": title, "rows": rows, "summary": summary})
+        tables.append({"title": words.METRICS.get(metric, metric), "rows": rows, "summary": summary})
     return tables
 
 
@@ -122,9 +123,7 @@ def curves(folder: Path, runs: list[Run]) -> View | None:
                 losses = charts.smooth(points[:, 1]) if kind == "train" else points[:, 1]
                 found[kind].append(charts.Curve(series, points[:, 0], losses))
         if any(len(points) for points in logged.values()):
-            legend.append(
-                {"name": run["name"], "colour": series % charts.COLOURS + 1, "dash": charts.dash(series)}
-            )
+            legend.append({"name": run["name"], "colour": series % charts.COLOURS + 1, "dash": charts.dash(series)})
     titles = {"train": "Training loss, smoothed", "validation": "Validation loss"}
     drawn = [
         {"title": titles[kind], "svg": charts.loss_chart(lines, f"chart-{kind}", points=kind == "validation")}

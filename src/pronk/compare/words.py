@@ -28,7 +28,8 @@ def number(value: float | None, digits: int = 3, signed: bool = False) -> str:
     if value is None:
         return "–"
     sign = "+" if signed else ""
-    return f"{value:{sign},.{digits}f}".replace("-", "−")
+    rounded = round(value, digits) + 0.0  # adding 0.0 turns a rounded -0.0 into 0.0
+    return f"{rounded:{sign},.{digits}f}".replace("-", "−")
 
 
 def metric_value(metric: str, value: float | None) -> str:
@@ -41,8 +42,10 @@ def metric_value(metric: str, value: float | None) -> str:
 
 
 def p_value(value: float) -> str:
-    """A p-value to three digits, or that it is below them."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    """A p-value to three digits, to four where three would hide on which side of 0.05 it lies."""
+    if value < 0.001:
+        return "< 0.001"
+    return f"{value:.4f}" if 0.0495 <= value < 0.0505 else f"{value:.3f}"
 
 
 def interval(bounds: Sequence[float]) -> str:
@@ -98,23 +101,15 @@ def conclusion(runs: list[Run], comparisons: list[dict[str, Any]], items: int | 
         sentences.append(_lead(best, rivals))
     ties = sum(entry["verdict"] == "tie" for entry in comparisons)
     if comparisons:
-        tested = (
-            "The one difference tested"
-            if len(comparisons) == 1
-            else f"Of {len(comparisons)} differences tested"
-        )
-        found = "is a tie" if ties else "is real"
-        counted = f", {plural(ties, 'is a tie', 'are ties')}"
-        sentences.append(Markup(f"{tested} {found}." if len(comparisons) == 1 else f"{tested}{counted}."))
+        sentences.append(Markup(f"Of {plural(len(comparisons), 'difference')} tested, {ties or 'none'} "))
+        sentences[-1] += "is a tie." if ties <= 1 else "are ties."
     failed = sum(run.get("status") in ("failed", "interrupted") for run in runs)
     if failed:
         sentences.append(Markup(f"{plural(failed, 'run')} did not finish."))
     return sentences
 
 
-def _gain(
-    best: Run, base: Run | None, metric: str, comparisons: list[dict[str, Any]], items: int | None
-) -> Markup:
+def _gain(best: Run, base: Run | None, metric: str, comparisons: list[dict[str, Any]], items: int | None) -> Markup:
     """`X answers 0.830 of 300 test items correctly, the base 0.430: a difference of …`"""
     of_items = f"{plural(items, 'test item')}" if items else "the test items"
     template = "<b>{}</b> answers {} of {} correctly"
@@ -125,6 +120,9 @@ def _gain(
     if base is None or value is None:
         return sentence + "; the base was not evaluated, so this says nothing about a gain."
     sentence += Markup(", the base {}").format(number(value))
+    perplexities = [figure(run, "perplexity") for run in (best, base)]
+    if metric == "nll" and None not in perplexities:
+        sentence += Markup(" (perplexity {} against {})").format(*(number(one, 2) for one in perplexities))
     entry = next(
         (c for c in comparisons if (c["a"], c["b"], c["metric"]) == (base["name"], best["name"], metric)),
         None,
@@ -135,20 +133,20 @@ def _gain(
         number(entry["difference"], signed=True), interval(entry["interval"])
     )
     said = {
-        "better": ", a real improvement.",
-        "worse": ", really worse.",
-        "tie": ". Chance could explain it: a tie.",
+        "better": ", more than chance explains.",
+        "worse": ": worse, by more than chance explains.",
+        "tie": ", which chance could explain: a tie.",
     }
     return sentence + said[entry["verdict"]]
 
 
 def _lead(best: Run, rivals: list[dict[str, Any]]) -> Markup:
-    """Whether the best run is really ahead of the other tuned runs."""
+    """Whether chance could explain the best run's lead over the other tuned runs."""
     tied = [c["a"] if c["b"] == best["name"] else c["b"] for c in rivals if c["verdict"] == "tie"]
     others = "the other tuned run" if len(rivals) == 1 else f"all {len(rivals)} other tuned runs"
     if not tied:
-        return Markup(f"It is really ahead of {others}.")
+        return Markup(f"Its lead over {others} is more than chance explains.")
     if len(tied) == len(rivals):
-        return Markup(f"Its lead over {others} is not: chance could explain it.")
+        return Markup(f"Its lead over {others} could be chance.")
     names = Markup(", ").join(tied[:4]) + (f" and {len(tied) - 4} more" if len(tied) > 4 else "")
     return Markup("Its lead over {} could be chance.").format(names)

@@ -13,6 +13,7 @@ import csv
 import difflib
 import io
 import json
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,9 +112,7 @@ def _labelled(data: Data, rows: Sequence[_Row], found: Sequence[str]) -> tuple[l
     for row, value in zip(rows, found, strict=True):
         if value.casefold() not in meanings:
             hint = _did_you_mean(value, list(meanings))
-            problems.add(
-                "label", row.place, f"the label {value!r} is not one of {_enumerated(shown, 'and')}{hint}"
-            )
+            problems.add("label", row.place, f"the label {value!r} is not one of {_enumerated(shown, 'and')}{hint}")
     problems.raise_first()
     return [meanings[value.casefold()] for value in found], names
 
@@ -240,7 +239,7 @@ def _read_rows(data: Data, columns: dict[str, str]) -> list[_Row]:
 def _reader(path: Path) -> Callable[[str, str], Iterator[_Row]]:
     """What reads a file of this name: a function of its text and the name shown to people."""
     readers = {".jsonl": _jsonl_rows, ".csv": _csv_rows}
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, no error where a folder above may not be entered
         raise DataError(f"{path}: this is a folder; data.source names files ending in .jsonl or .csv")
     if path.suffix.lower() not in readers:
         ending = f"a file ending in {path.suffix}" if path.suffix else "a file without an ending"
@@ -252,7 +251,7 @@ def _file_text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        beside = os.listdir(path.parent) if os.access(path.parent, os.R_OK) else []
         raise DataError(f"{path}: there is no such file{_did_you_mean(path.name, beside)}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
@@ -310,9 +309,7 @@ def _csv_rows(text: str, name: str) -> Iterator[_Row]:
             if header is None:
                 header = _checked_header(values, place)
             elif len(values) != len(header):
-                problems.add(
-                    "fields", place, f"the header has {len(header)} columns, but this row has {len(values)}"
-                )
+                problems.add("fields", place, f"the header has {len(header)} columns, but this row has {len(values)}")
             else:
                 yield _Row(dict(zip(header, values, strict=True)), place)
     except csv.Error as error:
@@ -324,9 +321,7 @@ def _csv_rows(text: str, name: str) -> Iterator[_Row]:
 
 def _checked_header(header: list[str], place: str) -> list[str]:
     if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        raise DataError(
-            f"{place}: no comma in {header[0]!r}; the columns of a .csv file are separated by commas"
-        )
+        raise DataError(f"{place}: no comma in {header[0]!r}; the columns of a .csv file are separated by commas")
     for position, column in enumerate(header):
         if column in header[:position]:
             raise DataError(f"{place}: two columns have the name {column!r}")

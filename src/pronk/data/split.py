@@ -76,17 +76,15 @@ def split_conversations(conversations: Sequence[Conversation], labels: Sequence[
     test_rows, rows = _draw(rows, test, group_of, generator)
     train_rows, _ = _draw(rows, train, group_of, generator)
     validation_rows, train_rows = _draw(train_rows, validation, group_of, generator)
-    generator.shuffle(train_rows)  # without the drawn ones, the scarcer labels could pile up at one end
-    return Splits(
-        tuple(train_rows), tuple(validation_rows), tuple(test_rows), unique.duplicates, unique.contradictory
-    )
+    # what validation leaves begins with a block of the label that it filled first
+    generator.shuffle(train_rows)
+    return Splits(tuple(train_rows), tuple(validation_rows), tuple(test_rows), unique.duplicates, unique.contradictory)
 
 
 def question_key(conversation: Conversation) -> Key:
     """Equal for conversations that ask the same, up to case, spaces and Unicode form."""
     return tuple(
-        (message.role, _normal(message.content), _normal(message.context))
-        for message in conversation.question
+        (message.role, _normal(message.content), _normal(message.context)) for message in conversation.question
     )
 
 
@@ -101,9 +99,7 @@ def _without_duplicates(conversations: Sequence[Conversation]) -> _Unique:
         same.setdefault(question_key(conversation), []).append(conversation)
     agreeing = [rows for rows in same.values() if len({row.label for row in rows}) == 1]
     in_agreement = sum(len(rows) for rows in agreeing)
-    return _Unique(
-        [rows[0] for rows in agreeing], in_agreement - len(agreeing), len(conversations) - in_agreement
-    )
+    return _Unique([rows[0] for rows in agreeing], in_agreement - len(agreeing), len(conversations) - in_agreement)
 
 
 def _label(conversation: Conversation) -> str:
@@ -194,8 +190,9 @@ def _check_enough(unique: _Unique, available: Quotas, test: Quotas, train: Quota
     if short:
         group = min(short, key=lambda name: available[name])  # with enough of the scarcest, all are mended
         of_label = f" of {group!r}" if group else ""
-        parts = f"{train[group]} rows{of_label} in train and {test[group]} in test, {asked[group]} in all"
-        parts = parts if named else f"{test[group]} rows{of_label} in test"
+        first = train[group] if named else test[group]
+        parts = f"{first} row{'' if first == 1 else 's'}{of_label} in {'train' if named else 'test'}"
+        parts += f" and {test[group]} in test, {asked[group]} in all" if named else ""
         raise DataError(f"data.split asks for {parts}, but the data has {available[group]}{unique.removed}")
     if sum(train.values()) == 0:
         group = min(available, key=lambda name: available[name] - test[name])

@@ -1,5 +1,5 @@
 """Measuring, item by item: the base model and all runs in the same batches.
 
-    likelihood.py   loss of the reference answers, in nats per target token
-    classify.py     classification by label likelihood and by generated answer
+likelihood.py   loss of the reference answers, in nats per target token
+classify.py     classification by label likelihood and by generated answer
 """

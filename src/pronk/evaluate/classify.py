@@ -16,7 +16,7 @@ import numpy as np
 
 from pronk.evaluate.likelihood import ItemLosses
 from pronk.model.adapter import WideAdapter
-from pronk.model.generate import Answers, score_and_answer
+from pronk.model.generate import score_and_answer
 
 EXTRA_TOKENS = 8  # room for an answer beyond the longest label, so that "positive sentiment" is seen
 
@@ -45,7 +45,7 @@ def classify(
     tokenizer: Any,
     answer_ids: Sequence[Sequence[int]],
     token_budget: int,
-    progress: Callable[[int], None] = lambda tokens: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> dict[int, list[ClassifiedItem]]:
     """Classify every prompt under every slot. answer_ids: each label as ids, end token included."""
     end_id = answer_ids[0][-1]
@@ -63,7 +63,9 @@ def classify(
     return {slot: [item for item in found if item is not None] for slot, found in items.items()}
 
 
-def label_losses(items: Sequence[ClassifiedItem], labels: Sequence[str], answer_ids: Sequence[Sequence[int]]) -> ItemLosses:
+def label_losses(
+    items: Sequence[ClassifiedItem], labels: Sequence[str], answer_ids: Sequence[Sequence[int]]
+) -> ItemLosses:
     """The loss of each item's true answer: its label's score was that already."""
     sizes = {label: len(ids) for label, ids in zip(labels, answer_ids, strict=True)}
     loss = np.array([-item.scores[item.label] for item in items])

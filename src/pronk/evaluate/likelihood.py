@@ -41,7 +41,7 @@ def answer_losses(
     adapter: WideAdapter,
     examples: Mapping[int, Sequence[Example]],
     token_budget: int,
-    progress: Callable[[int], None] = lambda tokens: None,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> dict[int, ItemLosses]:
     """Losses of each slot's examples. progress is told the tokens of each batch when it is done."""
     members = [Member(example, slot) for slot, items in examples.items() for example in items]

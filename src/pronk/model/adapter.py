@@ -63,7 +63,7 @@ class _WideProduct(torch.autograd.Function):
     """Base product and all adapters, saving x and the masked x Aᵀ only."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None,
         A_RI: Tensor, B_RO: Tensor, mask_TR: Tensor, keep_TI: Tensor | None,
     ) -> Tensor:  # fmt: skip
@@ -103,6 +103,9 @@ class WideLinear(nn.Module):
     A_RI and B_RO are at least fp32; each run owns whole rows of both.
     """
 
+    owners_R: Tensor
+    scaling_R: Tensor
+
     def __init__(self, name: str, linear: nn.Linear, shapes: Mapping[int, AdapterShape], routing: Routing) -> None:
         super().__init__()
         self.name, self.routing = name, routing
@@ -135,7 +138,13 @@ class WideLinear(nn.Module):
 class WideAdapter:
     """The adapters of a fleet on a model: `attach` puts them in place, `detach` takes them out again."""
 
-    def __init__(self, model: nn.Module, layers: dict[str, WideLinear], shapes: Sequence[AdapterShape], routing: Routing):
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: dict[str, WideLinear],
+        shapes: Sequence[AdapterShape],
+        routing: Routing,
+    ):
         self.model, self.layers, self.shapes, self.routing = model, layers, tuple(shapes), routing
 
     @property
@@ -159,7 +168,9 @@ class WideAdapter:
                 generator = torch.Generator().manual_seed((seed << 32) ^ zlib.crc32(name.encode()))
                 rows = layer.rows[slot]
                 bound = 1 / math.sqrt(layer.A_RI.shape[1])
-                start = torch.empty(rows.stop - rows.start, layer.A_RI.shape[1]).uniform_(-bound, bound, generator=generator)
+                start = torch.empty(rows.stop - rows.start, layer.A_RI.shape[1]).uniform_(
+                    -bound, bound, generator=generator
+                )
                 layer.A_RI.data[rows] = start.to(layer.A_RI)
                 layer.B_RO.data[rows] = 0
 
@@ -215,10 +226,12 @@ def attach(model: nn.Module, shapes: Sequence[AdapterShape]) -> WideAdapter:
     return WideAdapter(model, layers, shapes, routing)
 
 
-def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+def linear_layers(model: Any) -> dict[str, nn.Linear]:
     """All linear layers by name, without the output head."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head}
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head
+    }
 
 
 def _chosen(linears: Mapping[str, nn.Linear], targets: str | tuple[str, ...]) -> set[str]:

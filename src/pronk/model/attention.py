@@ -42,7 +42,7 @@ def use_packed_attention(model: Any) -> None:
 
 
 def _attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    _module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     scaling: float | None = None, packing: Packing | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """query (N, H, T, D), key and value (N, G, L, D) → (N, T, H, D), as transformers hands and expects them."""
@@ -78,8 +78,9 @@ def _one_call(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, 
         options["scale"] = scaling
     q_THD, k_TGD, v_TGD = (part[0].transpose(0, 1) for part in (query, key, value))
     longest = max(packing.lengths_S)
+    assert packing.borders is not None, "a packing for a GPU has borders"
     mixed = varlen_attn(q_THD, k_TGD, v_TGD, packing.borders, packing.borders, longest, longest, **options)
-    return mixed[None]
+    return torch.as_tensor(mixed)[None]
 
 
 def _repeat(heads: Tensor, count: int) -> Tensor:

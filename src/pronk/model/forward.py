@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -12,7 +14,27 @@ from pronk.model.adapter import WideAdapter
 from pronk.model.attention import packing
 from pronk.model.dropout import DropoutKeys, token_keys
 from pronk.model.loss import target_losses, weighted_loss
-from pronk.tokens.pack import MicroBatch
+
+
+class MicroBatch(Protocol):
+    """What the model needs of a pack (tokens.pack makes it): T tokens laid end to end, N targets."""
+
+    @property
+    def ids_T(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def positions_T(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def slots_T(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def keys_T(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def lengths_S(self) -> tuple[int, ...]: ...
+    @property
+    def rows_N(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def targets_N(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def weights_N(self) -> npt.NDArray[np.float64]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +84,9 @@ def _hidden(model: Any, adapter: WideAdapter, batch: MicroBatch, dropout: SlotDr
     return hidden[0]
 
 
-def _dropout_keys(dropout: SlotDropout | None, slots_T: Tensor, keys_T: Tensor, positions_T: Tensor) -> DropoutKeys | None:
+def _dropout_keys(
+    dropout: SlotDropout | None, slots_T: Tensor, keys_T: Tensor, positions_T: Tensor
+) -> DropoutKeys | None:
     if dropout is None:
         return None
     keys = token_keys(dropout.seeds[slots_T], dropout.steps[slots_T], keys_T, positions_T)

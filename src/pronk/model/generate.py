@@ -141,7 +141,9 @@ def _score(
     rows, head = len(slots_N), output_head(model)
     if not continuations:
         return last_ND.new_zeros(rows, 0)
-    branch, place, inputs = [], [], []
+    branch: list[int] = []
+    place: list[int] = []
+    inputs: list[int] = []
     for number, ids in enumerate(continuations):
         branch += [number] * (len(ids) - 1)
         place += range(len(ids) - 1)

@@ -21,7 +21,8 @@ SHARD_BYTES = 2 * 2**30
 # Above this many parameters the folder holds bf16 instead of fp32: an 8B model takes 16 GB, not 32.
 FP32_PARAMETERS = 1_000_000_000
 LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
 
@@ -39,7 +40,9 @@ def convert(source: Path, folder: Path) -> None:
         raise BaseModelError(f"{source}: not a readable GGUF file ({error})") from None
     architecture = _text(reader, "general.architecture")
     if architecture != "llama":
-        raise BaseModelError(f"{source}: a GGUF of architecture {architecture!r}; pronk reads GGUF files of Llama models")
+        raise BaseModelError(
+            f"{source}: a GGUF of architecture {architecture!r}; pronk reads GGUF files of Llama models"
+        )
     config = AutoConfig.from_pretrained(str(source.parent), gguf_file=source.name)
     parameters = sum(int(tensor.n_elements) for tensor in reader.tensors)
     dtype = torch.float32 if parameters < FP32_PARAMETERS else torch.bfloat16
@@ -58,7 +61,10 @@ def _tokenizer(source: Path, reader: Any, config: Any) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
     bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     splitting = {
-        "smollm": [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)],
+        "smollm": [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ],
         "llama-bpe": [pre_tokenizers.Split(Regex(LLAMA3_SPLIT), behavior="isolated"), bytes_only],
     }.get(_text(reader, "tokenizer.ggml.pre"))
     if splitting:

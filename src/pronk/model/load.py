@@ -48,24 +48,23 @@ def find_base(name: str) -> Base:
         return Base(name, str(_converted(path)), local=True)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise BaseModelError(f"base: the folder {name} has no config.json, so it is not a model that transformers saved")
+            raise BaseModelError(
+                f"base: the folder {name} has no config.json, so it is not a model that transformers saved"
+            )
         return Base(name, str(path), local=True)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise BaseModelError(
-            f"base: {name!r} is neither {EMBEDDED}, nor a folder or .gguf file that exists, nor a hub id such as owner/model"
+            f"base: {name!r} is neither {EMBEDDED}, nor a folder or .gguf file that exists, "
+            "nor a hub id such as owner/model"
         )
     return Base(name, name, local=False)
 
 
 def load_tokenizer(base: Base) -> Any:
-    """The tokenizer of a base, with a padding token that is not its end token."""
+    """The tokenizer of a base, as its author left it."""
     from transformers import AutoTokenizer
 
-    from pronk.tokens.prompt import padding_token
-
-    tokenizer = _pretrained(AutoTokenizer, base)
-    tokenizer.pad_token = padding_token(tokenizer, [])
-    return tokenizer
+    return _pretrained(AutoTokenizer, base)
 
 
 def load_config(base: Base) -> Any:
@@ -91,7 +90,9 @@ def load_model(base: Base, dtype: torch.dtype, device: torch.device) -> Any:
 def resolve_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """The device of a run. Raises BaseModelError if a GPU is asked for and there is none."""
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise BaseModelError("train.device: cuda, but PyTorch sees no GPU; use auto or cpu, or install PyTorch with CUDA")
+        raise BaseModelError(
+            "train.device: cuda, but PyTorch sees no GPU; use auto or cpu, or install PyTorch with CUDA"
+        )
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
@@ -157,23 +158,27 @@ def _why_not(base: Base, error: BaseException) -> str:
     if base.local:
         return f"base: the model in {base.location} cannot be loaded: {_first_line(error)}"
     names = {type(cause).__name__ for cause in _causes(error)}
-    offline = (
-        f"or download it elsewhere with `hf download {base.name} --local-dir DIR` and write `base: DIR`"
-    )
+    offline = f"or download it elsewhere with `hf download {base.name} --local-dir DIR` and write `base: DIR`"
     if "GatedRepoError" in names or "gated repo" in str(error):
         return (
-            f"base: {base.name} needs its licence accepted: do so at https://huggingface.co/{base.name}, then log in with "
-            f"`hf auth login` (or set HF_TOKEN); {offline}"
+            f"base: {base.name} needs its licence accepted: do so at https://huggingface.co/{base.name}, then log in "
+            f"with `hf auth login` (or set HF_TOKEN); {offline}"
         )
     if "RepositoryNotFoundError" in names:
         return (
-            f"base: the hub has no model {base.name} that you may read; check the spelling, log in with `hf auth login` "
-            f"(or set HF_TOKEN) if it is private, {offline}"
+            f"base: the hub has no model {base.name} that you may read; check the spelling, log in with `hf auth "
+            f"login` (or set HF_TOKEN) if it is private, {offline}"
         )
-    if names & {"ConnectionError", "ConnectError", "LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectTimeout"}:
+    if names & {
+        "ConnectionError",
+        "ConnectError",
+        "LocalEntryNotFoundError",
+        "OfflineModeIsEnabled",
+        "ConnectTimeout",
+    }:
         return (
-            f"base: {base.name} is not on this machine and the hub cannot be reached; go online (a gated model also needs "
-            f"its licence accepted at https://huggingface.co/{base.name} and `hf auth login`), {offline}"
+            f"base: {base.name} is not on this machine and the hub cannot be reached; go online (a gated model also "
+            f"needs its licence accepted at https://huggingface.co/{base.name} and `hf auth login`), {offline}"
         )
     return f"base: {base.name} cannot be loaded: {_first_line(error)}; {offline}"
 

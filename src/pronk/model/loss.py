@@ -32,7 +32,7 @@ def weighted_loss(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights
 
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights_N: Tensor
     ) -> tuple[Tensor, Tensor]:
         gradient_ND = torch.empty_like(hidden_ND)

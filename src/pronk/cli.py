@@ -1,0 +1,154 @@
+"""The command line: one verb per room. Imports stand inside the verbs, so that --help is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pronk import __version__
+from pronk.errors import PronkError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="pronk",
+    help="Fine-tune Llama models on the GPU you have, and know whether it helped.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+bench = typer.Typer(help="Measure pronk against other tools on this machine.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key, e.g. train.epochs=3."),
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write; a new folder by default.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+
+
+@app.command()
+def demo(out: Out = None, overrides: Set = None, as_json: Json = False) -> None:
+    """Fine-tune the embedded model on the embedded headlines, and report."""
+    from importlib.resources import as_file, files
+
+    with as_file(files("pronk.data") / "samples") as samples:
+        _run(samples / "demo.yaml", overrides, out, "demo", as_json)
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    out: Out = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Train all runs of a recipe, evaluate them with their base, compare, and report."""
+    _run(recipe, overrides, out, f"studies/{recipe.stem}", as_json)
+
+
+@app.command()
+def report(
+    study: Annotated[Path, typer.Argument(help="A study folder.")],
+    as_json: Json = False,
+) -> None:
+    """Compare a study's runs anew and write its report.html. Needs neither torch nor the base model."""
+    from pronk import pipeline
+    from pronk.runs import StudyFolder
+
+    page = pipeline.report(study)
+    _show(StudyFolder.open(study), page, as_json)
+
+
+@bench.command("train")
+def bench_train(
+    data: Annotated[Path, typer.Argument(help="A recipe whose data and settings are measured.")],
+    steps: Annotated[int, typer.Option(help="Steps that are timed, after three that are not.")] = 12,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """One run's training step against TRL's: same base, data, rank, targets, batch and dtype."""
+    from pronk.doctor.bench import bench_training
+
+    _print_table(bench_training(data, overrides or [], steps, _console()), as_json)
+
+
+@bench.command("fleet")
+def bench_fleet(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with a study of several runs.")],
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """A study as one fleet against its runs one by one, each from command to report."""
+    from pronk.doctor.bench import bench_fleets
+
+    _print_table(bench_fleets(recipe, overrides or [], _console()), as_json)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    if version:
+        print(f"pronk {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; what a person can mend is one message and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except PronkError as error:
+        _console().print(f"pronk: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # whoever read our output has left; Python would complain once more while flushing
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _run(recipe: Path, overrides: list[str] | None, out: Path | None, stem: str, as_json: bool) -> None:
+    from pronk.recipe import read_recipe
+    from pronk.runs import new_folder
+
+    checked = read_recipe(recipe, overrides or [])
+    from pronk import pipeline
+
+    folder, interrupted = pipeline.run_study(checked, out or new_folder(stem), _console())
+    if interrupted:
+        _console().print(f"interrupted; what was trained is saved in {folder.path}", soft_wrap=True, highlight=False)
+        sys.exit(130)
+    _show(folder, folder.path / "report.html", as_json)
+
+
+def _show(folder: Any, page: Path, as_json: bool) -> None:
+    """The ranking and the verdicts in the terminal, or all of study.json."""
+    import json
+
+    from pronk.compare.terminal import terminal_summary
+
+    study = folder.read()
+    if as_json:
+        print(json.dumps(study, indent=2, ensure_ascii=False))
+        return
+    print(terminal_summary(study))
+    print(f"report: {page}")
+
+
+def _print_table(result: dict[str, Any], as_json: bool) -> None:
+    import json
+
+    print(json.dumps(result["json"], indent=2) if as_json else result["markdown"])
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True)

@@ -1,0 +1,54 @@
+"""What a study found, in the terminal: the ranking and the verdicts against the base, within 80 columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pronk.compare import words
+from pronk.compare.pairs import baseline_of, figure, primary_metric
+
+COLUMNS = {
+    "accuracy": "accuracy",
+    "generated_accuracy": "generated",
+    "macro_f1": "macro-F1",
+    "perplexity": "perplexity",
+}
+
+
+def terminal_summary(study: dict[str, Any]) -> str:
+    """Runs by rank, each with its figures and its verdict against its base."""
+    runs = study["runs"]
+    metric = primary_metric(runs)
+    shown = [name for name in COLUMNS if any(figure(run, name) is not None for run in runs)]
+    sign = 1 if metric == "nll" else -1
+    ranked = sorted(runs, key=lambda run: (figure(run, metric) is None, sign * (figure(run, metric) or 0)))
+    rows = [[*(COLUMNS[name] for name in shown), "against base"]]
+    for run in ranked:
+        values = [words.metric_value(name, figure(run, name)) for name in shown]
+        rows.append([*values, _verdict(run, runs, metric, study.get("comparisons") or [])])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(shown))]
+    room = max(20, 78 - sum(width + 2 for width in widths) - len("against base"))
+    names = ["run", *(_short(run["name"], room) for run in ranked)]
+    left = max(map(len, names))
+    lines = [
+        "  ".join([name.ljust(left), *(cell.rjust(width) for cell, width in zip(row, [*widths, 0], strict=True))])
+        for name, row in zip(names, rows, strict=True)
+    ]
+    return "\n".join(lines)
+
+
+def _verdict(run: dict[str, Any], runs: list[dict[str, Any]], metric: str, comparisons: list[dict[str, Any]]) -> str:
+    if run.get("baseline"):
+        return "(the base)"
+    if run.get("status") not in (None, "finished", "stopped_early"):
+        return str(run["status"])
+    base = baseline_of(run, runs)
+    for entry in comparisons:
+        if base and entry["metric"] == metric and (entry["a"], entry["b"]) == (base["name"], run["name"]):
+            return words.VERDICTS[entry["verdict"]]
+    return "not assessed"
+
+
+def _short(name: str, room: int) -> str:
+    """A long name keeps its end, where runs of a study differ most."""
+    return name if len(name) <= room else "…" + name[1 - room :]

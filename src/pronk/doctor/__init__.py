@@ -1,0 +1,6 @@
+"""The machine and the tools on it.
+
+environment.py   what a study ran on
+bench.py         pronk and TRL on the same work
+peers/           the other tools' side of a bench, each run in a process of its own
+"""

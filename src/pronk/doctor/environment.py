@@ -1,0 +1,38 @@
+"""What a study ran on: versions and device, for study.json."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import sys
+from typing import Any
+
+PACKAGES = ("pronk", "torch", "transformers", "peft", "safetensors", "numpy")
+
+
+def environment(device: Any, dtype: Any) -> dict[str, str]:
+    """Versions of what matters, and the device by name."""
+    import torch
+
+    named = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} of {os.cpu_count()} cores"
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.release()}",
+        "device": named + threads,
+        "dtype": str(dtype).removeprefix("torch."),
+        **versions,
+    }
+
+
+def peak_memory(device: Any) -> int:
+    """Most memory that this process has held so far, in bytes: reserved on a GPU, resident on a CPU."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device))
+    # Linux counts KiB, macOS bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,83 @@
+"""All evaluations of a fleet at once: the base model and every run on the same items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pronk.evaluate.classify import ClassifiedItem, classify, label_losses
+from pronk.evaluate.likelihood import ItemLosses, answer_losses
+from pronk.model.adapter import AdapterShape, WideAdapter, attach
+from pronk.tokens.examples import Examples
+from pronk.tokens.pack import BASE_SLOT
+from pronk.tokens.prompt import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """One model's results on all test items, by evaluation; None where it was not asked for."""
+
+    losses: ItemLosses | None
+    classified: list[ClassifiedItem] | None
+
+
+class Evaluation:
+    """The base model in slot BASE_SLOT and the given adapters behind it."""
+
+    def __init__(
+        self, model: Any, adapters: Sequence[tuple[AdapterShape, Mapping[str, Any]]], token_budget: int
+    ) -> None:
+        self.model, self.token_budget = model, token_budget
+        self.adapter = attach(model, [shape for shape, _ in adapters])
+        for slot, (_, state) in enumerate(adapters):
+            self.adapter.load(slot, state)
+        self.slots = [BASE_SLOT, *range(len(adapters))]
+
+    def work(self, examples: Examples) -> int:
+        """How many tokens there are to read; what `progress` counts."""
+        return len(self.slots) * sum(len(example.ids) for example in examples.test)
+
+    def run(
+        self, examples: Examples, truths: Sequence[str], evaluations: Sequence[str], progress: Any
+    ) -> list[Evaluated]:
+        """Results for the base and for each adapter, in this order."""
+        if "classify" in evaluations:
+            return self._classified(examples, truths, "likelihood" in evaluations, progress)
+        losses = answer_losses(
+            self.model,
+            self.adapter,
+            dict.fromkeys(self.slots, examples.test),
+            self.token_budget,
+            progress,
+        )
+        return [Evaluated(losses[slot], None) for slot in self.slots]
+
+    def _classified(
+        self, examples: Examples, truths: Sequence[str], likelihood: bool, progress: Any
+    ) -> list[Evaluated]:
+        label_ids = examples.label_ids()
+        items = classify(
+            self.model, self.adapter, [example.prompt_ids.tolist() for example in examples.test], truths,
+            examples.labels, self.slots, examples.prompt.tokenizer, label_ids, self.token_budget, progress,
+        )  # fmt: skip
+        return [
+            Evaluated(label_losses(items[slot], examples.labels, label_ids) if likelihood else None, items[slot])
+            for slot in self.slots
+        ]
+
+    def close(self) -> None:
+        """Take the adapters off the model again."""
+        self.adapter.detach()
+
+
+def validation_losses(
+    model: Any,
+    adapter: WideAdapter,
+    slots: Sequence[int],
+    examples: Mapping[int, Sequence[Example]],
+    token_budget: int,
+) -> dict[int, tuple[float, int]]:
+    """Mean loss in nats per target token, and target tokens, of each slot's validation examples."""
+    results = answer_losses(model, adapter, {slot: examples[slot] for slot in slots}, token_budget)
+    return {slot: (result.metrics()["nll"], int(result.tokens.sum())) for slot, result in results.items()}

@@ -1,0 +1,128 @@
+"""One fleet from plan to adapters: the study's trained runs, their examples, their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import Tensor
+
+from pronk.model.adapter import AdapterShape
+from pronk.recipe import Recipe
+from pronk.runs import StudyFolder
+from pronk.study import TrainedRun
+from pronk.tokens.examples import Examples
+from pronk.train.fleet import Fleet, RunPlan
+from pronk.train.order import steps_per_epoch
+from pronk.train.progress import work
+from pronk.train.recorder import Ending, Journal, Recorder
+
+Validate = Callable[[Any, Sequence[int]], dict[int, tuple[float, int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one run of the study. adapter: by PEFT's names; None if the run did not get there."""
+
+    name: str
+    shape: AdapterShape
+    status: str  # finished, failed, interrupted
+    message: str
+    adapter: dict[str, Tensor] | None
+    trainable_parameters: int
+    cost: dict[str, float]  # steps, train_tokens, train_seconds
+
+
+def train_fleet(
+    model: Any, base: str, trained: Sequence[TrainedRun], examples: Examples, folder: StudyFolder,
+    token_budget: int, validate: Validate | None, tokenizer: Any, console: Console,
+) -> tuple[list[Outcome], bool]:  # fmt: skip
+    """Train all runs of a fleet; also whether it was interrupted, in which case the state is saved.
+
+    validate gets the fleet's adapter and slots, and gives each slot's validation loss and tokens.
+    """
+    fleet = Fleet(model, [run_plan(run, examples) for run in trained], token_budget)
+    journals = [_journal(run, base, examples, folder, tokenizer) for run in trained]
+    interrupted = False
+    with work(console, "training", sum(run.plan.steps for run in fleet.runs)) as bar:
+        check = (lambda slots: validate(fleet.adapter, slots)) if validate else None
+        recorder = Recorder(fleet, journals, check, bar)
+        try:
+            fleet.train(recorder.after_round)
+        except KeyboardInterrupt:
+            interrupted = True
+            recorder.save_all()
+        finally:
+            recorder.close()
+    outcomes = _outcomes(fleet, trained, journals, interrupted)
+    fleet.adapter.detach()
+    return outcomes, interrupted
+
+
+def run_plan(trained: TrainedRun, examples: Examples) -> RunPlan:
+    """The plain values of a run that the fleet needs."""
+    train = trained.recipe.train
+    rows = examples.train(train.max_length)
+    return RunPlan(
+        name=trained.name,
+        examples=rows,
+        shape=adapter_shape(trained.recipe),
+        steps=total_steps(trained.recipe, len(rows)),
+        batch_size=train.batch_size,
+        learning_rate=train.learning_rate,
+        schedule=train.schedule,
+        warmup_steps=train.warmup_steps,
+        weight_decay=train.weight_decay,
+        clip=train.clip,
+        dropout=trained.recipe.adapter.dropout,
+        seed=train.seed,
+    )
+
+
+def adapter_shape(recipe: Recipe) -> AdapterShape:
+    """The adapter that a recipe asks for."""
+    targets = recipe.adapter.targets
+    return AdapterShape(
+        recipe.adapter.rank, recipe.adapter.alpha, targets if isinstance(targets, str) else tuple(targets)
+    )
+
+
+def total_steps(recipe: Recipe, examples: int) -> int:
+    """Optimizer steps of a run."""
+    return recipe.train.max_steps or recipe.train.epochs * steps_per_epoch(examples, recipe.train.batch_size)
+
+
+def _journal(trained: TrainedRun, base: str, examples: Examples, folder: StudyFolder, tokenizer: Any) -> Journal:
+    train = trained.recipe.train
+    rows = len(examples.train(train.max_length))
+    endings = [Ending(total_steps(run.recipe, rows), folder.run(run.name)) for run in trained.runs]
+
+    def save_tokenizer(path: Path) -> None:
+        tokenizer.save_pretrained(path)
+
+    return Journal(
+        endings, adapter_shape(trained.recipe), base, trained.recipe.adapter.dropout,
+        train.evaluate_every, train.save_every, save_tokenizer,
+    )  # fmt: skip
+
+
+def _outcomes(
+    fleet: Fleet, trained: Sequence[TrainedRun], journals: Sequence[Journal], interrupted: bool
+) -> list[Outcome]:
+    outcomes = []
+    for slot, (run, journal) in enumerate(zip(trained, journals, strict=True)):
+        error = fleet.runs[slot].error
+        for member in run.runs:
+            adapter = journal.adapters.get(member.name)
+            status = "finished" if adapter else "failed" if error else "interrupted" if interrupted else "failed"
+            so_far = {
+                "steps": fleet.runs[slot].step, "train_tokens": journal.tokens, "train_seconds": journal.seconds,
+            }  # fmt: skip
+            outcomes.append(
+                Outcome(member.name, journal.shape, status, "" if adapter else error, adapter,
+                        fleet.adapter.size(slot), journal.costs.get(member.name, so_far))
+            )  # fmt: skip
+    return outcomes
