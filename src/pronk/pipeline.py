@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from pronk.tokens.examples import Examples
     from pronk.train.session import Outcome
 
-# Tokens of a micro-batch. On a CPU a larger one only costs memory.
-TOKEN_BUDGET = {"cpu": 4096, "cuda": 16384}
-
 
 @dataclass(frozen=True)
 class Ready:
@@ -89,6 +86,7 @@ def _run_fleet(
     from pronk.doctor.environment import environment, peak_memory
     from pronk.evaluate.evaluation import validation_losses
     from pronk.model.load import load_model, resolve_device, resolve_dtype
+    from pronk.tokens.pack import TOKEN_BUDGET
     from pronk.train.session import train_fleet
 
     fleet, examples = ready.fleet, ready.examples

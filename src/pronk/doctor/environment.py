@@ -9,7 +9,9 @@ import resource
 import sys
 from typing import Any
 
-PACKAGES = ("pronk", "torch", "transformers", "peft", "safetensors", "numpy")
+from pronk import __version__
+
+PACKAGES = ("torch", "transformers", "peft", "safetensors", "numpy")
 
 
 def environment(device: Any, dtype: Any) -> dict[str, str]:
@@ -24,6 +26,7 @@ def environment(device: Any, dtype: Any) -> dict[str, str]:
         "platform": f"{platform.system()} {platform.release()}",
         "device": named + threads,
         "dtype": str(dtype).removeprefix("torch."),
+        "pronk": __version__,
         **versions,
     }
 

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from pronk.tokens.prompt import Example
 
+# Tokens of a micro-batch. On a CPU a larger one only costs memory.
+TOKEN_BUDGET = {"cpu": 4096, "cuda": 16384}
 BASE_SLOT = -1  # tokens of this slot see the base model alone
 
 

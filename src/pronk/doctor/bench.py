@@ -1,0 +1,203 @@
+"""pronk against TRL on the same work, and a fleet against its runs one by one.
+
+Each side runs in a process of its own. A ratio is printed only if both sides did the same: losses
+that agree step by step, and gradients that are not zero.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pronk.doctor.peers.work import Result, Work
+from pronk.errors import InputError, RefusedError
+from pronk.recipe import Recipe, read_recipe
+from pronk.study import plan_study
+
+WARM_UP = 3  # steps before the clock counts: first allocations, first kernels
+# Largest difference of a step's loss that is still rounding: |ours - theirs| / theirs.
+AGREEMENT = {"fp32": 1e-3, "bf16": 5e-2}
+
+
+def bench_training(path: Path, overrides: Sequence[str], steps: int, console: Console) -> dict[str, Any]:
+    """One run's step against TRL's, as JSON and as a Markdown table.
+
+    Raises RefusedError if the two sides did not compute the same.
+    """
+    if importlib.util.find_spec("trl") is None:
+        raise InputError('bench train measures against TRL, which is not installed: pip install "pronk[bench]"')
+    with tempfile.TemporaryDirectory() as folder:
+        work = _make_work(read_recipe(path, overrides), WARM_UP + steps, Path(folder) / "start.safetensors")
+        sides = {name: _run_side(name, work, Path(folder), console) for name in ("ours", "trl")}
+    _check_agreement(sides["ours"], sides["trl"], work.dtype)
+    tokens = _tokens_per_step(work)
+    speeds = {name: _speed(result, tokens) for name, result in sides.items()}
+    return {
+        "json": {
+            "ratio": speeds["ours"] / speeds["trl"],
+            "tokens_per_second": speeds,
+            "largest_loss_difference": _largest_difference(sides["ours"], sides["trl"]),
+            "work": {key: value for key, value in asdict(work).items() if key not in ("examples", "start")},
+            "sides": {name: asdict(result) for name, result in sides.items()},
+        },
+        "markdown": _training_table(work, sides, speeds),
+    }
+
+
+def bench_fleets(path: Path, overrides: Sequence[str], console: Console) -> dict[str, Any]:
+    """A study as one fleet, then each of its runs as a study of its own, from command to report.
+
+    Raises RefusedError if a run's result depends on its company.
+    """
+    study = plan_study(read_recipe(path, overrides))
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        together, fleet = _timed_run(path, overrides, out / "fleet", console)
+        alone: dict[str, float] = {}
+        for number, run in enumerate(study.runs):
+            single = [*overrides, *(f"study.{key}=[{json.dumps(value)}]" for key, value in run.settings.items())]
+            alone[run.name], found = _timed_run(path, single, out / str(number), console)
+            _check_same_result(run.name, fleet, found)
+    ratio = sum(alone.values()) / together
+    lines = [f"| {name} alone | {seconds:.1f} |" for name, seconds in alone.items()]
+    table = ["| from command to report | seconds |", "|---|---|", *lines]
+    table += [
+        f"| all alone | {sum(alone.values()):.1f} |",
+        f"| one fleet | {together:.1f} |",
+        f"| ratio | {ratio:.2f} |",
+    ]
+    return {"json": {"ratio": ratio, "fleet_seconds": together, "alone_seconds": alone}, "markdown": "\n".join(table)}
+
+
+def _make_work(recipe: Recipe, steps: int, start: Path) -> Work:
+    """The first run of a recipe as work for both sides, its initial adapter written to `start`."""
+    from safetensors.torch import save_file
+
+    from pronk.data.sources import read_conversations
+    from pronk.data.split import split_conversations
+    from pronk.model.adapter import attach
+    from pronk.model.load import find_base, load_config, load_model, load_tokenizer, resolve_device, resolve_dtype
+    from pronk.tokens.examples import make_examples
+    from pronk.train.session import adapter_shape
+
+    run = plan_study(recipe).runs[0].recipe
+    conversations, labels = read_conversations(run.data)
+    splits = split_conversations(conversations, labels, run.data.split)
+    base, train = find_base(run.base), run.train
+    context = load_config(base).max_position_embeddings
+    examples = make_examples(run.prompt, load_tokenizer(base), context, splits, labels, [train.max_length])
+    device = resolve_device(train.device)
+    dtype = resolve_dtype(train.dtype, device)
+    adapter = attach(load_model(base, dtype, device), [adapter_shape(run)])
+    adapter.initialize(0, train.seed)
+    save_file(adapter.state(0), start)
+    return Work(
+        base=run.base,
+        examples=[(example.ids.tolist(), len(example.prompt_ids)) for example in examples.train(train.max_length)],
+        batch_size=train.batch_size,
+        seed=train.seed,
+        steps=steps,
+        rank=run.adapter.rank,
+        alpha=run.adapter.alpha,
+        targets=run.adapter.targets,
+        learning_rate=train.learning_rate,
+        clip=train.clip,
+        weight_decay=train.weight_decay,
+        dtype="bf16" if dtype.itemsize == 2 else "fp32",
+        device=device.type,
+        start=str(start),
+    )
+
+
+def _run_side(name: str, work: Work, folder: Path, console: Console) -> Result:
+    source, target = folder / "work.json", folder / f"{name}.json"
+    source.write_text(json.dumps(asdict(work)), encoding="utf-8")
+    with console.status(f"{work.steps} steps by {name}"):
+        command = [sys.executable, "-m", f"pronk.doctor.peers.{name}", str(source), str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RefusedError(f"bench: the side {name} failed:\n{done.stderr.strip()[-2000:]}")
+    return Result(**json.loads(target.read_text(encoding="utf-8")))
+
+
+def _check_agreement(ours: Result, theirs: Result, dtype: str) -> None:
+    """No ratio between two sides that did not compute the same."""
+    for name, result in (("ours", ours), ("TRL's", theirs)):
+        if not all(norm > 0 for norm in result.gradient_norms):
+            raise RefusedError(f"bench: no ratio is given: {name} gradients are zero or not numbers")
+    if len(ours.losses) != len(theirs.losses):
+        raise RefusedError(f"bench: no ratio is given: {len(ours.losses)} steps against {len(theirs.losses)}")
+    if (difference := _largest_difference(ours, theirs)) > AGREEMENT[dtype]:
+        raise RefusedError(
+            f"bench: no ratio is given: the losses differ by {difference:.1%}, more than {AGREEMENT[dtype]:.1%}\n"
+            f"ours: {ours.losses}\nTRL:  {theirs.losses}"
+        )
+
+
+def _largest_difference(ours: Result, theirs: Result) -> float:
+    return max(abs(a - b) / b for a, b in zip(ours.losses, theirs.losses, strict=True))
+
+
+def _tokens_per_step(work: Work) -> list[int]:
+    """Real tokens of each step: all ids of its examples, no padding."""
+    from pronk.train.order import batch_indices
+
+    sizes = [len(ids) for ids, _ in work.examples]
+    return [
+        sum(sizes[index] for index in batch_indices(len(sizes), work.batch_size, work.seed, step))
+        for step in range(work.steps)
+    ]
+
+
+def _speed(result: Result, tokens: Sequence[int]) -> float:
+    """Median real tokens a second over the steps after the warm-up."""
+    pairs = zip(tokens[WARM_UP:], result.seconds[WARM_UP:], strict=True)
+    return statistics.median(count / seconds for count, seconds in pairs)
+
+
+def _training_table(work: Work, sides: dict[str, Result], speeds: dict[str, float]) -> str:
+    rows = [
+        f"| {name} {result.version} | {speeds[key]:,.0f} | {speeds[key] / speeds['trl']:.2f} "
+        f"| {result.losses[0]:.4f} → {result.losses[-1]:.4f} | {result.peak_memory_bytes / 2**30:.1f} GiB |"
+        for key, name in (("ours", "pronk"), ("trl", "TRL"))
+        for result in [sides[key]]
+    ]
+    head = [
+        f"{work.base}, rank {work.rank} on {work.targets}, batch {work.batch_size}, {work.dtype}, {work.device}, "
+        f"median of {work.steps - WARM_UP} steps",
+        "",
+        "| | real tokens/s | ratio | loss, first → last step | peak memory |",
+        "|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *rows])
+
+
+def _timed_run(path: Path, overrides: Sequence[str], out: Path, console: Console) -> tuple[float, dict[str, Any]]:
+    options = [part for override in overrides for part in ("--set", override)]
+    command = [sys.executable, "-m", "pronk", "run", str(path), "--out", str(out), *options]
+    with console.status(f"pronk run --out {out.name}"):
+        started = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - started
+    if done.returncode:
+        raise RefusedError(f"bench: `{' '.join(command)}` failed:\n{done.stderr.strip()[-2000:]}")
+    return seconds, json.loads((out / "study.json").read_text(encoding="utf-8"))
+
+
+def _check_same_result(name: str, fleet: dict[str, Any], alone: dict[str, Any]) -> None:
+    """The same loss on the test items, whoever else was in the fleet."""
+    together = next(run["metrics"]["nll"] for run in fleet["runs"] if run["name"] == name)
+    single = next(run["metrics"]["nll"] for run in alone["runs"] if not run["baseline"])
+    if abs(together - single) > AGREEMENT["bf16"] * single:
+        raise RefusedError(f"bench: no ratio is given: {name} has a loss of {together} in the fleet and {single} alone")
