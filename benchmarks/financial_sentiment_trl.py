@@ -3,7 +3,7 @@
 Every run starts from the base model, trains with SFTTrainer, scores the labels and generates answers
 with transformers. Ids, masks, order, split and settings are pronk's, so only the tool differs.
 
-    python benchmarks/financial_sentiment_trl.py RECIPE KEY=VALUE … > trl.json
+    python benchmarks/financial_sentiment_trl.py RECIPE RESULT.json KEY=VALUE …
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -133,4 +134,4 @@ def _generate(model: Any, prompts: list[list[int]], examples: Examples) -> list[
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], sys.argv[2:]), indent=1))
+    Path(sys.argv[2]).write_text(json.dumps(main(sys.argv[1], sys.argv[3:]), indent=1), encoding="utf-8")

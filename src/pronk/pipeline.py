@@ -23,6 +23,20 @@ if TYPE_CHECKING:
     from pronk.train.session import Outcome
 
 
+class Clock:
+    """Seconds of each phase, several laps of one phase summed."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Count the time since the last lap to a phase."""
+        now = time.perf_counter()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
+        self._last = now
+
+
 @dataclass(frozen=True)
 class Ready:
     """A fleet whose base is found and whose examples are made; nothing heavy is loaded yet."""
@@ -38,11 +52,12 @@ def run_study(recipe: Recipe, out: Path, console: Console) -> tuple[StudyFolder,
 
     Everything that can be wrong with recipe, data and base is found before the folder is made.
     """
-    started = time.perf_counter()
+    clock = Clock()
     study = plan_study(recipe)
     conversations, labels = read_conversations(recipe.data)
     splits = split_conversations(conversations, labels, recipe.data.split)
     ready = [_prepare(fleet, recipe, splits, labels, console) for fleet in study.fleets]
+    clock.lap("prepare")
     with disk_guard(out):
         folder = StudyFolder.create(out)
         _tell_plan(study, splits, ready, out, console)
@@ -52,10 +67,10 @@ def run_study(recipe: Recipe, out: Path, console: Console) -> tuple[StudyFolder,
             write_text(folder.run(run.name).path / "recipe.yaml", run.recipe.to_yaml())
         interrupted = False
         for one in ready:
-            interrupted = _run_fleet(one, study, splits, folder, summary, console)
+            interrupted = _run_fleet(one, study, splits, folder, summary, clock, console)
             if interrupted:
                 break
-        summary["total_seconds"] = time.perf_counter() - started
+        summary["phases"], summary["total_seconds"] = clock.seconds, sum(clock.seconds.values())
         _conclude(folder, summary)
     return folder, interrupted
 
@@ -80,8 +95,9 @@ def _prepare(fleet: Fleet, recipe: Recipe, splits: Splits, labels: tuple[str, ..
 
 
 def _run_fleet(
-    ready: Ready, study: Study, splits: Splits, folder: StudyFolder, summary: dict[str, Any], console: Console
-) -> bool:
+    ready: Ready, study: Study, splits: Splits, folder: StudyFolder, summary: dict[str, Any], clock: Clock,
+    console: Console,
+) -> bool:  # fmt: skip
     """Train and evaluate one fleet and add its runs to the summary."""
     from pronk.doctor.environment import environment, peak_memory
     from pronk.evaluate.evaluation import validation_losses
@@ -96,6 +112,7 @@ def _run_fleet(
     with console.status(f"loading {fleet.base}"):
         model = load_model(ready.base, dtype, device)
     summary["environment"] = environment(device, dtype)
+    clock.lap("load")
     validation = {s: examples.validation(run.recipe.train.max_length) for s, run in enumerate(fleet.trained)}
 
     def validate(adapter: Any, slots: Sequence[int]) -> dict[int, tuple[float, int]]:
@@ -105,19 +122,15 @@ def _run_fleet(
         model, ready.base.location, fleet.trained, examples, folder, budget,
         validate if splits.validation else None, ready.tokenizer, console,
     )  # fmt: skip
-    evaluated = [] if interrupted else _evaluate(ready, model, outcomes, study, splits, budget, console)
+    clock.lap("train")
+    evaluated = [] if interrupted else _evaluate(ready, model, outcomes, study, splits, console)
+    clock.lap("evaluate")
     _write_runs(ready, study, outcomes, evaluated, folder, summary, peak_memory(device))
     return interrupted
 
 
 def _evaluate(
-    ready: Ready,
-    model: Any,
-    outcomes: Sequence[Outcome],
-    study: Study,
-    splits: Splits,
-    budget: int,
-    console: Console,
+    ready: Ready, model: Any, outcomes: Sequence[Outcome], study: Study, splits: Splits, console: Console
 ) -> list[tuple[str, Evaluated]]:
     from pronk.evaluate.evaluation import Evaluation
     from pronk.train.progress import work
@@ -125,7 +138,7 @@ def _evaluate(
     if not splits.test:
         return []
     trained = [outcome for outcome in outcomes if outcome.adapter is not None]
-    evaluation = Evaluation(model, [(one.shape, one.adapter or {}) for one in trained], budget)
+    evaluation = Evaluation(model, [(one.shape, one.adapter or {}) for one in trained])
     truths = [conversation.answer for conversation in splits.test]
     with work(console, "evaluating", evaluation.work(ready.examples)) as bar:
         results = evaluation.run(ready.examples, truths, study.recipe.evaluations, bar.advance)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from pronk.evaluate.classify import ClassifiedItem, classify, label_losses
 from pronk.evaluate.likelihood import ItemLosses, answer_losses
 from pronk.model.adapter import AdapterShape, WideAdapter, attach
@@ -22,13 +24,28 @@ class Evaluated:
     classified: list[ClassifiedItem] | None
 
 
+# On a GPU a batch takes this share of the free memory for keys and values, and at most so many tokens.
+CACHE_SHARE, LARGEST_BATCH = 0.25, 131_072
+CPU_BATCH = 8192
+
+
+def evaluation_budget(model: Any) -> int:
+    """Tokens of prompts and answers in one evaluation batch. The larger, the fewer steps of generation."""
+    weight = next(model.parameters())
+    if weight.device.type != "cuda":
+        return CPU_BATCH
+    config = model.config
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_size * weight.element_size()
+    free, _ = torch.cuda.mem_get_info(weight.device)
+    return int(min(LARGEST_BATCH, max(CPU_BATCH, CACHE_SHARE * free / per_token)))
+
+
 class Evaluation:
     """The base model in slot BASE_SLOT and the given adapters behind it."""
 
-    def __init__(
-        self, model: Any, adapters: Sequence[tuple[AdapterShape, Mapping[str, Any]]], token_budget: int
-    ) -> None:
-        self.model, self.token_budget = model, token_budget
+    def __init__(self, model: Any, adapters: Sequence[tuple[AdapterShape, Mapping[str, Any]]]) -> None:
+        self.model, self.token_budget = model, evaluation_budget(model)
         self.adapter = attach(model, [shape for shape, _ in adapters])
         for slot, (_, state) in enumerate(adapters):
             self.adapter.load(slot, state)

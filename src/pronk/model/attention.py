@@ -21,18 +21,19 @@ NAME = "pronk_packed"
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Where sequences lie in a pack: their lengths, and on a GPU the int32 borders (S + 1)."""
+    """Where sequences lie in a pack. borders: int32 (S + 1), on a GPU only; longest: no sequence is longer."""
 
     lengths_S: tuple[int, ...]
+    longest: int
     borders: Tensor | None = None
 
 
 def packing(lengths_S: tuple[int, ...], device: torch.device) -> Packing:
     """A packing for sequences of these lengths, laid end to end."""
     if device.type != "cuda":
-        return Packing(lengths_S)
+        return Packing(lengths_S, max(lengths_S))
     borders = torch.tensor([0, *lengths_S], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-    return Packing(lengths_S, borders.to(device, non_blocking=True))
+    return Packing(lengths_S, max(lengths_S), borders.to(device, non_blocking=True))
 
 
 def use_packed_attention(model: Any) -> None:
@@ -77,9 +78,10 @@ def _one_call(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, 
     if "scale" in known:
         options["scale"] = scaling
     q_THD, k_TGD, v_TGD = (part[0].transpose(0, 1) for part in (query, key, value))
-    longest = max(packing.lengths_S)
     assert packing.borders is not None, "a packing for a GPU has borders"
-    mixed = varlen_attn(q_THD, k_TGD, v_TGD, packing.borders, packing.borders, longest, longest, **options)
+    mixed = varlen_attn(
+        q_THD, k_TGD, v_TGD, packing.borders, packing.borders, packing.longest, packing.longest, **options
+    )
     return torch.as_tensor(mixed)[None]
 
 

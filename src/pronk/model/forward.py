@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pronk.model.adapter import WideAdapter
-from pronk.model.attention import packing
+from pronk.model.attention import Packing, packing
 from pronk.model.dropout import DropoutKeys, token_keys
 from pronk.model.loss import target_losses, weighted_loss
 
@@ -46,23 +46,47 @@ class SlotDropout:
     shares: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceBatch:
+    """A micro-batch on the device: int64 tensors, weights in the precision of the loss."""
+
+    ids_T: Tensor
+    positions_T: Tensor
+    slots_T: Tensor
+    keys_T: Tensor
+    rows_N: Tensor
+    targets_N: Tensor
+    weights_N: Tensor
+    packing: Packing
+
+
+def to_device(batch: MicroBatch, device: torch.device, precision: torch.dtype) -> DeviceBatch:
+    """Copy a micro-batch to the device."""
+    names = ("ids_T", "positions_T", "slots_T", "keys_T", "rows_N", "targets_N")
+    tensors = {name: torch.from_numpy(getattr(batch, name)).to(device, non_blocking=True) for name in names}
+    weights_N = torch.from_numpy(batch.weights_N).to(device, precision)
+    return DeviceBatch(**tensors, weights_N=weights_N, packing=packing(batch.lengths_S, device))
+
+
+def loss_precision(model: Any) -> torch.dtype:
+    """fp32, or better where the model is."""
+    return torch.promote_types(output_head(model).dtype, torch.float32)
+
+
 def training_loss(
-    model: Any, adapter: WideAdapter, batch: MicroBatch, dropout: SlotDropout | None = None
+    model: Any, adapter: WideAdapter, batch: DeviceBatch, dropout: SlotDropout | None = None
 ) -> tuple[Tensor, Tensor]:
     """Weighted loss of a micro-batch, differentiable, and the loss of each target (N)."""
     hidden_TD = _hidden(model, adapter, batch, dropout)
-    rows_N, targets_N = _move(hidden_TD.device, batch.rows_N, batch.targets_N)
-    precision = torch.promote_types(hidden_TD.dtype, torch.float32)
-    weights_N = torch.from_numpy(batch.weights_N).to(hidden_TD.device, precision)
-    return weighted_loss(hidden_TD[rows_N], output_head(model), targets_N, weights_N)
+    return weighted_loss(hidden_TD.index_select(0, batch.rows_N), output_head(model), batch.targets_N, batch.weights_N)
 
 
 @torch.no_grad()
 def evaluation_losses(model: Any, adapter: WideAdapter, batch: MicroBatch) -> Tensor:
     """Negative log-likelihood in nats of each target (N); nothing is kept for a gradient."""
-    hidden_TD = _hidden(model, adapter, batch, None)
-    rows_N, targets_N = _move(hidden_TD.device, batch.rows_N, batch.targets_N)
-    return target_losses(hidden_TD[rows_N], output_head(model), targets_N)
+    moved = to_device(batch, output_head(model).device, loss_precision(model))
+    hidden_TD = _hidden(model, adapter, moved, None)
+    return target_losses(hidden_TD[moved.rows_N], output_head(model), moved.targets_N)
 
 
 def output_head(model: Any) -> Tensor:
@@ -71,27 +95,14 @@ def output_head(model: Any) -> Tensor:
     return head
 
 
-def _hidden(model: Any, adapter: WideAdapter, batch: MicroBatch, dropout: SlotDropout | None) -> Tensor:
-    device = output_head(model).device
-    ids_T, positions_T, slots_T, keys_T = _move(device, batch.ids_T, batch.positions_T, batch.slots_T, batch.keys_T)
-    adapter.routing.set(slots_T, _dropout_keys(dropout, slots_T, keys_T, positions_T))
+def _hidden(model: Any, adapter: WideAdapter, batch: DeviceBatch, dropout: SlotDropout | None) -> Tensor:
+    keys = None
+    if dropout is not None:
+        seeds_T, steps_T = dropout.seeds[batch.slots_T], dropout.steps[batch.slots_T]
+        keys_T = token_keys(seeds_T, steps_T, batch.keys_T, batch.positions_T)
+        keys = DropoutKeys(keys_T, dropout.shares[batch.slots_T])
+    adapter.routing.set(batch.slots_T, keys)
     hidden: Tensor = model.base_model(
-        input_ids=ids_T[None],
-        position_ids=positions_T[None],
-        packing=packing(batch.lengths_S, device),
-        use_cache=False,
+        input_ids=batch.ids_T[None], position_ids=batch.positions_T[None], packing=batch.packing, use_cache=False
     ).last_hidden_state
     return hidden[0]
-
-
-def _dropout_keys(
-    dropout: SlotDropout | None, slots_T: Tensor, keys_T: Tensor, positions_T: Tensor
-) -> DropoutKeys | None:
-    if dropout is None:
-        return None
-    keys = token_keys(dropout.seeds[slots_T], dropout.steps[slots_T], keys_T, positions_T)
-    return DropoutKeys(keys, dropout.shares[slots_T])
-
-
-def _move(device: torch.device, *arrays: Any) -> list[Tensor]:
-    return [torch.from_numpy(array).to(device, non_blocking=True) for array in arrays]

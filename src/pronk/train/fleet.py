@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from pronk.model.adapter import AdapterShape, attach
-from pronk.model.forward import SlotDropout, training_loss
+from pronk.model.forward import SlotDropout
+from pronk.model.step import GradientStep
 from pronk.tokens.pack import Member, MicroBatch, pack
 from pronk.tokens.prompt import Example
 from pronk.train.optimizer import RunOptimizer, allocate_gradients
@@ -85,6 +86,8 @@ class Fleet:
         self.model, self.token_budget = model, token_budget
         self.adapter = attach(model, [plan.shape for plan in plans])
         self._gradients = allocate_gradients(self.adapter)
+        self._dropout = _dropout(plans, self._gradients.device)
+        self._accumulate = GradientStep(model, self.adapter, self._dropout)
         self.runs = []
         for slot, plan in enumerate(plans):
             self.adapter.initialize(slot, plan.seed)
@@ -112,12 +115,11 @@ class Fleet:
         device, precision = self._gradients.device, self._gradients.dtype
         losses_K = torch.zeros(len(self.runs), dtype=precision, device=device)
         batches, tokens = self._batches(slots)
-        dropout = self._dropout(device)
+        if self._dropout is not None:
+            self._dropout.steps.copy_(torch.tensor([run.step for run in self.runs]))
         for batch in batches:
-            loss, losses_N = training_loss(self.model, self.adapter, batch, dropout)
-            loss.backward()
+            losses_N, weights_N = self._accumulate(batch)
             slots_N = torch.from_numpy(batch.slots_T[batch.rows_N]).to(device)
-            weights_N = torch.from_numpy(batch.weights_N).to(losses_N)
             losses_K.index_add_(0, slots_N, losses_N * weights_N)
         norms = [self._optimizer(slot).gradient_norm() for slot in slots]
         # one wait for the device in a round: everything that must be known on the host
@@ -136,14 +138,6 @@ class Fleet:
             members += [Member(example, slot, weight, key) for example, key in zip(examples, chosen, strict=True)]
             tokens[slot] = sum(len(example.ids) for example in examples)
         return pack(members, self.token_budget), tokens
-
-    def _dropout(self, device: torch.device) -> SlotDropout | None:
-        if not any(run.plan.dropout for run in self.runs):
-            return None
-        seeds = torch.tensor([run.plan.seed for run in self.runs], device=device)
-        steps = torch.tensor([run.step for run in self.runs], device=device)
-        shares = torch.tensor([run.plan.dropout for run in self.runs], device=device)
-        return SlotDropout(seeds, steps, shares)
 
     def _broken(self, slots: Sequence[int], played: _Round) -> dict[int, str]:
         """The runs whose loss or gradient is not finite. Losses tell runs apart; gradients need not:
@@ -188,6 +182,14 @@ class Fleet:
         self.runs[slot].error = f"{reason}; a lower learning rate or clipping may help"
         self.runs[slot].optimizer = None
         self.adapter.clear(slot)
+
+
+def _dropout(plans: Sequence[RunPlan], device: torch.device) -> SlotDropout | None:
+    if not any(plan.dropout for plan in plans):
+        return None
+    seeds = torch.tensor([plan.seed for plan in plans], device=device)
+    shares = torch.tensor([plan.dropout for plan in plans], device=device)
+    return SlotDropout(seeds, torch.zeros_like(seeds), shares)
 
 
 def optimizer_tensors(run: RunState) -> dict[str, Tensor]:

@@ -1,0 +1,52 @@
+"""The command line as tests call it, in this process or in one of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import Told, Workplace
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, tiny_base: Path) -> Workplace:
+    """A folder with 60 labelled rows and a recipe of one short run on the tiny base."""
+    return Workplace(tmp_path, tiny_base)
+
+
+@pytest.fixture
+def pronk(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
+) -> Callable[..., Told]:
+    """`pronk ARGUMENTS` in this process, through the same `main` that the command runs."""
+
+    def call(*arguments: str) -> Told:
+        from pronk.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["pronk", *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        return Told(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def pronk_process() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`pronk ARGUMENTS` in a process of its own."""
+
+    def call(*arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pronk", *arguments],
+            capture_output=True, text=True, timeout=timeout, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, check=False,
+        )  # fmt: skip
+
+    return call

@@ -1,0 +1,87 @@
+"""Help and reports come at once: neither loads torch or transformers."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import pronk
+
+HEAVY = ("torch", "transformers", "peft", "datasets")
+WATCHED = """
+import atexit, json, sys
+heavy = {heavy!r}
+atexit.register(lambda: print("LOADED", json.dumps([name for name in heavy if name in sys.modules]), file=sys.stderr))
+sys.argv = ["pronk", *{arguments!r}]
+from pronk.cli import main
+main()
+"""
+
+
+def loaded_by(*arguments: str) -> tuple[list[str], subprocess.CompletedProcess[str]]:
+    """Which heavy libraries a command has loaded when it ends."""
+    code = WATCHED.format(heavy=HEAVY, arguments=arguments)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    line = next(line for line in done.stderr.splitlines() if line.startswith("LOADED"))
+    return json.loads(line.removeprefix("LOADED")), done
+
+
+@pytest.fixture
+def finished_study(tmp_path: Path) -> Path:
+    """The smallest study that can be reported: a base and a run, six items each."""
+    runs = [
+        {"name": "base", "base": "b", "baseline": True, "settings": {}, "status": "finished"},
+        {"name": "tuned", "base": "b", "baseline": False, "settings": {}, "status": "finished", "message": ""},
+    ]
+    study = {"name": "s", "labels": [], "data": {}, "runs": runs, "comparisons": [], "environment": {}}
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    for run, loss in (("base", 3.0), ("tuned", 1.0)):
+        items = tmp_path / "runs" / run / "items"
+        items.mkdir(parents=True)
+        lines = [json.dumps({"id": str(i), "loss": loss + i / 10, "tokens": 2}) + "\n" for i in range(6)]
+        (items / "likelihood.jsonl").write_text("".join(lines))
+    (tmp_path / "items.jsonl").write_text(
+        "".join(json.dumps({"id": str(i), "input": "x", "reference": "y", "label": None}) + "\n" for i in range(6))
+    )
+    return tmp_path
+
+
+def test_help_loads_nothing_heavy() -> None:
+    loaded, done = loaded_by("--help")
+    assert (loaded, done.returncode) == ([], 0)
+    assert "run" in done.stdout
+    assert "report" in done.stdout
+
+
+def test_report_loads_nothing_heavy(finished_study: Path) -> None:
+    loaded, done = loaded_by("report", str(finished_study))
+    assert (loaded, done.returncode) == ([], 0), done.stderr
+    assert (finished_study / "report.html").stat().st_size > 1000
+    assert "tuned" in done.stdout
+
+
+def test_bad_recipe_is_refused_before_anything_heavy_is_loaded(tmp_path: Path) -> None:
+    loaded, done = loaded_by("run", str(tmp_path / "none.yaml"))
+    assert (loaded, done.returncode) == ([], 2)
+
+
+def test_help_is_quick() -> None:
+    """Measured: 0.12 s. The limit is loose, since other work may share the machine."""
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "pronk", "--help"], capture_output=True, check=True, env=os.environ)
+        seconds.append(time.perf_counter() - start)
+    assert statistics.median(seconds) < 0.6, seconds
+
+
+def test_version() -> None:
+    done = subprocess.run([sys.executable, "-m", "pronk", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"pronk {pronk.__version__}\n"

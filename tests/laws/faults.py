@@ -1,0 +1,152 @@
+"""Faults to plant, one for each way in which trainers have gone wrong; a law's test must see them.
+
+Each takes pytest's monkeypatch, and lasts as long as the test does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import pronk.model.forward
+import pronk.train.fleet
+from pronk.model.adapter import WideLinear
+from pronk.tokens.pack import Member, MicroBatch, pack
+from pronk.tokens.prompt import Example
+from pronk.train.optimizer import RunOptimizer
+
+Fault = Callable[[pytest.MonkeyPatch], None]
+
+
+def _repack(patch: pytest.MonkeyPatch, change: Callable[[list[MicroBatch]], list[MicroBatch]]) -> None:
+    def faulty(members: Sequence[Member], budget: int) -> list[MicroBatch]:
+        return change(pack(members, budget))
+
+    patch.setattr(pronk.train.fleet, "pack", faulty)
+
+
+def _remember(patch: pytest.MonkeyPatch, change: Callable[[Member], Member]) -> None:
+    def faulty(members: Sequence[Member], budget: int) -> list[MicroBatch]:
+        return pack([change(member) for member in members], budget)
+
+    patch.setattr(pronk.train.fleet, "pack", faulty)
+
+
+def targets_shifted(patch: pytest.MonkeyPatch) -> None:
+    """The loss mask lies one token too early: the prompt's last is learned, the end token is not."""
+
+    def change(member: Member) -> Member:
+        shifted = Example(member.example.ids, np.roll(member.example.target, -1))
+        return dataclasses.replace(member, example=shifted)
+
+    _remember(patch, change)
+
+
+def end_token_unsupervised(patch: pytest.MonkeyPatch) -> None:
+    """The end token is masked, as where padding is the end token; the model never learns to stop."""
+
+    def change(member: Member) -> Member:
+        target = member.example.target & (np.arange(len(member.example.ids)) < len(member.example.ids) - 1)
+        weight = member.weight
+        return dataclasses.replace(member, example=Example(member.example.ids, target), weight=weight)
+
+    _remember(patch, change)
+
+
+def columns_shifted(patch: pytest.MonkeyPatch) -> None:
+    """The adapter mask lies one column to the side: the first rank of each run serves its neighbour."""
+    original = WideLinear.__init__
+
+    def faulty(self: WideLinear, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.owners_R.copy_(self.owners_R.roll(1))
+
+    patch.setattr(WideLinear, "__init__", faulty)
+
+
+def mean_of_micro_batches(patch: pytest.MonkeyPatch) -> None:
+    """Each micro-batch's mean loss, averaged: transformers' gradient accumulation before 4.46."""
+
+    def change(batches: list[MicroBatch]) -> list[MicroBatch]:
+        slots = [batch.slots_T[batch.rows_N] for batch in batches]
+        parts = {slot: sum(slot in set(found.tolist()) for found in slots) for slot in set(np.concatenate(slots))}
+        weights = [np.array([1 / (parts[s] * np.sum(found == s)) for s in found]) for found in slots]
+        return [dataclasses.replace(b, weights_N=w) for b, w in zip(batches, weights, strict=True)]
+
+    _repack(patch, change)
+
+
+def mean_of_examples(patch: pytest.MonkeyPatch) -> None:
+    """Each example's mean loss, averaged: long answers count less."""
+
+    def faulty(members: Sequence[Member], budget: int) -> list[MicroBatch]:
+        sizes = {slot: sum(m.slot == slot for m in members) for slot in {m.slot for m in members}}
+        weights = [1 / (sizes[member.slot] * member.example.target.sum()) for member in members]
+        return pack([dataclasses.replace(m, weight=w) for m, w in zip(members, weights, strict=True)], budget)
+
+    patch.setattr(pronk.train.fleet, "pack", faulty)
+
+
+def one_clip_for_all(patch: pytest.MonkeyPatch) -> None:
+    """Every run is clipped by the norm of all gradients together."""
+    original = RunOptimizer.__init__
+
+    def remember(self: Any, adapter: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, adapter, *args, **kwargs)
+        self.everything = adapter.parameters
+
+    patch.setattr(RunOptimizer, "__init__", remember)
+    patch.setattr(
+        RunOptimizer,
+        "gradient_norm",
+        lambda self: torch.nn.utils.get_total_norm([parameter.grad for parameter in self.everything]),
+    )
+
+
+def shared_adam_step(patch: pytest.MonkeyPatch) -> None:
+    """One step counter for all runs: each update of any run moves everybody's bias correction on."""
+    original, updates = RunOptimizer.step, [0]
+
+    def faulty(self: RunOptimizer, *args: Any) -> None:
+        for state in self.adamw.state.values():
+            if "step" in state:
+                state["step"].fill_(updates[0])
+        updates[0] += 1
+        original(self, *args)
+
+    patch.setattr(RunOptimizer, "step", faulty)
+
+
+def positions_not_restarted(patch: pytest.MonkeyPatch) -> None:
+    """Positions run on through the pack."""
+    _repack(patch, lambda batches: [dataclasses.replace(b, positions_T=np.arange(len(b.ids_T))) for b in batches])
+
+
+def attention_across(patch: pytest.MonkeyPatch) -> None:
+    """Each sequence sees those before it in its pack."""
+    _repack(patch, lambda batches: [dataclasses.replace(b, lengths_S=(len(b.ids_T),)) for b in batches])
+
+
+def dropout_by_place(patch: pytest.MonkeyPatch) -> None:
+    """Dropout hangs on where a token lies in its micro-batch, as with an ordinary generator."""
+    original = pronk.model.forward.token_keys
+
+    def faulty(seed: Any, step: Any, example: Any, position: Any) -> Any:
+        return original(seed, step, torch.zeros_like(example), torch.arange(len(position)))
+
+    patch.setattr(pronk.model.forward, "token_keys", faulty)
+
+
+def order_changed(patch: pytest.MonkeyPatch) -> None:
+    """Batches hold other examples than they should."""
+    original = pronk.train.fleet.batch_indices
+    patch.setattr(
+        pronk.train.fleet,
+        "batch_indices",
+        lambda examples, size, seed, step: original(examples, size, seed + 1, step),
+    )
