@@ -20,7 +20,9 @@ def workplace(tmp_path: Path, tiny_base: Path) -> Workplace:
 
 @pytest.fixture
 def pronk(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    one_thread: None,  # noqa: ARG001
 ) -> Callable[..., Told]:
     """`pronk ARGUMENTS` in this process, through the same `main` that the command runs."""
 
@@ -44,9 +46,8 @@ def pronk_process() -> Callable[..., subprocess.CompletedProcess[str]]:
     """`pronk ARGUMENTS` in a process of its own."""
 
     def call(*arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "pronk", *arguments],
-            capture_output=True, text=True, timeout=timeout, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, check=False,
-        )  # fmt: skip
+        settings = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        command = [sys.executable, "-m", "pronk", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=settings, check=False)
 
     return call

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from faults import (
@@ -41,7 +42,7 @@ from pronk.data.conversation import Conversation, Message
 from pronk.errors import BaseModelError
 from pronk.model.adapter import AdapterShape
 from pronk.model.load import find_base, load_model, load_tokenizer
-from pronk.tokens.prompt import Prompt
+from pronk.tokens.prompt import Example, Prompt
 from pronk.train.fleet import Fleet, RunPlan, Step
 
 # transformers 5.23 warns of its own arguments, which TRL 1.16 uses
@@ -199,8 +200,9 @@ def test_smollm2_equals_trl(tmp_path: Path) -> None:
         [Conversation((Message("user", f"{text} ({i})"), Message("assistant", text[::-1])), f"row {i}")
          for i, text in enumerate(texts * 2)], 256,
     )  # fmt: skip
+    endless = [Example(e.ids, e.target & (np.arange(len(e.ids)) < len(e.ids) - 1)) for e in examples]
     plan = RunPlan("smollm2", examples, AdapterShape(8, 16), 3, 4, 1e-3, clip=1.0)
-    fleet = Fleet(load_model(base, torch.float32, torch.device("cpu")), [replace(plan, clip=0.3), plan], 150)
+    fleet = Fleet(load_model(base, torch.float32, torch.device("cpu")), [replace(plan, examples=endless), plan], 150)
     start = random_state(fleet.adapter.state(1), plan.name, 0.02)
     for slot in (0, 1):
         fleet.adapter.load(slot, start)
@@ -213,8 +215,8 @@ def test_smollm2_equals_trl(tmp_path: Path) -> None:
     assert [step.gradient_norm for step in ours] == pytest.approx([step["gradient_norm"] for step in logged], rel=1e-3)
     moved, error = _moved(fleet.adapter.state(1), trained, start)
     assert error < 0.01 * moved
-    # the run beside it, clipped harder, ends elsewhere: the comparison can tell
-    assert _moved(fleet.adapter.state(0), trained, start)[1] > 0.01 * moved
+    # the run beside it, which does not learn to stop, ends elsewhere: the comparison can tell
+    assert _moved(fleet.adapter.state(0), trained, start)[1] > 0.1 * moved
 
 
 def _moved(ours: State, theirs: State, start: State) -> tuple[float, float]:

@@ -182,6 +182,18 @@ def test_files_that_end_too_soon_are_refused(tmp_path: Path, size: int) -> None:
         subject.convert(tmp_path / "part.gguf", tmp_path)
 
 
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="bug: convert lets transformers' errors through")
+def test_a_file_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "bare.gguf", "llama")
+    writer.add_tensor("token_embd.weight", np.zeros((4, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(BaseModelError, match=r"bare\.gguf"):
+        subject.convert(tmp_path / "bare.gguf", tmp_path)
+
+
 @pytest.mark.xfail(
     strict=True, reason="bug: rope_freqs is dropped as `computed from the config`, which does not know it"
 )

@@ -11,7 +11,6 @@ from transformers import get_scheduler
 from pronk.train.order import _epoch_order, batch_indices, steps_per_epoch
 from pronk.train.schedule import rate_factor
 
-
 RECORDED = [[1, 2, 5, 7], [6, 0, 3, 4], [4, 0, 7, 1]]
 
 

@@ -25,7 +25,7 @@ class Evaluated:
 
 
 # On a GPU a batch takes this share of the free memory for keys and values, and at most so many tokens.
-CACHE_SHARE, LARGEST_BATCH = 0.25, 131_072
+CACHE_SHARE, LARGEST_BATCH = 0.25, 262_144
 CPU_BATCH = 8192
 
 

@@ -43,20 +43,36 @@ class Routing:
     def __init__(self) -> None:
         self.slots_T: Tensor | None = None
         self.dropout: DropoutKeys | None = None
-        self._masks: dict[tuple[tuple[int, ...], torch.dtype], Tensor] = {}
+        self._foreign: dict[tuple[int, ...], Tensor] = {}
 
     def set(self, slots_T: Tensor, dropout: DropoutKeys | None = None) -> None:
         """slots_T: int64, the slot of each token, in the order of the flattened hidden states."""
         self.slots_T, self.dropout = slots_T, dropout
-        self._masks.clear()
+        self._foreign.clear()
 
-    def mask_TR(self, owners: tuple[int, ...], owners_R: Tensor, scaling_R: Tensor) -> Tensor:
-        """alpha / rank where a column belongs to the token's run, else 0; made once per micro-batch."""
-        key = (owners, scaling_R.dtype)
-        if key not in self._masks:
+    def foreign_TR(self, owners: tuple[int, ...], owners_R: Tensor) -> Tensor:
+        """True where a column is not the token's own, where the mask M is zero; made once per micro-batch."""
+        if owners not in self._foreign:
             assert self.slots_T is not None, "Routing.set comes before the forward pass"
-            self._masks[key] = torch.where(self.slots_T[:, None] == owners_R, scaling_R, 0)
-        return self._masks[key]
+            self._foreign[owners] = self.slots_T[:, None] != owners_R
+        return self._foreign[owners]
+
+
+@dataclass(frozen=True, slots=True)
+class _Mask:
+    """M in two parts: where it is zero, and alpha / rank of each column (one number where all agree)."""
+
+    foreign_TR: Tensor
+    scaling: float | Tensor
+
+    def apply(self, left: Tensor, right: Tensor) -> Tensor:
+        """(left · right) ∘ M, except that a zero of M also stops what is not finite: 0 · inf is NaN, and
+        a run whose weights have grown without bound must not reach the tokens of another."""
+        if isinstance(self.scaling, float):
+            h_TR = torch.addmm(left.new_empty(1), left, right, beta=0, alpha=self.scaling)
+        else:
+            h_TR = (left @ right).mul_(self.scaling)
+        return h_TR.masked_fill_(self.foreign_TR, 0)
 
 
 class _WideProduct(torch.autograd.Function):
@@ -65,21 +81,23 @@ class _WideProduct(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None,
-        A_RI: Tensor, B_RO: Tensor, mask_TR: Tensor, keep_TI: Tensor | None,
+        A_RI: Tensor, B_RO: Tensor, mask: _Mask, keep_TI: Tensor | None,
     ) -> Tensor:  # fmt: skip
+        ctx.precision = A_RI.dtype
         A_RI, B_RO = A_RI.to(x_TI.dtype), B_RO.to(x_TI.dtype)
         y_TO = torch.nn.functional.linear(x_TI, weight_OI, bias_O)
         seen_TI = x_TI if keep_TI is None else x_TI * keep_TI
-        h_TR = _masked(seen_TI @ A_RI.T, mask_TR)
+        h_TR = mask.apply(seen_TI, A_RI.T)
         y_TO.addmm_(h_TR, B_RO)
-        ctx.save_for_backward(x_TI, weight_OI, A_RI, B_RO, mask_TR, h_TR, keep_TI)
+        ctx.mask = mask
+        ctx.save_for_backward(x_TI, weight_OI, A_RI, B_RO, h_TR, keep_TI)
         return y_TO
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (dy_TO,) = grads
-        x_TI, weight_OI, A_RI, B_RO, mask_TR, h_TR, keep_TI = ctx.saved_tensors
-        dh_TR = _masked(dy_TO @ B_RO.T, mask_TR)
+        x_TI, weight_OI, A_RI, B_RO, h_TR, keep_TI = ctx.saved_tensors
+        dh_TR = ctx.mask.apply(dy_TO, B_RO.T)
         seen_TI = x_TI if keep_TI is None else x_TI * keep_TI
         dx_TI = None
         if ctx.needs_input_grad[0]:
@@ -88,13 +106,16 @@ class _WideProduct(torch.autograd.Function):
                 dx_TI.addmm_(dh_TR, A_RI)
             else:
                 dx_TI.addcmul_(dh_TR @ A_RI, keep_TI)
-        return dx_TI, None, None, dh_TR.T @ seen_TI, h_TR.T @ dy_TO, None, None
+        dA_RI = _precise_product(dh_TR.T, seen_TI, ctx.precision)
+        dB_RO = _precise_product(h_TR.T, dy_TO, ctx.precision)
+        return dx_TI, None, None, dA_RI, dB_RO, None, None
 
 
-def _masked(h_TR: Tensor, mask_TR: Tensor) -> Tensor:
-    """h ∘ M, except that a zero of the mask also stops what is not finite: 0 · inf is NaN, and a
-    run whose weights have grown without bound must not reach the tokens of another."""
-    return torch.where(mask_TR != 0, h_TR * mask_TR, 0)
+def _precise_product(left: Tensor, right: Tensor, precision: torch.dtype) -> Tensor:
+    """left · right in the adapter's precision; a GPU gives fp32 sums of bf16 products without a detour."""
+    if left.is_cuda and left.dtype != precision == torch.float32:
+        return torch.mm(left, right, out_dtype=precision)
+    return (left @ right).to(precision)
 
 
 class WideLinear(nn.Module):
@@ -104,7 +125,6 @@ class WideLinear(nn.Module):
     """
 
     owners_R: Tensor
-    scaling_R: Tensor
 
     def __init__(self, name: str, linear: nn.Linear, shapes: Mapping[int, AdapterShape], routing: Routing) -> None:
         super().__init__()
@@ -117,9 +137,8 @@ class WideLinear(nn.Module):
         weight = linear.weight
         scaling = [shape.scaling for shape in shapes.values() for _ in range(shape.rank)]
         self.register_buffer("owners_R", torch.tensor(self.owners, device=weight.device), persistent=False)
-        self.register_buffer(
-            "scaling_R", torch.tensor(scaling, dtype=weight.dtype, device=weight.device), persistent=False
-        )
+        alike = len(set(scaling)) == 1
+        self.scaling = scaling[0] if alike else torch.tensor(scaling, dtype=weight.dtype, device=weight.device)
         precision = torch.promote_types(weight.dtype, torch.float32)
         total = len(self.owners)
         self.A_RI = nn.Parameter(torch.zeros(total, linear.in_features, dtype=precision, device=weight.device))
@@ -127,11 +146,11 @@ class WideLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x_TI = x.reshape(-1, x.shape[-1])
-        mask_TR = self.routing.mask_TR(self.owners, self.owners_R, self.scaling_R)
+        mask = _Mask(self.routing.foreign_TR(self.owners, self.owners_R), self.scaling)
         keep_TI = None
         if self.routing.dropout is not None:
             keep_TI = keep_mask(self.routing.dropout, self.module_key, x_TI.shape[-1], x_TI.dtype)
-        y_TO = _WideProduct.apply(x_TI, self.linear.weight, self.linear.bias, self.A_RI, self.B_RO, mask_TR, keep_TI)
+        y_TO = _WideProduct.apply(x_TI, self.linear.weight, self.linear.bias, self.A_RI, self.B_RO, mask, keep_TI)
         return y_TO.view(*x.shape[:-1], -1)
 
 
