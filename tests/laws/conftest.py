@@ -6,7 +6,7 @@ import pytest
 import torch
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     """The tiny model's products are too small to share out; on a busy machine threads that wait for one
     another made these tests thirty times slower."""
