@@ -17,16 +17,15 @@ from typing import Any
 
 import torch
 
-from pronk.data.sources import read_conversations
-from pronk.data.split import split_conversations
+from pronk.data.split import read_splits
 from pronk.doctor.peers.trl import make_trainer
 from pronk.doctor.peers.work import Work
 from pronk.evaluate.classify import EXTRA_TOKENS, parse_label
-from pronk.model.load import find_base, load_config, load_tokenizer, resolve_device, resolve_dtype
+from pronk.model.load import find_base, resolve_device, resolve_dtype
 from pronk.recipe import read_recipe
 from pronk.study import Run, plan_study
-from pronk.tokens.examples import Examples, make_examples
-from pronk.train.session import total_steps
+from pronk.tokens.examples import Examples
+from pronk.train.session import load_examples, total_steps
 
 EVALUATION_BATCH = 128
 
@@ -36,12 +35,9 @@ def main(path: str, overrides: list[str]) -> dict[str, Any]:
     started = time.perf_counter()
     recipe = read_recipe(path, overrides)
     study = plan_study(recipe)
-    conversations, labels = read_conversations(recipe.data)
-    splits = split_conversations(conversations, labels, recipe.data.split)
+    splits, labels = read_splits(recipe.data)
     base = find_base(study.runs[0].recipe.base)
-    context = load_config(base).max_position_embeddings
-    length = recipe.train.max_length
-    examples = make_examples(recipe.prompt, load_tokenizer(base), context, splits, labels, [length])
+    examples = load_examples(base, [run.recipe for run in study.runs], splits, labels)
     truths = [conversation.answer for conversation in splits.test]
     results: dict[str, Any] = {}
     for run in study.runs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -103,10 +104,13 @@ def _version(
 
 def main() -> None:
     """Run the command line; what a person can mend is one message and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no "…" gets a "?", not a traceback
     try:
-        app(standalone_mode=True)
+        app(prog_name="pronk")
     except PronkError as error:
-        _console().print(f"pronk: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
+        _say(f"pronk: {error}", style="red")
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # whoever read our output has left; Python would complain once more while flushing
@@ -121,11 +125,19 @@ def _run(recipe: Path, overrides: list[str] | None, out: Path | None, stem: str,
     checked = read_recipe(recipe, overrides or [])
     from pronk import pipeline
 
-    folder, interrupted = pipeline.run_study(checked, out or new_folder(stem), _console())
+    try:
+        folder, interrupted = pipeline.run_study(checked, out or new_folder(stem), _console())
+    except KeyboardInterrupt:
+        _say("interrupted; nothing was trained, so nothing is kept")
+        sys.exit(130)
     if interrupted:
-        _console().print(f"interrupted; what was trained is saved in {folder.path}", soft_wrap=True, highlight=False)
+        _say(f"interrupted; what was trained is saved in {folder.path}")
         sys.exit(130)
     _show(folder, folder.path / "report.html", as_json)
+    runs = [run for run in folder.read()["runs"] if not run["baseline"]]
+    if all(run["status"] == "failed" for run in runs):
+        _say("no run came to its end; the report says why")
+        sys.exit(1)
 
 
 def _show(folder: Any, page: Path, as_json: bool) -> None:
@@ -146,6 +158,10 @@ def _print_table(result: dict[str, Any], as_json: bool) -> None:
     import json
 
     print(json.dumps(result["json"], indent=2) if as_json else result["markdown"])
+
+
+def _say(line: str, style: str | None = None) -> None:
+    _console().print(line, markup=False, highlight=False, soft_wrap=True, style=style)
 
 
 def _console() -> Console:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pronk.data.sources import read_conversations
-from pronk.data.split import Splits, split_conversations
+from pronk.data.split import Splits, read_splits
+from pronk.errors import InputError
 from pronk.recipe import Recipe
-from pronk.runs import StudyFolder, disk_guard, write_text
+from pronk.runs import StudyFolder, disk_guard, new_study, write_text
 from pronk.study import Fleet, Study, plan_study
+from pronk.train.interrupt import Interruption, listen
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,55 +23,68 @@ if TYPE_CHECKING:
     from pronk.train.session import Outcome
 
 
-class Clock:
-    """Seconds of each phase, several laps of one phase summed."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, phase: str) -> None:
-        """Count the time since the last lap to a phase."""
-        now = time.perf_counter()
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._last
-        self._last = now
-
-
 @dataclass(frozen=True)
 class Ready:
     """A fleet whose base is found and whose examples are made; nothing heavy is loaded yet."""
 
     fleet: Fleet
     base: Any
-    tokenizer: Any
+    device: Any
     examples: Examples
+
+
+@dataclass
+class Work:
+    """A study while it runs: its folder, study.json so far, and what it needs of the outside."""
+
+    study: Study
+    splits: Splits
+    folder: StudyFolder
+    summary: dict[str, Any]
+    console: Console
+    stop: Interruption
+    clock: Clock
+
+
+@dataclass
+class Clock:
+    """Seconds of each phase, several laps of one phase summed."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    last: float = field(default_factory=time.perf_counter)
+
+    def lap(self, phase: str) -> None:
+        """Count the time since the last lap to a phase."""
+        now = time.perf_counter()
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self.last
+        self.last = now
 
 
 def run_study(recipe: Recipe, out: Path, console: Console) -> tuple[StudyFolder, bool]:
     """Run a whole study into a new folder; also whether it was interrupted (its state is then saved).
 
-    Everything that can be wrong with recipe, data and base is found before the folder is made.
+    What can be wrong with recipe, data and base is found before anything is trained, and then nothing
+    is left behind. Raises KeyboardInterrupt if the user stops it before there is anything to keep.
     """
     clock = Clock()
-    study = plan_study(recipe)
-    conversations, labels = read_conversations(recipe.data)
-    splits = split_conversations(conversations, labels, recipe.data.split)
-    ready = [_prepare(fleet, recipe, splits, labels, console) for fleet in study.fleets]
-    clock.lap("prepare")
-    with disk_guard(out):
+    with listen(lambda line: console.print(line, highlight=False)) as stop, disk_guard(out):
+        study = plan_study(recipe)
+        splits, labels = read_splits(recipe.data)
+        ready = [_prepare(fleet, recipe, splits, labels, console) for fleet in study.fleets]
+        stop.check()
+        clock.lap("prepare")
         folder = StudyFolder.create(out)
-        _tell_plan(study, splits, ready, out, console)
-        summary = _summary(splits, labels, ready, out)
-        folder.write_items(_test_items(splits))
+        truncated = sum(one.examples.truncated() for one in ready)
+        work = Work(
+            study, splits, folder, new_study(out.name, labels, splits.counts(), truncated), console, stop, clock
+        )
+        _tell_plan(work)
+        folder.write_items(splits.test_items())
         for run in study.runs:
             write_text(folder.run(run.name).path / "recipe.yaml", run.recipe.to_yaml())
-        interrupted = False
-        for one in ready:
-            interrupted = _run_fleet(one, study, splits, folder, summary, clock, console)
-            if interrupted:
-                break
-        summary["phases"], summary["total_seconds"] = clock.seconds, sum(clock.seconds.values())
-        _conclude(folder, summary)
+        interrupted = _run_fleets(ready, work)
+        work.summary |= {"phases": clock.seconds, "total_seconds": sum(clock.seconds.values())}
+        _conclude(folder, work.summary)
     return folder, interrupted
 
 
@@ -83,75 +96,104 @@ def report(path: Path) -> Path:
 
 
 def _prepare(fleet: Fleet, recipe: Recipe, splits: Splits, labels: tuple[str, ...], console: Console) -> Ready:
-    from pronk.model.load import find_base, load_config, load_tokenizer
-    from pronk.tokens.examples import make_examples
+    """Everything about a fleet that can be checked without its weights."""
+    from pronk.model.adapter import chosen_layers
+    from pronk.model.load import find_base, linear_layer_names, resolve_device
+    from pronk.train.session import adapter_shape, load_examples
 
     with console.status(f"reading {fleet.base} and the data"):
-        base = find_base(fleet.base)
-        tokenizer, context = load_tokenizer(base), load_config(base).max_position_embeddings
-        lengths = dict.fromkeys(run.recipe.train.max_length for run in fleet.trained)
-        examples = make_examples(recipe.prompt, tokenizer, context, splits, labels, list(lengths))
-    return Ready(fleet, base, tokenizer, examples)
+        device = resolve_device(recipe.train.device)
+        base = find_base(fleet.base, lambda line: console.print(line, highlight=False, soft_wrap=True))
+        recipes = [run.recipe for run in fleet.trained]
+        examples = load_examples(base, recipes, splits, labels)
+        layers = linear_layer_names(base)
+        for one in recipes:
+            chosen_layers(layers, adapter_shape(one).targets)
+    return Ready(fleet, base, device, examples)
 
 
-def _run_fleet(
-    ready: Ready, study: Study, splits: Splits, folder: StudyFolder, summary: dict[str, Any], clock: Clock,
-    console: Console,
-) -> bool:  # fmt: skip
+def _run_fleets(ready: Sequence[Ready], work: Work) -> bool:
+    """Train and evaluate fleet after fleet; true if the user stopped it. Runs that did not begin are listed."""
+    done = 0
+    try:
+        for one in ready:
+            interrupted = _run_fleet(one, work)
+            done += 1
+            if interrupted:
+                break
+            work.stop.check()
+    except (InputError, KeyboardInterrupt) as error:
+        if not work.summary["runs"]:
+            work.folder.discard()
+            raise
+        if isinstance(error, InputError):
+            work.console.print(f"pronk: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    for one in ready[done:]:
+        for trained in one.fleet.trained:
+            for run in trained.runs:
+                entry = {"base": one.fleet.base, "baseline": False, "settings": run.settings, "message": "not begun"}
+                work.summary["runs"].append({"name": run.name, "status": "interrupted", **entry})
+    return bool(work.stop.asked)
+
+
+def _run_fleet(ready: Ready, work: Work) -> bool:
     """Train and evaluate one fleet and add its runs to the summary."""
     from pronk.doctor.environment import environment, peak_memory
     from pronk.evaluate.evaluation import validation_losses
-    from pronk.model.load import load_model, resolve_device, resolve_dtype
+    from pronk.model.load import load_model, resolve_dtype
     from pronk.tokens.pack import TOKEN_BUDGET
     from pronk.train.session import train_fleet
 
-    fleet, examples = ready.fleet, ready.examples
-    device = resolve_device(study.recipe.train.device)
-    dtype = resolve_dtype(study.recipe.train.dtype, device)
-    budget = TOKEN_BUDGET[device.type]
-    with console.status(f"loading {fleet.base}"):
+    fleet, examples, device = ready.fleet, ready.examples, ready.device
+    dtype, budget = resolve_dtype(work.study.recipe.train.dtype, device), TOKEN_BUDGET[device.type]
+    with work.console.status(f"loading {fleet.base}"):
         model = load_model(ready.base, dtype, device)
-    summary["environment"] = environment(device, dtype)
-    clock.lap("load")
+    work.stop.check()
+    work.summary["environment"] = environment(device, dtype)
+    work.clock.lap("load")
     validation = {s: examples.validation(run.recipe.train.max_length) for s, run in enumerate(fleet.trained)}
 
     def validate(adapter: Any, slots: Sequence[int]) -> dict[int, tuple[float, int]]:
         return validation_losses(model, adapter, slots, validation, budget)
 
     outcomes, interrupted = train_fleet(
-        model, ready.base.location, fleet.trained, examples, folder, budget,
-        validate if splits.validation else None, ready.tokenizer, console,
+        model, ready.base.location, fleet.trained, examples, work.folder, budget,
+        validate if work.splits.validation else None, work.console, work.stop.check,
     )  # fmt: skip
-    clock.lap("train")
-    evaluated = [] if interrupted else _evaluate(ready, model, outcomes, study, splits, console)
-    clock.lap("evaluate")
-    _write_runs(ready, study, outcomes, evaluated, folder, summary, peak_memory(device))
+    work.clock.lap("train")
+    evaluated: list[tuple[str, Evaluated]] = []
+    if not interrupted and work.splits.test:
+        try:
+            evaluated = _evaluate(ready, model, outcomes, work)
+        except KeyboardInterrupt:
+            interrupted = True
+    work.clock.lap("evaluate")
+    _write_items(evaluated, work.folder)
+    work.summary["runs"] += _entries(ready, work.study, outcomes, bool(evaluated), peak_memory(device))
     return interrupted
 
 
-def _evaluate(
-    ready: Ready, model: Any, outcomes: Sequence[Outcome], study: Study, splits: Splits, console: Console
-) -> list[tuple[str, Evaluated]]:
+def _evaluate(ready: Ready, model: Any, outcomes: Sequence[Outcome], work: Work) -> list[tuple[str, Evaluated]]:
+    """The base and every run that was trained, on all test items."""
     from pronk.evaluate.evaluation import Evaluation
-    from pronk.train.progress import work
+    from pronk.train import progress
 
-    if not splits.test:
-        return []
     trained = [outcome for outcome in outcomes if outcome.adapter is not None]
     evaluation = Evaluation(model, [(one.shape, one.adapter or {}) for one in trained])
-    truths = [conversation.answer for conversation in splits.test]
-    with work(console, "evaluating", evaluation.work(ready.examples)) as bar:
-        results = evaluation.run(ready.examples, truths, study.recipe.evaluations, bar.advance)
+    truths = [conversation.answer for conversation in work.splits.test]
+    with progress.work(work.console, "evaluating", evaluation.work(ready.examples)) as bar:
+
+        def advance(tokens: int) -> None:
+            bar.advance(tokens)
+            work.stop.check()
+
+        results = evaluation.run(ready.examples, truths, work.study.recipe.evaluations, advance)
     evaluation.close()
-    names = [ready.fleet.baseline, *(outcome.name for outcome in trained)]
-    return list(zip(names, results, strict=True))
+    return list(zip([ready.fleet.baseline, *(one.name for one in trained)], results, strict=True))
 
 
-def _write_runs(
-    ready: Ready, study: Study, outcomes: Sequence[Outcome], evaluated: Sequence[tuple[str, Evaluated]],
-    folder: StudyFolder, summary: dict[str, Any], peak: int,
-) -> None:  # fmt: skip
-    """Item results to the run folders, and each run's entry to the summary."""
+def _write_items(evaluated: Sequence[tuple[str, Evaluated]], folder: StudyFolder) -> None:
+    """Item results to the run folders."""
     from pronk.evaluate.classify import records
 
     ids = [item["id"] for item in folder.read_items()]
@@ -160,26 +202,21 @@ def _write_runs(
             folder.run(name).write_items("likelihood", results.losses.records(ids))
         if results.classified is not None:
             folder.run(name).write_items("classify", records(results.classified, ids))
+
+
+def _entries(
+    ready: Ready, study: Study, outcomes: Sequence[Outcome], with_base: bool, peak: int
+) -> list[dict[str, Any]]:
+    """The runs of a fleet as study.json lists them."""
     fleet = ready.fleet
-    if evaluated:
-        several = len(study.fleets) > 1
-        settings = {"base": fleet.base} if several else {}
-        summary["runs"].append(
-            {
-                "name": fleet.baseline,
-                "base": fleet.base,
-                "baseline": True,
-                "settings": settings,
-                "status": "finished",
-            }
-        )
+    settings = {"base": fleet.base} if len(study.fleets) > 1 else {}
+    base = {"name": fleet.baseline, "base": fleet.base, "baseline": True, "settings": settings, "status": "finished"}
     runs = {run.name: run for run in study.runs}
-    shared = {
-        run.name: [other.name for other in one.runs if other is not run] for one in fleet.trained for run in one.runs
-    }
+    group = {run.name: one for one in fleet.trained for run in one.runs}
+    entries: list[dict[str, Any]] = [base] if with_base else []
     for outcome in outcomes:
-        seconds = outcome.cost["train_seconds"]
-        summary["runs"].append(
+        seconds, tokens = outcome.cost["train_seconds"], outcome.cost["train_tokens"]
+        entries.append(
             {
                 "name": outcome.name,
                 "base": fleet.base,
@@ -189,11 +226,12 @@ def _write_runs(
                 "message": outcome.message,
                 "trainable_parameters": outcome.trainable_parameters,
                 **outcome.cost,
-                "tokens_per_second": outcome.cost["train_tokens"] / seconds if seconds else None,
+                "tokens_per_second": tokens / seconds if seconds else None,
                 "peak_memory_bytes": peak,
-                "shared_with": shared[outcome.name],
+                "shared_with": [run.name for run in group[outcome.name].runs if run.name != outcome.name],
             }
         )
+    return entries
 
 
 def _conclude(folder: StudyFolder, summary: dict[str, Any]) -> Path:
@@ -211,55 +249,23 @@ def _conclude(folder: StudyFolder, summary: dict[str, Any]) -> Path:
     return write_report(folder.path)
 
 
-def _summary(splits: Splits, labels: tuple[str, ...], ready: Sequence[Ready], out: Path) -> dict[str, Any]:
-    """study.json before anything has run."""
-    return {
-        "name": out.name,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "labels": list(labels),
-        "data": {
-            "train": len(splits.train),
-            "validation": len(splits.validation),
-            "test": len(splits.test),
-            "duplicates_removed": splits.duplicates_removed,
-            "contradictory_removed": splits.contradictory_removed,
-            "truncated_answers": sum(one.examples.truncated() for one in ready),
-        },
-        "runs": [],
-        "comparisons": [],
-        "environment": {},
-    }
-
-
-def _test_items(splits: Splits) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": str(number),
-            "input": row.subject,
-            "reference": row.answer,
-            "label": row.label,
-            "place": row.place,
-        }
-        for number, row in enumerate(splits.test)
-    ]
-
-
-def _tell_plan(study: Study, splits: Splits, ready: Sequence[Ready], out: Path, console: Console) -> None:
+def _tell_plan(work: Work) -> None:
     """What is about to happen, in a few lines."""
-
-    def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
+    study, splits, data = work.study, work.splits, work.summary["data"]
     trained = sum(len(fleet.trained) for fleet in study.fleets)
     shared = (
         f", {trained} of them trained (the others are earlier points of those)" if trained < len(study.runs) else ""
     )
-    say(f"{len(study.runs)} runs{shared}" if len(study.runs) > 1 else "1 run")
-    counts = len(splits.train), len(splits.validation), len(splits.test)
-    say("{} rows to train on, {} for validation, {} for the test".format(*counts))
     removed = splits.duplicates_removed, splits.contradictory_removed
+    lines = [
+        f"{len(study.runs)} runs{shared}" if len(study.runs) > 1 else "1 run",
+        f"{data['train']} rows to train on, {data['validation']} for validation, {data['test']} for the test",
+    ]
     if any(removed):
-        say(f"left out: {removed[0]} duplicates, {removed[1]} rows of one text with different labels")
-    if cut := sum(one.examples.truncated() for one in ready):
-        say(f"warning: {cut} answers are cut by train.max_length and lose their end; raise it if memory allows")
-    say(f"writing to {out}")
+        lines.append(f"left out: {removed[0]} duplicates, {removed[1]} rows of one text with different labels")
+    if cut := data["truncated_answers"]:
+        lines.append(
+            f"warning: {cut} answers are cut by train.max_length and lose their end; raise it if memory allows"
+        )
+    for line in [*lines, f"writing to {work.folder.path}"]:
+        work.console.print(line, highlight=False, markup=False, soft_wrap=True)

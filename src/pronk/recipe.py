@@ -127,7 +127,11 @@ class Train(Section):
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
     clip: float | None = Field(1.0, gt=0, description="Largest gradient norm of a run; null for no clipping.")
     seed: int = Field(42, ge=0, description="Seed of the adapter's start, the data order and dropout.")
-    max_length: PositiveInt = Field(2048, description="Longest example in tokens; longer answers are cut and counted.")
+    max_length: PositiveInt | None = Field(
+        None,
+        description="Longest example in tokens; longer answers are cut and counted. "
+        "2048, or what the base model can read if that is less, when absent.",
+    )
     evaluate_every: Every = Field("epoch", description="Steps between validation losses, or epoch.")
     save_every: Every = Field("epoch", description="Steps between checkpoints, or epoch.")
     dtype: Literal["auto", "fp32", "bf16"] = Field(
@@ -162,6 +166,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.evaluate == []:
+            raise ValueError("evaluate: name at least one measure, or leave the key out")
+        if self.train.max_steps is not None and "train.epochs" in self.study:
+            raise ValueError("study.train.epochs: train.max_steps sets the length, so epochs would change nothing")
         if self.evaluate is not None and "classify" in self.evaluate and self.data.format != "classify":
             raise ValueError(f"evaluate: classify needs data.format: classify, not {self.data.format}")
         for key, values in self.study.items():

@@ -15,10 +15,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pronk.errors import ResourceError, StudyError
+from pronk.errors import PronkError, ResourceError, StudyError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -60,10 +61,19 @@ class StudyFolder:
     @classmethod
     def create(cls, path: Path) -> StudyFolder:
         """A new folder. Raises StudyError if the path is taken."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise StudyError(f"{path}: this is not empty; choose another --out, or move it away first")
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            if path.is_dir() and any(path.iterdir()):
+                raise StudyError(f"{path}: this folder is not empty; choose another --out, or move it away first")
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, FileNotFoundError):
+            raise StudyError(
+                f"{path}: no folder can be made here: part of the path is a file; choose another --out"
+            ) from None
         return cls(path)
+
+    def discard(self) -> None:
+        """Take the folder away again: nothing of worth was written."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     @classmethod
     def open(cls, path: Path) -> StudyFolder:
@@ -100,6 +110,19 @@ class StudyFolder:
             return [json.loads(line) for line in lines]
 
 
+def new_study(name: str, labels: Iterable[str], rows: Mapping[str, int], truncated: int) -> dict[str, Any]:
+    """study.json before anything has run. rows: how many rows went where."""
+    return {
+        "name": name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "labels": list(labels),
+        "data": {**rows, "truncated_answers": truncated},
+        "runs": [],
+        "comparisons": [],
+        "environment": {},
+    }
+
+
 def new_folder(stem: str, parent: Path | None = None) -> Path:
     """A path that is free: stem, else stem-2, stem-3, …"""
     parent = parent or Path()
@@ -134,8 +157,16 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         fill(aside)
         aside.chmod(0o755)
         if path.exists():
-            shutil.rmtree(path)
-        aside.rename(path)
+            before = aside.with_name(f"{aside.name}-before")
+            os.replace(path, before)
+            try:
+                aside.rename(path)
+            except BaseException:
+                os.replace(before, path)
+                raise
+            shutil.rmtree(before)
+        else:
+            aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -145,14 +176,19 @@ def disk_guard(path: Path) -> Iterator[None]:
     """Turn a full disk or a forbidden folder, met anywhere inside, into one message about it."""
     try:
         yield
-    except OSError as error:
-        if error.errno in _FULL:
+    except PronkError:
+        raise
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        # safetensors and tokenizers report a full disk as errors of their own, with the system's words
+        if number in _FULL or "os error 28" in str(error) or os.strerror(errno.ENOSPC) in str(error):
             free = shutil.disk_usage(_existing(path)).free
             raise ResourceError(
-                f"{path}: no space left on this disk ({free / 2**20:,.0f} MiB free); free some, or choose another --out"
+                f"{path}: no space left on this disk ({free / 2**20:,.0f} MiB free); free some, or write elsewhere"
             ) from None
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise ResourceError(f"{error.filename or path}: not allowed to write here; choose another --out") from None
+        if number in (errno.EACCES, errno.EROFS, errno.EPERM):
+            named = getattr(error, "filename", None) or path
+            raise ResourceError(f"{named}: not allowed to write here; write elsewhere") from None
         raise
 
 

@@ -84,9 +84,11 @@ def _grid(recipe: Recipe) -> list[Run]:
     axes = recipe.study
     runs = []
     for values in itertools.product(*axes.values()):
-        settings = dict(zip(axes, values, strict=True))
+        chosen = dict(zip(axes, values, strict=True))
+        # an axis of one value sets it; it tells no runs apart
+        settings = {key: value for key, value in chosen.items() if len(axes[key]) > 1}
         name = "_".join(f"{key.rsplit('.', 1)[-1]}-{_slug(value)}" for key, value in settings.items())
-        full = recipe.with_values({"study": {}, **settings})
+        full = recipe.with_values({"study": {}, **chosen})
         runs.append(Run(name or "tuned", full, settings))
     return runs
 

@@ -248,10 +248,10 @@ def test_a_failing_write_leaves_the_old_page_and_no_rubbish(tmp_path: Path, monk
     (folder / "report.html").write_text("old")
     before = sorted(path.name for path in folder.iterdir())
 
-    def refuse(self: Path, target: Path) -> Path:
-        raise OSError(f"no space for {self} at {target}")
+    def refuse(source: str, target: Path) -> None:
+        raise OSError(f"no space for {source} at {target}")
 
-    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr("pronk.runs.os.replace", refuse)
     with pytest.raises(OSError, match="no space"):
         write_report(folder)
     monkeypatch.undo()
@@ -262,7 +262,7 @@ def test_a_failing_write_leaves_the_old_page_and_no_rubbish(tmp_path: Path, monk
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="not a study folder"):
+    with pytest.raises(StudyError, match="there is no study"):
         write_report(tmp_path)
 
 

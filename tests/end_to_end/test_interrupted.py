@@ -130,32 +130,33 @@ def test_a_second_signal_spoils_no_file(workplace: Workplace, pause: float) -> N
 def interrupted_inside(
     monkeypatch: pytest.MonkeyPatch, workplace: Workplace, pronk: Callable[..., Told], place: Any, name: str
 ) -> Told:
-    """Run a study in which a function raises KeyboardInterrupt when it is called."""
-
-    def interrupted(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(place, name, interrupted)
+    """Run a study in which Ctrl-C comes at the moment in which a function is called."""
+    monkeypatch.setattr(place, name, signalled(getattr(place, name)))
     return pronk(*workplace.arguments())
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a second Ctrl-C while saving leaves no study.json and tells nothing")
+def signalled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with Ctrl-C just before it does its work."""
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return function(*arguments, **options)
+
+    return interrupted
+
+
 def test_a_signal_while_saving_still_ends_in_a_study(
     workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from pronk.train import recorder
     from pronk.train.fleet import Fleet
 
-    def interrupted(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Fleet, "train", interrupted)
+    monkeypatch.setattr(Fleet, "train", signalled(Fleet.train))
     told = interrupted_inside(monkeypatch, workplace, pronk, recorder.Recorder, "save_all")
     assert told.code == INTERRUPTED
     assert workplace.study()["runs"]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: Ctrl-C while evaluating loses the training: no study.json, no message")
 def test_a_signal_while_evaluating_keeps_what_was_trained(
     workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +169,6 @@ def test_a_signal_while_evaluating_keeps_what_was_trained(
     assert (run["status"], run["steps"]) == ("finished", 6)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: Ctrl-C while the model loads leaves a folder that blocks the next try")
 def test_a_signal_while_loading_leaves_nothing_in_the_way(
     workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,9 +180,6 @@ def test_a_signal_while_loading_leaves_nothing_in_the_way(
     assert pronk(*workplace.arguments()).code == 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: the signal may fall between the update and the count of it (fleet._update)"
-)
 def test_a_signal_inside_a_step_saves_a_state_that_is_of_one_step(
     workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +192,7 @@ def test_a_signal_inside_a_step_saves_a_state_that_is_of_one_step(
     def interrupted(optimizer: RunOptimizer) -> Any:
         calls.append(optimizer)
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return original(optimizer)
 
     original = RunOptimizer.largest_weight
@@ -207,7 +204,6 @@ def test_a_signal_inside_a_step_saves_a_state_that_is_of_one_step(
     assert updates == {int(folder.name.removeprefix("step-"))}
 
 
-@pytest.mark.xfail(strict=True, reason="bug: runs of bases whose turn had not come are missing from study.json")
 def test_runs_that_had_not_begun_are_listed_too(
     workplace: Workplace,
     pronk: Callable[..., Told],

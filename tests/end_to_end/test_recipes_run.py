@@ -133,7 +133,6 @@ def test_only_one_evaluation(workplace: Workplace, pronk: Pronk, evaluations: li
         assert {file.name for file in (workplace.out / "runs" / name / "items").iterdir()} == files
 
 
-@pytest.mark.xfail(strict=True, reason="bug: an empty list is taken for the list [likelihood] (pipeline._evaluate)")
 def test_no_evaluation_measures_nothing(workplace: Workplace, pronk: Pronk) -> None:
     workplace.recipe["evaluate"] = []
     told = pronk(*workplace.arguments())
@@ -234,7 +233,7 @@ def test_one_diverging_run_does_not_hurt_the_other(workplace: Workplace, pronk: 
 
 def test_a_run_is_the_same_beside_one_that_diverges(workplace: Workplace, pronk: Pronk) -> None:
     adapters = []
-    for name, rates in (("alone", [1e-3]), ("beside", [1e-3, 1e30])):
+    for name, rates in (("alone", [1e-3, 1e-4]), ("beside", [1e-3, 1e30])):
         workplace.out = workplace.folder / name
         workplace.recipe["study"] = {"train.learning_rate": rates}
         assert pronk(*workplace.arguments()).code == 0
@@ -244,7 +243,6 @@ def test_a_run_is_the_same_beside_one_that_diverges(workplace: Workplace, pronk:
         assert (values - adapters[1][key]).abs().max() <= 2e-6  # fp32: more columns, another order of sums
 
 
-@pytest.mark.xfail(strict=True, reason="bug: PEFT puts the adapter on every layer of that last name (checkpoint.py)")
 def test_a_target_named_in_full_is_the_only_one_that_peft_adapts(workplace: Workplace, pronk: Pronk) -> None:
     workplace.recipe["adapter"]["targets"] = ["model.layers.0.self_attn.q_proj"]
     finish(workplace, pronk)

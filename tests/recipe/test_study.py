@@ -63,17 +63,24 @@ def test_runs_keep_what_the_study_does_not_vary():
 @pytest.mark.parametrize(
     ("axis", "name"),
     [
-        ({"base": ["meta-llama/Llama-3-8B"]}, "base-Llama-3-8B"),
-        ({"base": ["/models/a b"]}, "base-a-b"),
-        ({"base": ["/models/tiny.gguf"]}, "base-tiny.gguf"),
-        ({"adapter.targets": [["model.layers.0/q"]]}, "targets-q"),
-        ({"train.clip": [None]}, "clip-None"),
-        ({"train.evaluate_every": ["epoch"]}, "evaluate_every-epoch"),
-        ({"train.learning_rate": [1e-5]}, "learning_rate-1e-05"),
+        ({"base": ["meta-llama/Llama-3-8B", "other"]}, "base-Llama-3-8B"),
+        ({"base": ["/models/a b", "other"]}, "base-a-b"),
+        ({"base": ["/models/tiny.gguf", "other"]}, "base-tiny.gguf"),
+        ({"adapter.targets": [["model.layers.0/q"], "all-linear"]}, "targets-q"),
+        ({"train.clip": [None, 1.0]}, "clip-None"),
+        ({"train.evaluate_every": ["epoch", 5]}, "evaluate_every-epoch"),
+        ({"train.learning_rate": [1e-5, 1e-4]}, "learning_rate-1e-05"),
     ],
 )
 def test_names_can_be_folders(axis, name):
-    assert names(plan(axis)) == [name]
+    assert names(plan(axis))[0] == name
+
+
+def test_an_axis_of_one_value_sets_it_and_tells_no_runs_apart():
+    study = plan({"adapter.rank": [4], "train.epochs": [1, 2]})
+    assert names(study) == ["epochs-1", "epochs-2"]
+    assert [run.settings for run in study.runs] == [{"train.epochs": 1}, {"train.epochs": 2}]
+    assert {run.recipe.adapter.rank for run in study.runs} == {4}
 
 
 def test_a_value_that_cannot_work_names_its_key():
@@ -98,8 +105,14 @@ def test_not_under_a_schedule_that_looks_ahead(schedule):
     assert trained(plan({"train.epochs": [2, 3]}, schedule=schedule)) == [[["epochs-2"], ["epochs-3"]]]
 
 
+def test_epochs_as_an_axis_beside_a_limit_of_steps_are_refused():
+    with pytest.raises(ValueError, match=r"train\.max_steps sets the length"):
+        plan({"train.epochs": [2, 3]}, max_steps=10)
+
+
 def test_not_with_a_limit_of_steps():
-    assert trained(plan({"train.epochs": [2, 3]}, max_steps=10)) == [[["epochs-2"], ["epochs-3"]]]
+    study = plan({"train.max_steps": [10], "train.seed": [1, 2]})
+    assert trained(study) == [[["seed-1"], ["seed-2"]]]
 
 
 def test_with_schedules_as_an_axis_each_is_judged_by_itself():

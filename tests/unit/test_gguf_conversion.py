@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +58,9 @@ def as_stored(values: NDArray[np.float32], kind: gguf.GGMLQuantizationType) -> N
 
 
 def write(
-    path: Path, kind: gguf.GGMLQuantizationType, architecture: str = "llama", **more: NDArray[np.float32]
-) -> None:
+    path: Path, kind: gguf.GGMLQuantizationType, architecture: str = "llama", metadata: dict[str, Any] | None = None,
+    theta: float = 10_000.0, **more: NDArray[np.float32],
+) -> None:  # fmt: skip
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(128)
     writer.add_embedding_length(HIDDEN)
@@ -66,7 +69,7 @@ def write(
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(GROUPS)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10_000.0)
+    writer.add_rope_freq_base(theta)
     writer.add_rope_dimension_count(HIDDEN // HEADS)
     writer.add_vocab_size(VOCABULARY)
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -85,6 +88,8 @@ def write(
         rows = np.ascontiguousarray(permuted(values, count)) if count else values
         stored = kind if rows.ndim > 1 else F32
         writer.add_tensor(f"{theirs}.weight", gguf.quantize(rows, stored), raw_dtype=stored)
+    for key, value in (metadata or {}).items():
+        (writer.add_string if isinstance(value, str) else writer.add_float32)(key, value)
     for name, values in more.items():
         writer.add_tensor(f"{name}.weight", values)
     writer.write_header_to_file()
@@ -174,15 +179,67 @@ def test_tensors_that_a_llama_has_not_are_refused(tmp_path: Path) -> None:
         subject.convert(tmp_path / "odd.gguf", tmp_path)
 
 
-@pytest.mark.parametrize("size", [0, 3, 100, 5000])
-def test_files_that_end_too_soon_are_refused(tmp_path: Path, size: int) -> None:
+def test_biases_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = gguf.GGUFWriter.add_tensor
+
+    def add(self: Any, name: str, *arguments: Any, **options: Any) -> None:
+        real(self, name.replace("attn_q.bias.weight", "attn_q.bias"), *arguments, **options)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", add)
+    write(tmp_path / "odd.gguf", F32, **{"blk.0.attn_q.bias": np.zeros(HIDDEN, np.float32)})
+    with pytest.raises(BaseModelError, match=r"blk\.0\.attn_q\.bias"):
+        subject.convert(tmp_path / "odd.gguf", tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.02, 0.1, 0.5, 0.999])
+def test_files_that_end_too_soon_are_refused(tmp_path: Path, share: float) -> None:
     write(tmp_path / "whole.gguf", F32)
-    (tmp_path / "part.gguf").write_bytes((tmp_path / "whole.gguf").read_bytes()[:size])
-    with pytest.raises(BaseModelError, match=r"part\.gguf"):
+    content = (tmp_path / "whole.gguf").read_bytes()
+    (tmp_path / "part.gguf").write_bytes(content[: int(share * len(content))])
+    with pytest.raises(BaseModelError, match=r"part\.gguf.*ends too soon; download it again"):
         subject.convert(tmp_path / "part.gguf", tmp_path)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="bug: convert lets transformers' errors through")
+@pytest.mark.parametrize("content", [b"", b"GG", b"hello, world\n" * 9])
+def test_files_that_are_no_gguf_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "other.gguf").write_bytes(content)
+    with pytest.raises(BaseModelError, match="not a readable GGUF file: it does not begin with the letters GGUF"):
+        subject.convert(tmp_path / "other.gguf", tmp_path)
+
+
+def test_one_of_several_parts_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "part.gguf", F32, metadata={"split.count": 3.0})
+    with pytest.raises(BaseModelError, match=r"one of 3 parts.*llama-gguf-split --merge"):
+        subject.convert(tmp_path / "part.gguf", tmp_path)
+
+
+def test_types_that_cannot_be_dequantized_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(*_: Any) -> None:
+        raise NotImplementedError("Dequantization for F16 is not yet implemented")
+
+    write(tmp_path / "tiny.gguf", F16)
+    monkeypatch.setattr(gguf, "dequantize", cannot)
+    with pytest.raises(BaseModelError, match=r"is of type F\d\d, which pronk cannot read"):
+        subject.convert(tmp_path / "tiny.gguf", tmp_path)
+
+
+def test_incomplete_metadata_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers would take its defaults, those of Llama 2 7B."""
+    monkeypatch.setattr(gguf.GGUFWriter, "add_context_length", lambda *_: None)
+    write(tmp_path / "vague.gguf", F32)
+    with pytest.raises(BaseModelError, match=r"vague\.gguf: its metadata lacks llama\.context_length"):
+        subject.convert(tmp_path / "vague.gguf", tmp_path)
+
+
+def test_a_tokenizer_of_an_unknown_kind_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = gguf.GGUFWriter.add_tokenizer_model
+    monkeypatch.setattr(gguf.GGUFWriter, "add_tokenizer_model", lambda self, _: real(self, "rwkv"))
+    monkeypatch.setattr(gguf.GGUFWriter, "add_token_merges", lambda *_: None)
+    write(tmp_path / "odd.gguf", F32)
+    with pytest.raises(BaseModelError, match="its tokenizer, of kind 'rwkv', cannot be read"):
+        subject.convert(tmp_path / "odd.gguf", tmp_path)
+
+
 def test_a_file_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     writer = gguf.GGUFWriter(tmp_path / "bare.gguf", "llama")
     writer.add_tensor("token_embd.weight", np.zeros((4, 4), np.float32))
@@ -190,28 +247,94 @@ def test_a_file_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(BaseModelError, match=r"bare\.gguf"):
+    with pytest.raises(BaseModelError, match=r"bare\.gguf: there is no tokenizer in this GGUF file"):
         subject.convert(tmp_path / "bare.gguf", tmp_path)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: rope_freqs is dropped as `computed from the config`, which does not know it"
-)
-def test_long_context_frequencies_are_kept_or_refused(tmp_path: Path) -> None:
-    """Llama 3.1 and later: a .gguf says in rope_freqs, and only there, by what each frequency is divided."""
+# --- rotary frequencies ----------------------------------------------------------------------------
+
+
+def frequencies(theta: float, factors: NDArray[np.float32] | None = None, **metadata: Any) -> Any:
+    """Of the model that a file with these factors and metadata becomes, saved and loaded."""
     from transformers import AutoModelForCausalLM
 
-    factors = np.linspace(1, 8, HIDDEN // HEADS // 2).astype(np.float32)
-    write(tmp_path / "long.gguf", F32, rope_freqs=factors)
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    try:
-        subject.convert(tmp_path / "long.gguf", folder)
-    except BaseModelError:
-        return
-    plain = 10_000.0 ** -(torch.arange(0, HIDDEN // HEADS, 2) / (HIDDEN // HEADS))
-    found = AutoModelForCausalLM.from_pretrained(folder).model.rotary_emb.inv_freq
-    torch.testing.assert_close(found, plain / torch.from_numpy(factors))
+    with tempfile.TemporaryDirectory() as name:
+        source, folder = Path(name) / "long.gguf", Path(name) / "folder"
+        named = {f"llama.rope.scaling.{key}": value for key, value in metadata.items()}
+        write(source, F32, metadata=named, theta=theta, **({} if factors is None else {"rope_freqs": factors}))
+        folder.mkdir()
+        subject.convert(source, folder)
+        return AutoModelForCausalLM.from_pretrained(folder).model.rotary_emb.inv_freq
+
+
+def rotary(theta: float, **scaling: Any) -> Any:
+    """transformers' own."""
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    config = LlamaConfig(
+        hidden_size=HIDDEN, num_attention_heads=HEADS, max_position_embeddings=128,
+        rope_parameters={"rope_type": "default", "rope_theta": theta, **scaling},
+    )  # fmt: skip
+    return LlamaRotaryEmbedding(config).inv_freq
+
+
+def llama_cpp_factors(factor: float, theta: float, size: int) -> NDArray[np.float32]:
+    """LlamaModel.generate_extra_tensors of llama.cpp's convert_hf_to_gguf.py."""
+    factors = []
+    for frequency in 1.0 / theta ** (np.arange(0, size, 2, dtype=np.float32) / size):
+        wavelength = 2 * math.pi / frequency
+        if wavelength < 8192 / 4:
+            factors.append(1.0)
+        elif wavelength > 8192 / 1:
+            factors.append(factor)
+        else:
+            smooth = (8192 / wavelength - 1) / (4 - 1)
+            factors.append(1 / ((1 - smooth) / factor + smooth))
+    return np.array(factors, np.float32)
+
+
+@pytest.mark.parametrize("theta", [10_000.0, 500_000.0])
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+def test_frequencies_of_llama_3_1_and_3_2(factor: float, theta: float) -> None:
+    """A .gguf says in rope_freqs, and only there, by what each frequency is divided."""
+    factors = llama_cpp_factors(factor, theta, HIDDEN // HEADS)
+    assert (factors > 1).any()
+    wanted = rotary(
+        theta, rope_type="llama3", factor=factor, low_freq_factor=1.0, high_freq_factor=4.0,
+        original_max_position_embeddings=8192,
+    )  # fmt: skip
+    assert not torch.allclose(wanted, rotary(theta), rtol=1e-2)
+    torch.testing.assert_close(frequencies(theta, factors), wanted)
+
+
+def test_frequencies_without_scaling() -> None:
+    for factors in (None, np.ones(HIDDEN // HEADS // 2, np.float32)):
+        torch.testing.assert_close(frequencies(500_000.0, factors), rotary(500_000.0))
+    torch.testing.assert_close(frequencies(10_000.0, type="none", factor=4.0), rotary(10_000.0))
+    torch.testing.assert_close(frequencies(10_000.0, type="yarn", factor=1.0), rotary(10_000.0))
+
+
+def test_linearly_scaled_frequencies() -> None:
+    wanted = rotary(10_000.0, rope_type="linear", factor=4.0)
+    torch.testing.assert_close(wanted, rotary(10_000.0) / 4)
+    torch.testing.assert_close(frequencies(10_000.0, type="linear", factor=4.0), wanted)
+
+
+def test_other_frequencies_are_refused() -> None:
+    wrong = np.linspace(1, 8, HIDDEN // HEADS // 2).astype(np.float32)
+    right = llama_cpp_factors(8.0, 10_000.0, HIDDEN // HEADS)
+    refused = r"long\.gguf: its rotary positions are scaled in a way that pronk does not know \(%s"
+    with pytest.raises(BaseModelError, match=refused % "factors in rope_freqs"):
+        frequencies(10_000.0, wrong)
+    with pytest.raises(BaseModelError, match=refused % "factors in rope_freqs"):
+        frequencies(500_000.0, right)  # those of another theta
+    with pytest.raises(BaseModelError, match=refused % "factors in rope_freqs"):
+        frequencies(10_000.0, right[4:])
+    with pytest.raises(BaseModelError, match=refused % r"rope\.scaling\.type yarn, factor 4"):
+        frequencies(10_000.0, type="yarn", factor=4.0)
+    with pytest.raises(BaseModelError, match=refused % r"rope\.scaling\.type linear, factor 2"):
+        frequencies(10_000.0, right, type="linear", factor=2.0)
 
 
 @pytest.mark.slow

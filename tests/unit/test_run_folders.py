@@ -92,9 +92,6 @@ def test_a_folder_takes_the_place_of_another_whole(tmp_path: Path) -> None:
     assert [file.name for file in path.iterdir()] == ["new"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: the old folder is deleted before the new one has its name (runs.write_folder)"
-)
 def test_a_folder_whose_renaming_breaks_off_is_there_in_one_form(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

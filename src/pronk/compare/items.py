@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pronk.errors import StudyError
+from pronk.runs import StudyFolder
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,9 @@ class RunItems:
 
 def read_study(folder: Path) -> dict[str, Any]:
     """The contents of study.json; StudyError where the folder has none or it is no study."""
-    path = folder / "study.json"
-    try:
-        study = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise StudyError(f"{folder} is not a study folder: it has no study.json") from None
-    except (ValueError, OSError) as error:
-        raise StudyError(f"{path} cannot be read: {error}") from error
-    if not isinstance(study, dict) or not isinstance(study.get("runs"), list):
-        raise StudyError(f'{path} must hold an object with a list "runs"')
+    study = StudyFolder.open(folder).read()
     if not all(isinstance(run, dict) and isinstance(run.get("name"), str) for run in study["runs"]):
-        raise StudyError(f'{path}: every run must be an object with a "name"')
+        raise StudyError(f'{folder / "study.json"}: every run must be an object with a "name"')
     return study
 
 

@@ -1,7 +1,5 @@
 """report.html: one file that says what a study found, without network, scripts or fonts of its own."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from markupsafe import Markup
 from pronk.compare import sections, words
 from pronk.compare.items import RunItems, read_items, read_study
 from pronk.compare.pairs import compare_runs, evaluated, primary_metric
+from pronk.runs import write_text
 
 _HERE = Path(__file__).parent
 
@@ -23,16 +22,7 @@ def write_report(study_folder: Path) -> Path:
     """
     page = render(study_folder)
     target = study_folder / "report.html"
-    # A reader never sees half a page, and an interrupted write leaves the old one.
-    handle, name = tempfile.mkstemp(prefix=".report-", suffix=".html", dir=study_folder)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        Path(name).chmod(0o644)  # mkstemp's 0600 would hide the page from a web server or a colleague
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_text(target, page)
     return target
 
 

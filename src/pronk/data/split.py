@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pronk.data.conversation import Conversation
+from pronk.data.sources import read_conversations
 from pronk.errors import DataError
-from pronk.recipe import Split
+from pronk.recipe import Data, Split
 
 Key = tuple[tuple[str, str, str], ...]
 Quotas = dict[str, int]  # rows by group; the groups are the labels, or one for all rows
@@ -29,6 +30,23 @@ class Splits:
     test: tuple[Conversation, ...]
     duplicates_removed: int  # rows whose question came before
     contradictory_removed: int  # rows whose question came with another label too
+
+    def counts(self) -> dict[str, int]:
+        """How many rows went where."""
+        return {
+            "train": len(self.train),
+            "validation": len(self.validation),
+            "test": len(self.test),
+            "duplicates_removed": self.duplicates_removed,
+            "contradictory_removed": self.contradictory_removed,
+        }
+
+    def test_items(self) -> list[dict[str, str | None]]:
+        """The test rows as a study folder lists them."""
+        return [
+            {"id": str(number), "input": row.subject, "reference": row.answer, "label": row.label, "place": row.place}
+            for number, row in enumerate(self.test)
+        ]
 
 
 @dataclass(frozen=True)
@@ -49,6 +67,12 @@ class _Unique:
             parts.append(f"{self.contradictory} rows with contradictory labels")
         verb = "was" if self.duplicates + self.contradictory == 1 else "were"
         return f" after {' and '.join(parts)} {verb} removed" if parts else ""
+
+
+def read_splits(data: Data) -> tuple[Splits, tuple[str, ...]]:
+    """Read the data of a recipe and split it; also the labels, none where it is not for classification."""
+    conversations, labels = read_conversations(data)
+    return split_conversations(conversations, labels, data.split), labels
 
 
 def split_conversations(conversations: Sequence[Conversation], labels: Sequence[str], split: Split) -> Splits:

@@ -84,19 +84,16 @@ def _make_work(recipe: Recipe, steps: int, start: Path) -> Work:
     """The first run of a recipe as work for both sides, its initial adapter written to `start`."""
     from safetensors.torch import save_file
 
-    from pronk.data.sources import read_conversations
-    from pronk.data.split import split_conversations
+    from pronk.data.split import read_splits
     from pronk.model.adapter import attach
-    from pronk.model.load import find_base, load_config, load_model, load_tokenizer, resolve_device, resolve_dtype
-    from pronk.tokens.examples import make_examples
-    from pronk.train.session import adapter_shape
+    from pronk.model.load import find_base, load_model, resolve_device, resolve_dtype
+    from pronk.train.session import adapter_shape, load_examples
 
     run = plan_study(recipe).runs[0].recipe
-    conversations, labels = read_conversations(run.data)
-    splits = split_conversations(conversations, labels, run.data.split)
     base, train = find_base(run.base), run.train
-    context = load_config(base).max_position_embeddings
-    examples = make_examples(run.prompt, load_tokenizer(base), context, splits, labels, [train.max_length])
+    rows = load_examples(base, [run], *read_splits(run.data)).train(train.max_length)
+    # TRL's batches are all full, so ours must be too
+    rows = rows[: len(rows) // train.batch_size * train.batch_size]
     device = resolve_device(train.device)
     dtype = resolve_dtype(train.dtype, device)
     adapter = attach(load_model(base, dtype, device), [adapter_shape(run)])
@@ -104,7 +101,7 @@ def _make_work(recipe: Recipe, steps: int, start: Path) -> Work:
     save_file(adapter.state(0), start)
     return Work(
         base=run.base,
-        examples=[(example.ids.tolist(), len(example.prompt_ids)) for example in examples.train(train.max_length)],
+        examples=[(example.ids.tolist(), len(example.prompt_ids)) for example in rows],
         batch_size=train.batch_size,
         seed=train.seed,
         steps=steps,

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pronk.errors import RecipeError
+from pronk.errors import RecipeError, StudyError
 from pronk.model.dropout import DropoutKeys, keep_mask
 
 
@@ -184,7 +184,7 @@ class WideAdapter:
         """
         for name, layer in self.layers.items():
             if slot in layer.rows:
-                generator = torch.Generator().manual_seed((seed << 32) ^ zlib.crc32(name.encode()))
+                generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
                 rows = layer.rows[slot]
                 bound = 1 / math.sqrt(layer.A_RI.shape[1])
                 start = torch.empty(rows.stop - rows.start, layer.A_RI.shape[1]).uniform_(
@@ -210,7 +210,10 @@ class WideAdapter:
         return tensors
 
     def load(self, slot: int, state: Mapping[str, Tensor]) -> None:
-        """The inverse of `state`."""
+        """The inverse of `state`. Raises StudyError for weights that are not finite: 0 · NaN would reach
+        every run of the fleet."""
+        if not all(tensor.isfinite().all() for tensor in state.values()):
+            raise StudyError("the adapter holds weights that are not finite numbers; its training went wrong")
         for name, layer in self.layers.items():
             if slot in layer.rows:
                 rows = layer.rows[slot]
@@ -235,7 +238,7 @@ def attach(model: nn.Module, shapes: Sequence[AdapterShape]) -> WideAdapter:
     """
     model.requires_grad_(False)
     linears = linear_layers(model)
-    chosen = [_chosen(linears, shape.targets) for shape in shapes]
+    chosen = [chosen_layers(list(linears), shape.targets) for shape in shapes]
     routing, layers = Routing(), {}
     for name, linear in linears.items():
         users = {slot: shape for slot, shape in enumerate(shapes) if name in chosen[slot]}
@@ -253,14 +256,18 @@ def linear_layers(model: Any) -> dict[str, nn.Linear]:
     }
 
 
-def _chosen(linears: Mapping[str, nn.Linear], targets: str | tuple[str, ...]) -> set[str]:
+def chosen_layers(layers: Sequence[str], targets: str | tuple[str, ...]) -> set[str]:
+    """The layers that targets name: by full name, or by the end of it.
+
+    Raises RecipeError if a target names none.
+    """
     if targets == "all-linear":
-        return set(linears)
+        return set(layers)
     chosen: set[str] = set()
     for target in targets:
-        named = {name for name in linears if name == target or name.endswith(f".{target}")}
+        named = {name for name in layers if name == target or name.endswith(f".{target}")}
         if not named:
-            known = ", ".join(dict.fromkeys(name.rsplit(".", 1)[-1] for name in linears))
+            known = ", ".join(dict.fromkeys(name.rsplit(".", 1)[-1] for name in layers))
             raise RecipeError(f"adapter.targets: the base model has no linear layer named {target!r}; it has {known}")
         chosen |= named
     return chosen

@@ -7,6 +7,7 @@ dequantized, put in transformers' order and written in shards of two GiB.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,31 +27,118 @@ LLAMA3_SPLIT = (
 )
 
 
+NEEDED = (
+    "llama.block_count", "llama.context_length", "llama.embedding_length", "llama.feed_forward_length",
+    "llama.attention.head_count", "llama.attention.layer_norm_rms_epsilon",
+)  # fmt: skip
+# How Llama 3.1 (8) and Llama 3.2 (32) stretch their context.
+LLAMA3_FACTORS = (8.0, 32.0)
+LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+# What GGUFReader says when it has read past the end.
+TOO_SHORT = re.compile(r"larger dtype|cannot reshape|not enough values|out of bounds")
+
+
 def convert(source: Path, folder: Path) -> None:
     """Write config, tokenizer and weights of a Llama .gguf file into an existing, empty folder.
 
     Raises BaseModelError if the file is not a Llama GGUF.
     """
-    from gguf import GGUFReader
     from transformers import AutoConfig
 
+    reader = _read(source)
+    _check(source, reader)
     try:
-        reader = GGUFReader(str(source))
-    except (ValueError, OSError, IndexError, KeyError) as error:
-        raise BaseModelError(f"{source}: not a readable GGUF file ({error})") from None
-    architecture = _text(reader, "general.architecture")
-    if architecture != "llama":
-        raise BaseModelError(
-            f"{source}: a GGUF of architecture {architecture!r}; pronk reads GGUF files of Llama models"
-        )
-    config = AutoConfig.from_pretrained(str(source.parent), gguf_file=source.name)
+        config = AutoConfig.from_pretrained(str(source.parent), gguf_file=source.name)
+    except Exception as error:  # transformers checks the values with errors of its own
+        raise BaseModelError(f"{source}: its metadata is not that of a Llama model ({error})") from error
+    config.rope_parameters = _rope_parameters(source, reader, config)
     parameters = sum(int(tensor.n_elements) for tensor in reader.tensors)
     dtype = torch.float32 if parameters < FP32_PARAMETERS else torch.bfloat16
     config.dtype = dtype
     config.architectures = ["LlamaForCausalLM"]
     _tokenizer(source, reader, config).save_pretrained(folder)
-    _write_shards(folder, _tensors(reader, config, dtype))
+    _write_shards(folder, _tensors(source, reader, config, dtype))
     config.save_pretrained(folder)
+
+
+def _read(source: Path) -> Any:
+    from gguf import GGUFReader
+
+    try:
+        return GGUFReader(str(source))
+    except (ValueError, OSError, IndexError, KeyError, OverflowError) as error:
+        with source.open("rb") as file:
+            begins_well = file.read(4) == b"GGUF"
+        if not begins_well:
+            why = "it does not begin with the letters GGUF"
+        elif isinstance(error, IndexError) or TOO_SHORT.search(str(error)):
+            why = "the file ends too soon; download it again"
+        else:
+            why = str(error)
+        raise BaseModelError(f"{source}: not a readable GGUF file: {why}") from None
+
+
+def _check(source: Path, reader: Any) -> None:
+    """That the file is a whole Llama model with its tokenizer."""
+    architecture = _text(reader, "general.architecture")
+    if architecture != "llama":
+        raise BaseModelError(
+            f"{source}: a GGUF of architecture {architecture!r}; pronk reads GGUF files of Llama models"
+        )
+    if (parts := _number(reader, "split.count")) > 1:
+        raise BaseModelError(
+            f"{source}: one of {parts:.0f} parts; join them with llama.cpp's `llama-gguf-split --merge` first"
+        )
+    if reader.get_field("tokenizer.ggml.tokens") is None or not _text(reader, "tokenizer.ggml.model"):
+        raise BaseModelError(
+            f"{source}: there is no tokenizer in this GGUF file (tokenizer.ggml.tokens); use another file of the "
+            "model, or the folder that it was made from"
+        )
+    if absent := [key for key in NEEDED if reader.get_field(key) is None]:
+        raise BaseModelError(
+            f"{source}: its metadata lacks {', '.join(absent)}; use another file of the model, or the folder that "
+            "it was made from"
+        )
+
+
+def _rope_parameters(source: Path, reader: Any, config: Any) -> dict[str, Any]:
+    """The rotary frequencies: plain, or changed by rope_freqs or by metadata, else the model would be another."""
+    plain = {"rope_type": "default", "rope_theta": config.rope_parameters["rope_theta"]}
+    kind = _text(reader, "llama.rope.scaling.type") or "linear"  # llama.cpp's default
+    factor = _number(reader, "llama.rope.scaling.factor") or _number(reader, "llama.rope.scale_linear") or 1.0
+    scaled = kind != "none" and factor != 1.0
+    divisors = next((tensor.data for tensor in reader.tensors if tensor.name == "rope_freqs.weight"), None)
+    if divisors is None or np.allclose(divisors, 1.0):
+        if not scaled:
+            return plain
+        if kind == "linear":
+            return {**plain, "rope_type": "linear", "factor": factor}
+    elif not scaled:
+        for stretch in LLAMA3_FACTORS:
+            llama3 = {**plain, **LLAMA3_ROPE, "rope_type": "llama3", "factor": stretch}
+            wanted = _divisors(config, llama3)
+            if divisors.shape == wanted.shape and np.allclose(divisors, wanted, rtol=1e-3):
+                return llama3
+    found = f"rope.scaling.type {kind}, factor {factor:g}" if scaled else "factors in rope_freqs"
+    raise BaseModelError(
+        f"{source}: its rotary positions are scaled in a way that pronk does not know ({found}); it knows linear "
+        "scaling and those of Llama 3.1, 3.2 and 3.3; use the folder that the file was made from"
+    )
+
+
+def _divisors(config: Any, rope_parameters: dict[str, Any]) -> Any:
+    """By what this rotary type divides each plain frequency."""
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    size = config.head_dim
+    scaled = LlamaConfig(
+        hidden_size=size, num_attention_heads=1, head_dim=size, rope_parameters=dict(rope_parameters),
+        max_position_embeddings=config.max_position_embeddings,
+    )  # fmt: skip
+    frequencies, _ = ROPE_INIT_FUNCTIONS[rope_parameters["rope_type"]](scaled)
+    plain = rope_parameters["rope_theta"] ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
+    return (plain / frequencies).numpy()
 
 
 def _tokenizer(source: Path, reader: Any, config: Any) -> Any:
@@ -58,7 +146,13 @@ def _tokenizer(source: Path, reader: Any, config: Any) -> Any:
     from tokenizers import Regex, pre_tokenizers
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
+    except Exception as error:  # the tokenizers library raises plain ones
+        kind = _text(reader, "tokenizer.ggml.model")
+        raise BaseModelError(
+            f"{source}: its tokenizer, of kind {kind!r}, cannot be read; use the folder that the file was made from"
+        ) from error
     bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     splitting = {
         "smollm": [
@@ -78,7 +172,12 @@ def _text(reader: Any, key: str) -> str:
     return str(field.contents()) if field is not None else ""
 
 
-def _tensors(reader: Any, config: Any, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+def _number(reader: Any, key: str) -> float:
+    field = reader.get_field(key)
+    return float(field.contents()) if field is not None else 0.0
+
+
+def _tensors(source: Path, reader: Any, config: Any, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """Each tensor under transformers' name, dequantized, in transformers' row order."""
     from gguf import MODEL_ARCH, dequantize, get_tensor_name_map
 
@@ -89,11 +188,17 @@ def _tensors(reader: Any, config: Any, dtype: torch.dtype) -> Iterator[tuple[str
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     for tensor in reader.tensors:
         stem, _, suffix = tensor.name.rpartition(".")
-        if stem not in theirs:
-            if stem == "rope_freqs":
-                continue  # computed from the config
-            raise BaseModelError(f"the GGUF file has a tensor that a Llama model has not: {tensor.name}")
-        values = torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type))).to(dtype)
+        if stem == "rope_freqs":
+            continue  # read into the config
+        if stem not in theirs or suffix != "weight":
+            raise BaseModelError(f"{source}: has a tensor that a Llama model has not: {tensor.name}")
+        try:
+            values = torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type))).to(dtype)
+        except NotImplementedError:
+            raise BaseModelError(
+                f"{source}: {tensor.name} is of type {tensor.tensor_type.name}, which pronk cannot read; use a file "
+                "of another quantization, such as Q4_K_M or Q8_0"
+            ) from None
         count = heads.get(stem.rsplit(".", 1)[-1])
         yield f"{theirs[stem]}.{suffix}", _rotary_halves(values, count) if count else values
 

@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 from pronk.data.conversation import Conversation
 from pronk.data.split import Splits
-from pronk.errors import DataError, RecipeError
+from pronk.errors import BaseModelError, DataError, RecipeError
 from pronk.tokens.prompt import Example, Prompt
+
+USUAL_LENGTH = 2048  # of examples, where train.max_length is absent
 
 
 @dataclass
@@ -19,23 +21,24 @@ class Examples:
     prompt: Prompt
     splits: Splits
     context: int  # the longest text the base model can read, in tokens
+    vocabulary: int  # ids below this have an embedding
     labels: tuple[str, ...] = ()
     test: list[Example] = field(init=False)
     _cut: dict[tuple[str, int], list[Example]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         try:
-            self.test = self.prompt.examples(self.splits.test, self.context)
+            self.test = self._made(self.splits.test, self.context)
         except DataError as error:
             raise DataError(
                 f"{error} (this is a test row: the base model reads {self.context} tokens at most)"
             ) from None
 
-    def train(self, max_length: int) -> list[Example]:
+    def train(self, max_length: int | None) -> list[Example]:
         """Training examples, cut to max_length."""
         return self._examples("train", self.splits.train, max_length)
 
-    def validation(self, max_length: int) -> list[Example]:
+    def validation(self, max_length: int | None) -> list[Example]:
         """Validation examples, cut to max_length."""
         return self._examples("validation", self.splits.validation, max_length)
 
@@ -47,22 +50,33 @@ class Examples:
         """How many answers lost tokens to max_length, over all that was made so far."""
         return sum(example.cut > 0 for examples in self._cut.values() for example in examples)
 
-    def _examples(self, part: str, conversations: Sequence[Conversation], max_length: int) -> list[Example]:
-        if max_length > self.context:
+    def _examples(self, part: str, conversations: Sequence[Conversation], max_length: int | None) -> list[Example]:
+        length = min(USUAL_LENGTH, self.context) if max_length is None else max_length
+        if length > self.context:
             raise RecipeError(
-                f"train.max_length: {max_length} is more than the {self.context} tokens that the base model can read"
+                f"train.max_length: {length} is more than the {self.context} tokens that the base model can read"
             )
-        if (part, max_length) not in self._cut:
-            self._cut[part, max_length] = self.prompt.examples(conversations, max_length)
-        return self._cut[part, max_length]
+        if (part, length) not in self._cut:
+            self._cut[part, length] = self._made(conversations, length)
+        return self._cut[part, length]
+
+    def _made(self, conversations: Sequence[Conversation], length: int) -> list[Example]:
+        made = self.prompt.examples(conversations, length)
+        largest = max((int(example.ids.max()) for example in made), default=0)
+        if largest >= self.vocabulary:
+            raise BaseModelError(
+                f"base: its tokenizer gives the id {largest}, but the model has only {self.vocabulary} embeddings; "
+                "tokenizer and model do not belong together"
+            )
+        return made
 
 
 def make_examples(
-    kind: Literal["alpaca", "chat"], tokenizer: Any, context: int, splits: Splits, labels: tuple[str, ...],
-    max_lengths: Sequence[int],
+    kind: Literal["alpaca", "chat"], tokenizer: Any, context: int, vocabulary: int, splits: Splits,
+    labels: tuple[str, ...], max_lengths: Sequence[int | None],
 ) -> Examples:  # fmt: skip
     """Everything tokenized, so that whatever is wrong with it shows before a model is loaded."""
-    examples = Examples(Prompt(kind, tokenizer), splits, context, labels)
+    examples = Examples(Prompt(kind, tokenizer), splits, context, vocabulary, labels)
     for max_length in max_lengths:
         examples.train(max_length)
         examples.validation(max_length)

@@ -68,41 +68,50 @@ class Prompt:
 
     def question_ids(self, questions: Sequence[Sequence[Message]]) -> list[list[int]]:
         """The ids that the model is asked with, BOS once where the base model has one."""
-        encoded = self._encode([self.question_text(question) for question in questions])
+        # a chat template writes special tokens; in the Alpaca form whatever looks like one is plain text
+        encoded = self._encode([self.question_text(question) for question in questions], self.kind == "chat")
         bos = self.tokenizer.bos_token_id
         return [[bos, *ids] if self.adds_bos and ids[:1] != [bos] else ids for ids in encoded]
 
     def answer_ids(self, answers: Sequence[str]) -> list[list[int]]:
         """The ids that the model is to reply with, end token included."""
-        return [[*ids, self.end_id] for ids in self._encode(answers)]
+        return [[*ids, self.end_id] for ids in self._encode(answers, special=False)]
 
     def examples(self, conversations: Sequence[Conversation], max_length: int) -> list[Example]:
         """Ids and loss mask of each conversation, cut to max_length tokens.
 
         Raises DataError if an answer would be cut off entirely.
         """
-        return list(self._examples(conversations, max_length))
+        made, too_long = [], []
+        for conversation, question, answer in self._encoded(conversations):
+            ids = np.array((question + answer)[:max_length], dtype=np.int64)
+            if len(question) >= max_length:
+                too_long.append((conversation.place, len(question) + len(answer)))
+            made.append(
+                Example(ids, np.arange(len(ids)) >= len(question), max(0, len(question) + len(answer) - max_length))
+            )
+        if too_long:
+            place, needed = max(too_long, key=lambda row: row[1])
+            others = f" and {len(too_long) - 1} more rows" if len(too_long) > 1 else ""
+            raise DataError(
+                f"{place}{others}: the prompt alone takes all {max_length} tokens of train.max_length, so "
+                f"the answer is cut off entirely; set it to {needed}, or drop such rows"
+            )
+        return made
 
-    def _examples(self, conversations: Sequence[Conversation], max_length: int) -> Iterator[Example]:
+    def _encoded(self, conversations: Sequence[Conversation]) -> Iterator[tuple[Conversation, list[int], list[int]]]:
         for start in range(0, len(conversations), BATCH):
             batch = conversations[start : start + BATCH]
             questions = self.question_ids([conversation.question for conversation in batch])
             answers = self.answer_ids([conversation.answer for conversation in batch])
-            for conversation, question, answer in zip(batch, questions, answers, strict=True):
-                if len(question) >= max_length:
-                    raise DataError(
-                        f"{conversation.place}: the prompt alone takes {len(question)} tokens, so train.max_length: "
-                        f"{max_length} cuts the answer off entirely; raise it to {len(question) + len(answer)} "
-                        "or drop the row"
-                    )
-                ids = np.array((question + answer)[:max_length], dtype=np.int64)
-                target = np.arange(len(ids)) >= len(question)
-                yield Example(ids, target, max(0, len(question) + len(answer) - max_length))
+            yield from zip(batch, questions, answers, strict=True)
 
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def _encode(self, texts: Sequence[str], special: bool) -> list[list[int]]:
+        """special: whether text that spells a special token becomes that token."""
         if not texts:
             return []
-        encoded: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False).input_ids
+        options = {"add_special_tokens": False, "split_special_tokens": not special}
+        encoded: list[list[int]] = self.tokenizer(list(texts), **options).input_ids
         return encoded
 
 

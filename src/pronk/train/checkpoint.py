@@ -27,7 +27,7 @@ def save_adapter(
         "r": shape.rank,
         "lora_alpha": shape.alpha,
         "lora_dropout": dropout,
-        "target_modules": _target_modules(state),
+        "target_modules": _target_modules(state, shape.targets),
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
@@ -51,9 +51,10 @@ def load_optimizer(folder: Path) -> dict[str, Tensor]:
     return load_file(folder / OPTIMIZER)
 
 
-def _target_modules(state: Mapping[str, Tensor]) -> list[str]:
-    """Full names of the adapted layers, as PEFT matches them; short ones where those say the same."""
-    full = [
-        name.removeprefix("base_model.model.").removesuffix(".lora_A.weight") for name in state if ".lora_A." in name
-    ]
-    return sorted({name.rsplit(".", 1)[-1] for name in full})
+def _target_modules(state: Mapping[str, Tensor], targets: str | tuple[str, ...]) -> list[str]:
+    """The recipe's names, which PEFT matches as we do; for all-linear, which PEFT reads as another set on
+    quantized models, the last part of each adapted layer's name."""
+    if targets != "all-linear":
+        return sorted(targets)
+    names = [name.removesuffix(".lora_A.weight") for name in state if name.endswith(".lora_A.weight")]
+    return sorted({name.rsplit(".", 1)[-1] for name in names})

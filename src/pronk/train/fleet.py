@@ -86,6 +86,7 @@ class Fleet:
         self.model, self.token_budget = model, token_budget
         self.adapter = attach(model, [plan.shape for plan in plans])
         self._gradients = allocate_gradients(self.adapter)
+        self._largest = torch.finfo(next(model.parameters()).dtype).max  # more would be infinite in a product
         self._dropout = _dropout(plans, self._gradients.device)
         self._accumulate = GradientStep(model, self.adapter, self._dropout)
         self.runs = []
@@ -163,13 +164,13 @@ class Fleet:
             run, plan = self.runs[slot], self.runs[slot].plan
             optimizer = self._optimizer(slot)
             factor = rate_factor(plan.schedule, run.step, plan.steps, plan.warmup_steps)
-            optimizer.step(factor, torch.tensor(played.norms[slot], device=self._gradients.device))
+            optimizer.step(factor, self._gradients.new_tensor(played.norms[slot]))
             largest.append(optimizer.largest_weight())
             run.step += 1
             rate = plan.learning_rate * factor
             steps.append(Step(slot, run.step, played.losses[slot], rate, played.norms[slot], played.tokens[slot]))
         for slot, weight in zip(slots, torch.stack(largest).tolist(), strict=True):
-            if not math.isfinite(weight):
+            if not weight <= self._largest:  # NaN too
                 self._take_out(slot, f"the weights became {weight} at step {self.runs[slot].step}")
         return [step for step in steps if not self.runs[step.slot].error]
 

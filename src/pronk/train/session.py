@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from torch import Tensor
 
+from pronk.data.split import Splits
 from pronk.model.adapter import AdapterShape
+from pronk.model.load import Base, context_length, load_config, load_tokenizer
 from pronk.recipe import Recipe
 from pronk.runs import StudyFolder
 from pronk.study import TrainedRun
-from pronk.tokens.examples import Examples
-from pronk.train.fleet import Fleet, RunPlan
+from pronk.tokens.examples import Examples, make_examples
+from pronk.train.fleet import Fleet, RunPlan, Step
 from pronk.train.order import steps_per_epoch
 from pronk.train.progress import work
 from pronk.train.recorder import Ending, Journal, Recorder
@@ -36,22 +39,42 @@ class Outcome:
     cost: dict[str, float]  # steps, train_tokens, train_seconds
 
 
+def load_examples(base: Base, recipes: Sequence[Recipe], splits: Splits, labels: tuple[str, ...]) -> Examples:
+    """The splits as ids and masks of a base, for recipes that differ in their training only."""
+    config = load_config(base)
+    lengths = dict.fromkeys(recipe.train.max_length for recipe in recipes)
+    return make_examples(
+        recipes[0].prompt,
+        load_tokenizer(base),
+        context_length(config),
+        config.vocab_size,
+        splits,
+        labels,
+        list(lengths),
+    )
+
+
 def train_fleet(
     model: Any, base: str, trained: Sequence[TrainedRun], examples: Examples, folder: StudyFolder,
-    token_budget: int, validate: Validate | None, tokenizer: Any, console: Console,
+    token_budget: int, validate: Validate | None, console: Console, check: Callable[[], None],
 ) -> tuple[list[Outcome], bool]:  # fmt: skip
     """Train all runs of a fleet; also whether it was interrupted, in which case the state is saved.
 
     validate gets the fleet's adapter and slots, and gives each slot's validation loss and tokens.
+    check is called between rounds and raises KeyboardInterrupt if the user wants to stop.
     """
     fleet = Fleet(model, [run_plan(run, examples) for run in trained], token_budget)
-    journals = [_journal(run, base, examples, folder, tokenizer) for run in trained]
+    journals = [_journal(run, base, examples, folder) for run in trained]
     interrupted = False
     with work(console, "training", sum(run.plan.steps for run in fleet.runs)) as bar:
-        check = (lambda slots: validate(fleet.adapter, slots)) if validate else None
-        recorder = Recorder(fleet, journals, check, bar)
+        recorder = Recorder(fleet, journals, partial(validate, fleet.adapter) if validate else None, bar)
+
+        def after_round(steps: list[Step]) -> None:
+            recorder.after_round(steps)
+            check()
+
         try:
-            fleet.train(recorder.after_round)
+            fleet.train(after_round)
         except KeyboardInterrupt:
             interrupted = True
             recorder.save_all()
@@ -95,13 +118,13 @@ def total_steps(recipe: Recipe, examples: int) -> int:
     return recipe.train.max_steps or recipe.train.epochs * steps_per_epoch(examples, recipe.train.batch_size)
 
 
-def _journal(trained: TrainedRun, base: str, examples: Examples, folder: StudyFolder, tokenizer: Any) -> Journal:
+def _journal(trained: TrainedRun, base: str, examples: Examples, folder: StudyFolder) -> Journal:
     train = trained.recipe.train
     rows = len(examples.train(train.max_length))
     endings = [Ending(total_steps(run.recipe, rows), folder.run(run.name)) for run in trained.runs]
 
     def save_tokenizer(path: Path) -> None:
-        tokenizer.save_pretrained(path)
+        examples.prompt.tokenizer.save_pretrained(path)
 
     return Journal(
         endings, adapter_shape(trained.recipe), base, trained.recipe.adapter.dropout,

@@ -1,0 +1,267 @@
+"""A base model is loaded whole or refused with one message."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pronk.model.load as subject
+from pronk.errors import BaseModelError, ResourceError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(tiny_base: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny base, to be spoilt."""
+    return Path(shutil.copytree(tiny_base, tmp_path / "base"))
+
+
+def load(folder: Path) -> Any:
+    return subject.load_model(subject.find_base(str(folder)), torch.float32, CPU)
+
+
+def change_config(folder: Path, **values: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **values}))
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def test_a_tied_output_head_is_not_missing(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from safetensors.torch import load_file
+
+    state = load_file(folder / "model.safetensors")
+    assert "lm_head.weight" not in state
+    assert torch.equal(load(folder).lm_head.weight, state["model.embed_tokens.weight"])
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_superfluous_weights_are_ignored(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    change_config(folder, num_hidden_layers=1)
+    assert len(load(folder).model.layers) == 1
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_missing_weights_are_counted_and_named(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    change_config(folder, num_hidden_layers=3)
+    with pytest.raises(BaseModelError, match=r"lacks 9 of the weights .*: model\.layers\.2\..* and 6 more;"):
+        load(folder)
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_an_untied_head_without_weights_is_missing(folder: Path) -> None:
+    change_config(folder, tie_word_embeddings=False)
+    with pytest.raises(BaseModelError, match=r"lacks 1 of the weights .*: lm_head\.weight;"):
+        load(folder)
+
+
+def test_weights_of_another_shape_are_named(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    change_config(folder, intermediate_size=64)
+    with pytest.raises(BaseModelError, match=r"6 weights of another shape .* is \(64, 128\), not \(64, 64\).*3 more"):
+        load(folder)
+    assert "".join(capfd.readouterr()) == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors at all", None])
+def test_weights_that_are_not_whole(folder: Path, content: bytes | None) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(BaseModelError, match=r"model\.safetensors cannot be read \(.*download or copy it again"):
+        load(folder)
+
+
+def test_a_missing_shard(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / subject.INDEX).write_text(json.dumps({"weight_map": {"lm_head.weight": "model-2.safetensors"}}))
+    with pytest.raises(BaseModelError, match=r"model-2\.safetensors is missing; download"):
+        load(folder)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_an_index_that_is_none(folder: Path, content: str) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / subject.INDEX).write_text(content)
+    with pytest.raises(BaseModelError, match=r"index\.json cannot be read"):
+        load(folder)
+
+
+def test_no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(BaseModelError, match=r"has no weights \(model\.safetensors or"):
+        load(folder)
+
+
+def test_pickled_weights_are_not_opened(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(BaseModelError, match=r"pronk reads safetensors only; .*convert it once: python -c"):
+        load(folder)
+
+
+# --- configuration and tokenizer -----------------------------------------------------------------
+
+
+def test_no_tokenizer(folder: Path) -> None:
+    for file in folder.glob("token*"):
+        file.unlink()
+    with pytest.raises(BaseModelError, match=r"missing or unreadable \(tokenizer\.json or tokenizer\.model\)$"):
+        subject.load_tokenizer(subject.find_base(str(folder)))
+
+
+def test_a_value_of_the_wrong_type(folder: Path) -> None:
+    change_config(folder, num_hidden_layers="two")
+    with pytest.raises(BaseModelError, match=r"'num_hidden_layers'.* expected int, got str"):
+        subject.load_config(subject.find_base(str(folder)))
+
+
+def test_context_length(folder: Path) -> None:
+    base = subject.find_base(str(folder))
+    assert subject.context_length(subject.load_config(base)) == 256
+    (folder / "config.json").write_text(json.dumps({"model_type": "mamba", "vocab_size": 320}))
+    with pytest.raises(BaseModelError, match=r"base: .*base is a mamba model, .*max_position_embeddings"):
+        subject.context_length(subject.load_config(base))
+
+
+def test_linear_layer_names(folder: Path) -> None:
+    from pronk.model.adapter import linear_layers
+
+    base = subject.find_base(str(folder))
+    names = subject.linear_layer_names(base)
+    assert names == list(linear_layers(load(folder)))
+    assert len(names) == 14
+    start = time.perf_counter()
+    assert subject.linear_layer_names(base) == names
+    assert time.perf_counter() - start < 0.5  # measured: 0.02 s
+    (folder / "config.json").write_text(json.dumps({"model_type": "clip"}))
+    with pytest.raises(BaseModelError, match="not a causal language model"):
+        subject.linear_layer_names(base)
+
+
+# --- the cache of conversions --------------------------------------------------------------------
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PRONK_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "some.gguf"
+    file.write_bytes(b"GGUF")
+    return file
+
+
+def convert_with(monkeypatch: pytest.MonkeyPatch, convert: Callable[[Path, Path], None]) -> None:
+    import pronk.model.gguf
+
+    monkeypatch.setattr(pronk.model.gguf, "convert", convert)
+
+
+def test_a_conversion_is_told_once(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert_with(monkeypatch, lambda _, folder: (folder / "config.json").write_text("{}") and None)
+    lines: list[str] = []
+    bases = [subject.find_base(str(source), lines.append) for _ in range(2)]
+    assert bases[0] == bases[1]
+    assert lines == [f"converting some.gguf once into the cache {subject.cache_folder()}"]
+    assert subject.find_base(str(source)) == bases[0]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "full"), Exception("No space left on device (os error 28)")], ids=["os", "rust"]
+)
+def test_a_full_cache(source: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def breaks(_: Path, folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise error
+
+    convert_with(monkeypatch, breaks)
+    with pytest.raises(ResourceError, match=r"cache: no space left .*PRONK_CACHE"):
+        subject.find_base(str(source))
+    assert list(subject.cache_folder().iterdir()) == []
+
+
+# --- the hub -------------------------------------------------------------------------------------
+
+HUB = subject.Base("owner/model", "owner/model", local=False)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, no proxy, and a hub at a port that nobody listens on."""
+    from huggingface_hub import constants
+
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", "https://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def downloaded(hub: Path, files: Path, *names: str) -> None:
+    """As the hub's library leaves them."""
+    commit = "0" * 40
+    snapshot = hub / "models--owner--model" / "snapshots" / commit
+    snapshot.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        shutil.copy(files / name, snapshot / name)
+    refs = snapshot.parents[1] / "refs"
+    refs.mkdir(exist_ok=True)
+    (refs / "main").write_text(commit)
+
+
+def test_an_unreachable_hub_is_told_at_once(hub: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    start = time.perf_counter()
+    with pytest.raises(BaseModelError, match="not on this machine and the hub cannot be reached"):
+        subject.load_tokenizer(HUB)
+    assert time.perf_counter() - start < 6
+    assert "".join(capfd.readouterr()) == ""
+    assert not hub.exists() or not list(hub.rglob("*.json"))
+
+
+def test_what_is_on_this_machine_needs_no_hub(hub: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise AssertionError("the hub was asked")
+
+    assert subject._downloaded("owner/model") is None
+    downloaded(hub, tiny_base, "config.json", "tokenizer.json", "tokenizer_config.json")
+    assert subject._downloaded("owner/model") is None
+    downloaded(hub, tiny_base, "model.safetensors")
+    assert subject._downloaded("owner/model") == str(next(hub.rglob("snapshots/*")))
+    monkeypatch.setattr(subject, "_hub_answers", fails)
+    monkeypatch.setattr(socket, "create_connection", fails)
+    assert len(subject.load_tokenizer(HUB)) > 1000
+    assert len(subject.load_model(HUB, torch.float32, CPU).model.layers) == 2
+
+
+def test_what_is_partly_on_this_machine_is_told_before_anything_is_loaded(hub: Path, tiny_base: Path) -> None:
+    downloaded(hub, tiny_base, "config.json", "tokenizer.json")
+    for load_part in (subject.load_config, subject.load_tokenizer, subject.linear_layer_names):
+        with pytest.raises(BaseModelError, match="not on this machine and the hub cannot be reached"):
+            load_part(HUB)
+
+
+def test_a_door_that_opens(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    del hub
+    assert not subject._hub_answers()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        # through a proxy, it is the proxy that has to answer
+        for proxy in (f"http://{address}", address):
+            monkeypatch.setenv("HTTPS_PROXY", proxy)
+            assert subject._hub_answers()
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        assert not subject._hub_answers()
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://{address}")
+        assert subject._hub_answers()
+        monkeypatch.setattr(constants, "is_offline_mode", lambda: True)
+        assert not subject._hub_answers()
