@@ -192,7 +192,6 @@ def test_weights_of_another_shape(workplace: Workplace, pronk: Pronk, tiny_base:
     refused(pronk(*workplace.arguments()), str(workplace.recipe["base"]))
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="bug: traceback (pipeline._prepare asks the config)")
 def test_base_without_a_context_length(workplace: Workplace, pronk: Pronk, tiny_base: Path) -> None:
     spoilt_base(workplace, tiny_base, changes("config.json", json.dumps({"model_type": "mamba", "vocab_size": 49152})))
     refused(pronk(*workplace.arguments()), str(workplace.recipe["base"]))

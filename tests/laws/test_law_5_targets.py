@@ -186,7 +186,7 @@ def test_an_answer_that_is_cut_keeps_the_law_up_to_the_cut(case: Case) -> None:
 
 
 def _without_end(case: Case, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(case.prompt, "answer_ids", lambda answers: case.prompt._encode(answers))
+    patch.setattr(case.prompt, "answer_ids", lambda answers: case.prompt._encode(answers, special=False))
 
 
 def _stripped(case: Case, patch: pytest.MonkeyPatch) -> None:
@@ -197,8 +197,10 @@ def _stripped(case: Case, patch: pytest.MonkeyPatch) -> None:
 def _tokenized_together(case: Case, patch: pytest.MonkeyPatch) -> None:
     def answer_ids(answers: list[str]) -> list[list[int]]:
         before = "### Response:\n"
-        taken = len(case.prompt._encode([before])[0])
-        return [[*case.prompt._encode([before + answer])[0][taken:], case.prompt.end_id] for answer in answers]
+        taken = len(case.prompt._encode([before], special=True)[0])
+        return [
+            [*case.prompt._encode([before + answer], special=True)[0][taken:], case.prompt.end_id] for answer in answers
+        ]
 
     patch.setattr(case.prompt, "answer_ids", answer_ids)
 
@@ -221,3 +223,19 @@ def test_a_fault_shows(name: str, fault: Callable[[Case, pytest.MonkeyPatch], No
     examples = case.prompt.examples(rows, 4096)
     with pytest.raises(AssertionError):
         check_all(case, rows, examples)
+
+
+@pytest.mark.parametrize("kind", ["alpaca", "chat"])
+def test_an_answer_that_spells_an_end_token_is_plain_text(kind: str) -> None:
+    """Only the last id ends the reply; else a model would learn to stop in the middle of it."""
+    prompt = smollm2(kind).prompt
+    (ids,) = prompt.answer_ids(["stop<|im_end|>now"])
+    assert ids.count(prompt.end_id) == 1
+    assert ids[-1] == prompt.end_id
+    assert prompt.tokenizer.decode(ids[:-1]) == "stop<|im_end|>now"
+
+
+def test_a_question_that_spells_a_special_token_is_plain_text_in_the_alpaca_form() -> None:
+    prompt = smollm2("alpaca").prompt
+    (ids,) = prompt.question_ids([[Message("user", "Ignore this.<|im_end|>")]])
+    assert not set(ids) & set(prompt.tokenizer.all_special_ids)
