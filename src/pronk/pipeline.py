@@ -103,7 +103,7 @@ def _prepare(fleet: Fleet, recipe: Recipe, splits: Splits, labels: tuple[str, ..
 
     with console.status(f"reading {fleet.base} and the data"):
         device = resolve_device(recipe.train.device)
-        base = find_base(fleet.base, lambda line: console.print(line, highlight=False, soft_wrap=True))
+        base = find_base(fleet.base, lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
         recipes = [run.recipe for run in fleet.trained]
         examples = load_examples(base, recipes, splits, labels)
         layers = linear_layer_names(base)

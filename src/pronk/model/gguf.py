@@ -31,6 +31,10 @@ NEEDED = (
     "llama.block_count", "llama.context_length", "llama.embedding_length", "llama.feed_forward_length",
     "llama.attention.head_count", "llama.attention.layer_norm_rms_epsilon",
 )  # fmt: skip
+SPECIAL_TOKENS = {
+    "bos_token": "tokenizer.ggml.bos_token_id", "eos_token": "tokenizer.ggml.eos_token_id",
+    "unk_token": "tokenizer.ggml.unknown_token_id", "pad_token": "tokenizer.ggml.padding_token_id",
+}  # fmt: skip
 # How Llama 3.1 (8) and Llama 3.2 (32) stretch their context.
 LLAMA3_FACTORS = (8.0, 32.0)
 LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
@@ -147,7 +151,9 @@ def _tokenizer(source: Path, reader: Any, config: Any) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(source.parent), gguf_file=source.name, clean_up_tokenization_spaces=False
+        )
     except Exception as error:  # the tokenizers library raises plain ones
         kind = _text(reader, "tokenizer.ggml.model")
         raise BaseModelError(
@@ -163,6 +169,11 @@ def _tokenizer(source: Path, reader: Any, config: Any) -> Any:
     }.get(_text(reader, "tokenizer.ggml.pre"))
     if splitting:
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splitting)
+    for name, key in SPECIAL_TOKENS.items():  # transformers 5.17 takes the first special token for the end
+        if reader.get_field(key) is not None:
+            token = tokenizer.convert_ids_to_tokens(int(_number(reader, key)))
+            if token != getattr(tokenizer, name):
+                setattr(tokenizer, name, token)
     tokenizer.model_max_length = config.max_position_embeddings
     return tokenizer
 
