@@ -108,7 +108,8 @@ def _batches(
                 room = max(token_budget, size)
             batches[-1].append((item, slot))
             room -= size
-    return batches
+    # rows of a slot side by side: see model.adapter.Block
+    return [sorted(batch, key=lambda pair: pair[1]) for batch in batches]
 
 
 def records(items: Sequence[ClassifiedItem], ids: Sequence[str]) -> list[dict[str, Any]]:

@@ -23,6 +23,9 @@ from torch import Tensor, nn
 from pronk.errors import RecipeError, StudyError
 from pronk.model.dropout import DropoutKeys, keep_mask
 
+# On a CPU: stretches of tokens of one run each that are still worth products of their own.
+MOST_STRETCHES = 64
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterShape:
@@ -37,78 +40,122 @@ class AdapterShape:
         return self.alpha / self.rank
 
 
-class Routing:
-    """Which adapter each token of the current micro-batch belongs to, shared by all wide layers."""
-
-    def __init__(self) -> None:
-        self.slots_T: Tensor | None = None
-        self.dropout: DropoutKeys | None = None
-        self._foreign: dict[tuple[int, ...], Tensor] = {}
-
-    def set(self, slots_T: Tensor, dropout: DropoutKeys | None = None) -> None:
-        """slots_T: int64, the slot of each token, in the order of the flattened hidden states."""
-        self.slots_T, self.dropout = slots_T, dropout
-        self._foreign.clear()
-
-    def foreign_TR(self, owners: tuple[int, ...], owners_R: Tensor) -> Tensor:
-        """True where a column is not the token's own, where the mask M is zero; made once per micro-batch."""
-        if owners not in self._foreign:
-            assert self.slots_T is not None, "Routing.set comes before the forward pass"
-            self._foreign[owners] = self.slots_T[:, None] != owners_R
-        return self._foreign[owners]
-
-
 @dataclass(frozen=True, slots=True)
-class _Mask:
-    """M in two parts: where it is zero, and alpha / rank of each column (one number where all agree)."""
+class Block:
+    """A part of the wide product: some tokens with some rows of A and B.
 
-    foreign_TR: Tensor
-    scaling: float | Tensor
+    On a GPU one block holds everything and the mask M says what belongs together. On a CPU, where small
+    products cost nothing extra, each stretch of tokens meets the rows of its own run only.
+    """
 
-    def apply(self, left: Tensor, right: Tensor) -> Tensor:
+    tokens: slice
+    rows: slice
+    foreign_TR: Tensor | None  # where M is zero
+    scaling: float | Tensor  # alpha / rank of each row; one number where all agree
+
+    def product(self, left: Tensor, right: Tensor) -> Tensor:
         """(left · right) ∘ M, except that a zero of M also stops what is not finite: 0 · inf is NaN, and
         a run whose weights have grown without bound must not reach the tokens of another."""
         if isinstance(self.scaling, float):
             h_TR = torch.addmm(left.new_empty(1), left, right, beta=0, alpha=self.scaling)
         else:
             h_TR = (left @ right).mul_(self.scaling)
-        return h_TR.masked_fill_(self.foreign_TR, 0)
+        return h_TR if self.foreign_TR is None else h_TR.masked_fill_(self.foreign_TR, 0)
+
+
+class Routing:
+    """Which adapter each token of the current micro-batch belongs to, shared by all wide layers."""
+
+    def __init__(self) -> None:
+        self.slots_T: Tensor | None = None
+        self.dropout: DropoutKeys | None = None
+        self._stretches: list[tuple[int, slice]] | None = None
+        self._blocks: dict[tuple[int, ...], list[Block]] = {}
+
+    def set(self, slots_T: Tensor, dropout: DropoutKeys | None = None) -> None:
+        """slots_T: int64, the slot of each token, in the order of the flattened hidden states."""
+        self.slots_T, self.dropout = slots_T, dropout
+        self._stretches = _stretches(slots_T) if slots_T.device.type == "cpu" else None
+        self._blocks.clear()
+
+    def blocks(self, layer: WideLinear) -> list[Block]:
+        """The blocks of a layer's product; made once per micro-batch for all layers that the same runs adapt."""
+        if layer.owners not in self._blocks:
+            self._blocks[layer.owners] = self._made(layer)
+        return self._blocks[layer.owners]
+
+    def _made(self, layer: WideLinear) -> list[Block]:
+        assert self.slots_T is not None, "Routing.set comes before the forward pass"
+        if self._stretches is None:
+            foreign_TR = self.slots_T[:, None] != layer.owners_R
+            return [Block(slice(None), slice(None), foreign_TR, layer.scaling)]
+        return [
+            Block(tokens, layer.rows[slot], None, layer.scaling_of[slot])
+            for slot, tokens in self._stretches
+            if slot in layer.rows
+        ]
+
+
+def _stretches(slots_T: Tensor) -> list[tuple[int, slice]] | None:
+    """Slot and tokens of each run of equal slots; None if there are too many for products of their own."""
+    slots, counts = torch.unique_consecutive(slots_T, return_counts=True)
+    if len(slots) > MOST_STRETCHES:
+        return None
+    ends = counts.cumsum(0).tolist()
+    return [
+        (slot, slice(end - count, end)) for slot, end, count in zip(slots.tolist(), ends, counts.tolist(), strict=True)
+    ]
 
 
 class _WideProduct(torch.autograd.Function):
-    """Base product and all adapters, saving x and the masked x Aᵀ only."""
+    """Base product and all adapters, saving x and each block's masked x Aᵀ only."""
 
     @staticmethod
     def forward(
         ctx: Any, x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None,
-        A_RI: Tensor, B_RO: Tensor, mask: _Mask, keep_TI: Tensor | None,
+        A_RI: Tensor, B_RO: Tensor, blocks: list[Block], keep_TI: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        ctx.precision = A_RI.dtype
+        ctx.precision, ctx.blocks = A_RI.dtype, blocks
         A_RI, B_RO = A_RI.to(x_TI.dtype), B_RO.to(x_TI.dtype)
         y_TO = torch.nn.functional.linear(x_TI, weight_OI, bias_O)
         seen_TI = x_TI if keep_TI is None else x_TI * keep_TI
-        h_TR = mask.apply(seen_TI, A_RI.T)
-        y_TO.addmm_(h_TR, B_RO)
-        ctx.mask = mask
-        ctx.save_for_backward(x_TI, weight_OI, A_RI, B_RO, h_TR, keep_TI)
+        inner = []
+        for block in blocks:
+            inner.append(block.product(seen_TI[block.tokens], A_RI[block.rows].T))
+            y_TO[block.tokens].addmm_(inner[-1], B_RO[block.rows])
+        ctx.save_for_backward(x_TI, weight_OI, A_RI, B_RO, keep_TI, *inner)
         return y_TO
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (dy_TO,) = grads
-        x_TI, weight_OI, A_RI, B_RO, h_TR, keep_TI = ctx.saved_tensors
-        dh_TR = ctx.mask.apply(dy_TO, B_RO.T)
+        x_TI, weight_OI, A_RI, B_RO, keep_TI, *inner = ctx.saved_tensors
         seen_TI = x_TI if keep_TI is None else x_TI * keep_TI
-        dx_TI = None
-        if ctx.needs_input_grad[0]:
-            dx_TI = dy_TO @ weight_OI
-            if keep_TI is None:
-                dx_TI.addmm_(dh_TR, A_RI)
-            else:
-                dx_TI.addcmul_(dh_TR @ A_RI, keep_TI)
-        dA_RI = _precise_product(dh_TR.T, seen_TI, ctx.precision)
-        dB_RO = _precise_product(h_TR.T, dy_TO, ctx.precision)
+        dx_TI = dy_TO @ weight_OI if ctx.needs_input_grad[0] else None
+        dA, dB = [], []
+        for block, h_TR in zip(ctx.blocks, inner, strict=True):
+            tokens, rows = block.tokens, block.rows
+            dh_TR = block.product(dy_TO[tokens], B_RO[rows].T)
+            if dx_TI is not None and keep_TI is None:
+                dx_TI[tokens].addmm_(dh_TR, A_RI[rows])
+            elif dx_TI is not None:
+                dx_TI[tokens].addcmul_(dh_TR @ A_RI[rows], keep_TI[tokens])
+            dA.append(_precise_product(dh_TR.T, seen_TI[tokens], ctx.precision))
+            dB.append(_precise_product(h_TR.T, dy_TO[tokens], ctx.precision))
+        dA_RI, dB_RO = (_in_rows(parts, ctx.blocks, len(A_RI)) for parts in (dA, dB))
         return dx_TI, None, None, dA_RI, dB_RO, None, None
+
+
+def _in_rows(parts: list[Tensor], blocks: list[Block], rows: int) -> Tensor | None:
+    """The blocks' gradients summed into the rows of the wide tensor."""
+    if len(parts) == 1 and len(parts[0]) == rows:
+        return parts[0]
+    if not parts:
+        return None
+    whole = parts[0].new_zeros(rows, parts[0].shape[1])
+    for part, block in zip(parts, blocks, strict=True):
+        whole[block.rows] += part
+    return whole
 
 
 def _precise_product(left: Tensor, right: Tensor, precision: torch.dtype) -> Tensor:
@@ -137,6 +184,7 @@ class WideLinear(nn.Module):
         weight = linear.weight
         scaling = [shape.scaling for shape in shapes.values() for _ in range(shape.rank)]
         self.register_buffer("owners_R", torch.tensor(self.owners, device=weight.device), persistent=False)
+        self.scaling_of = {slot: shape.scaling for slot, shape in shapes.items()}
         alike = len(set(scaling)) == 1
         self.scaling = scaling[0] if alike else torch.tensor(scaling, dtype=weight.dtype, device=weight.device)
         precision = torch.promote_types(weight.dtype, torch.float32)
@@ -146,11 +194,11 @@ class WideLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x_TI = x.reshape(-1, x.shape[-1])
-        mask = _Mask(self.routing.foreign_TR(self.owners, self.owners_R), self.scaling)
+        blocks = self.routing.blocks(self)
         keep_TI = None
         if self.routing.dropout is not None:
             keep_TI = keep_mask(self.routing.dropout, self.module_key, x_TI.shape[-1], x_TI.dtype)
-        y_TO = _WideProduct.apply(x_TI, self.linear.weight, self.linear.bias, self.A_RI, self.B_RO, mask, keep_TI)
+        y_TO = _WideProduct.apply(x_TI, self.linear.weight, self.linear.bias, self.A_RI, self.B_RO, blocks, keep_TI)
         return y_TO.view(*x.shape[:-1], -1)
 
 
