@@ -19,7 +19,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A system message or none, then user and assistant in turn; the last turn is the answer."""
+    """A system message or none, then user and assistant in turn; the last turn is the answer.
+
+    Plain text to go on with (the format `text`) is a single assistant turn without a question.
+    """
 
     messages: tuple[Message, ...]
     place: str  # file and line, for messages to people

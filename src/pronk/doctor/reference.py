@@ -14,7 +14,7 @@ from pronk.recipe import Recipe
 
 HEAD = """# Recipe reference
 
-Generated from the schema in `src/pronk/recipe.py`; do not edit. A key that is not listed is an error.
+Generated from the schema in `src/pronk/recipe/`; do not edit. A key that is not listed is an error.
 """
 
 

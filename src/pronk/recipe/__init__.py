@@ -1,0 +1,19 @@
+"""The recipe: what to train, on what, and how, from one YAML file.
+
+Every default lives here and nowhere else; every field's description is the text of its help
+and of the generated reference page. Unknown keys and wrong types are errors that name the key.
+
+data.py, training.py   the sections
+schema.py              the whole recipe
+reading.py             from a file and overrides to a checked recipe
+notation.py            YAML and dotted keys
+problems.py            what is wrong, in words
+"""
+
+from pronk.recipe.data import Data, Split
+from pronk.recipe.reading import read_recipe
+from pronk.recipe.schema import Recipe, known_keys
+from pronk.recipe.section import Section
+from pronk.recipe.training import Adapter, Train
+
+__all__ = ["Adapter", "Data", "Recipe", "Section", "Split", "Train", "known_keys", "read_recipe"]

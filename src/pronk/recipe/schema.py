@@ -1,0 +1,102 @@
+"""The whole recipe, and its keys as dotted names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from pronk.errors import RecipeError
+from pronk.recipe.data import Data
+from pronk.recipe.notation import Dumper, assign
+from pronk.recipe.problems import explained, suggestion
+from pronk.recipe.section import Section
+from pronk.recipe.training import Adapter, Train
+
+# A study may vary these; everything else must be the same for the runs to be comparable.
+STUDY_SECTIONS = ("adapter", "train")
+NOT_STUDIED = ("train.dtype", "train.device")
+
+
+class Recipe(Section):
+    """A whole recipe, checked."""
+
+    base: str = Field(
+        "smollm2",
+        description="The base model: smollm2 (embedded), a local folder, a .gguf file, or a hub id.",
+    )
+    data: Data = Field(description="The examples.")
+    prompt: Literal["alpaca", "chat"] = Field(
+        "alpaca",
+        description="How an example becomes text: the Alpaca form, or chat, the base model's own template.",
+    )
+    adapter: Adapter = Field(Adapter(), description="The LoRA adapter.")
+    train: Train = Field(Train(), description="The training.")
+    evaluate: list[Literal["likelihood", "classify"]] | None = Field(
+        None,
+        description="What is measured on the test rows; likelihood, and classify for that format, when absent.",
+    )
+    study: dict[str, list[Any]] = Field(
+        {}, description="Keys to vary and the values to try; every combination is a run."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.evaluate == []:
+            raise ValueError("evaluate: name at least one measure, or leave the key out")
+        if self.train.max_steps is not None and "train.epochs" in self.study:
+            raise ValueError("study.train.epochs: train.max_steps sets the length, so epochs would change nothing")
+        if self.evaluate is not None and "classify" in self.evaluate and self.data.format != "classify":
+            raise ValueError(f"evaluate: classify needs data.format: classify, not {self.data.format}")
+        for key, values in self.study.items():
+            _check_axis(key, values)
+        return self
+
+    @property
+    def evaluations(self) -> tuple[str, ...]:
+        """What is measured, the default resolved."""
+        if self.evaluate is not None:
+            return tuple(self.evaluate)
+        return ("likelihood", "classify") if self.data.format == "classify" else ("likelihood",)
+
+    def with_values(self, values: Mapping[str, Any]) -> Recipe:
+        """A copy with dotted keys replaced and everything checked again."""
+        plain = self.model_dump(exclude_unset=True)
+        for key, value in values.items():
+            assign(plain, key, value)
+        return validated(plain, "study")
+
+    def to_yaml(self) -> str:
+        """The recipe with every default written out; reading it back gives the same recipe."""
+        return yaml.dump(self.model_dump(), Dumper=Dumper, sort_keys=False, allow_unicode=True)
+
+
+def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[str]:
+    """All dotted keys of the schema, sections before their fields."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from known_keys(field.annotation, f"{prefix}{name}.")
+
+
+def _check_axis(key: str, values: list[Any]) -> None:
+    allowed = [name for name in known_keys() if name.split(".")[0] in STUDY_SECTIONS and "." in name]
+    allowed = ["base", *(name for name in allowed if name not in NOT_STUDIED)]
+    if key not in allowed:
+        hint = "" if key in known_keys() else suggestion(key, allowed)
+        raise ValueError(f"study.{key}: a study varies base or a key of adapter or train{hint or ', not this one'}")
+    if not values:
+        raise ValueError(f"study.{key}: list at least one value to try")
+    if any(value in values[:position] for position, value in enumerate(values)):
+        raise ValueError(f"study.{key}: a value appears twice in {values}")
+
+
+def validated(plain: dict[str, Any], where: str) -> Recipe:
+    """A recipe from plain values. Raises RecipeError with a line for each problem."""
+    try:
+        return Recipe.model_validate(plain)
+    except ValidationError as error:
+        problems = explained(error.errors(), list(known_keys()))
+    raise RecipeError("\n".join(f"{where}: {line}" for line in problems))
