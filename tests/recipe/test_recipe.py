@@ -297,7 +297,11 @@ def test_missing_keys(message_of, text, key):
     ("lines", "message"),
     [
         ("base: 5", "base: found 5, expected text"),
-        ("prompt: llama3", "prompt: found 'llama3', expected one of alpaca, chat"),
+        (
+            "prompt: lama3",
+            "prompt: found 'lama3', expected one of alpaca, chat, llama2, llama3, or a template's path ending in "
+            ".jinja; did you mean llama3?",
+        ),
         ("train: 5", "train: found 5, expected a section with keys of its own"),
         ("adapter:", "adapter: found None, expected a section with keys of its own"),
         ("train: {epochs: 0}", "train.epochs: found 0, expected greater than 0"),
@@ -472,4 +476,4 @@ def test_every_key_of_adapter_and_train_but_two_may_vary(read):
     allowed = [key for key in keys if key not in ("train.dtype", "train.device")]
     for key in allowed:
         assert read(SHORT + f"study: {{{key}: [1]}}").study == {key: [1]}
-    assert len(allowed) == len(keys) - 2 == 16
+    assert len(allowed) == len(keys) - 2 == 17
