@@ -29,12 +29,12 @@ class Form(Protocol):
     """What a prompt is made of.
 
     end_id: the token that ends an answer. begin: the token that begins a text, where the form writes one
-    itself. template: the form as a chat template; None for the base model's own.
+    itself. template: the form as a chat template.
     """
 
     end_id: int
     begin: int | None
-    template: str | None
+    template: str
 
     def questions(self, dialogues: Sequence[Sequence[Message]], places: Sequence[str]) -> list[list[Question]]:
         """For each dialogue a question for each of its answers, and one for an open end.
@@ -87,7 +87,7 @@ class Alpaca:
     def __init__(self, tokenizer: Any) -> None:
         self.begin: int | None = None
         self.end_id = end_of_text(tokenizer)
-        self.template: str | None = ("{{- bos_token }}" if adds_bos(tokenizer) else "") + ALPACA_TEMPLATE
+        self.template: str = ("{{- bos_token }}" if adds_bos(tokenizer) else "") + ALPACA_TEMPLATE
 
     def questions(self, dialogues: Sequence[Sequence[Message]], places: Sequence[str]) -> list[list[Question]]:  # noqa: ARG002
         """See Form."""
@@ -127,7 +127,7 @@ class Llama2:
     def __init__(self, tokenizer: Any) -> None:
         self.begin: int | None
         self.begin, self.end_id = required_ids("llama2", ("<s>", "</s>"), tokenizer)
-        self.template: str | None = LLAMA2_TEMPLATE
+        self.template: str = LLAMA2_TEMPLATE
 
     def questions(self, dialogues: Sequence[Sequence[Message]], places: Sequence[str]) -> list[list[Question]]:  # noqa: ARG002
         """See Form."""
@@ -162,7 +162,7 @@ class Llama3:
     def __init__(self, tokenizer: Any) -> None:
         self.begin: int | None
         self.begin, *_, self.end_id = required_ids("llama3", LLAMA3_TOKENS, tokenizer)
-        self.template: str | None = LLAMA3_TEMPLATE
+        self.template: str = LLAMA3_TEMPLATE
 
     def questions(self, dialogues: Sequence[Sequence[Message]], places: Sequence[str]) -> list[list[Question]]:  # noqa: ARG002
         """See Form."""

@@ -38,7 +38,7 @@ def make_form(kind: str, tokenizer: Any) -> Form:
         raise BaseModelError(
             "prompt: the base model has no chat template of its own; use `prompt: alpaca`, or an instruct model"
         )
-    return Template(tokenizer, None, "the base model's chat template")
+    return Template(tokenizer, tokenizer.get_chat_template(), "the base model's chat template")
 
 
 class Prompt:
@@ -56,8 +56,7 @@ class Prompt:
         # the token that begins a text, if any does: the form's, else the tokenizer's
         self.begin: int | None = begin if self.form.begin is None else self.form.begin
         tokenizer.pad_token = padding_token(tokenizer, [self.end_id])
-        if self.form.template is not None:
-            tokenizer.chat_template = self.form.template
+        tokenizer.chat_template = self.form.template
 
     def question_text(self, question: Sequence[Message]) -> str:
         """All that comes before an answer, as text; question: messages, the last of them the user's."""
@@ -123,7 +122,7 @@ class Prompt:
         for one in found:
             for number, question in enumerate(one):
                 joined = [token for piece in question for token in encoded[piece]]
-                if number == 0 and self.begin is not None and joined[:1] != [self.begin]:
+                if number == 0 and self.begin is not None and self.begin not in joined:
                     joined.insert(0, self.begin)
                 ids.append(joined)
         return ids

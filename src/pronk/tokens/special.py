@@ -53,9 +53,9 @@ def required_ids(kind: str, needed: Sequence[str], tokenizer: Any) -> list[int]:
     vocabulary = tokenizer.get_vocab()
     missing = [token for token in needed if token not in vocabulary]
     if missing:
-        own = "`prompt: chat`, the base's own template" if getattr(tokenizer, "chat_template", None) else ""
+        own = "`prompt: chat` (the base's own template) or " if getattr(tokenizer, "chat_template", None) else ""
         raise BaseModelError(
-            f"prompt: {kind} writes {' and '.join(needed)}, but the base model's vocabulary has no "
-            f"{' and no '.join(missing)}; use {own}{', or ' if own else ''}`prompt: alpaca`, which needs no such tokens"
+            f"prompt: {kind} needs tokens that the base model's vocabulary does not have: {', '.join(missing)}; "
+            f"use {own}`prompt: alpaca`, which needs none"
         )
     return [int(vocabulary[token]) for token in needed]

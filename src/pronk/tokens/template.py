@@ -14,7 +14,7 @@ from typing import Any
 from pronk.data.conversation import Message
 from pronk.errors import PromptError
 from pronk.tokens.forms import Piece, Question, content
-from pronk.tokens.special import end_of_text, special_tokens
+from pronk.tokens.special import adds_bos, end_of_text, special_tokens
 
 ASKED, REPLY = "question", "reply"
 SHOWN = 40  # characters of a text in a message to people
@@ -40,10 +40,13 @@ def read_template(path: str) -> str:
 
 
 class Template:
-    """A chat template. text: of a user's file; None for the base model's own. name: what people call it."""
+    """A chat template. name: what people call it."""
 
-    def __init__(self, tokenizer: Any, text: str | None, name: str) -> None:
-        self.tokenizer, self.template, self.name = tokenizer, text, name
+    def __init__(self, tokenizer: Any, template: str, name: str) -> None:
+        self.tokenizer, self.name = tokenizer, name
+        # whether the tokenizer writes a BOS of its own is no business of a server, which renders the template alone
+        begins = adds_bos(tokenizer) and tokenizer.bos_token not in template and "bos_token" not in template
+        self.template = "{{- bos_token }}" + template if begins else template
         self.special = special_tokens(tokenizer)
         self._spelled = re.compile("|".join(map(re.escape, sorted(self.special, key=len, reverse=True))) or "(?!)")
         self.begin: int | None = None  # a template writes it or does not
