@@ -73,6 +73,18 @@ def test_both_file_types_give_the_same_study(workplace: Workplace, pronk: Pronk)
     assert adapters[0] == adapters[1]
 
 
+def test_a_template_of_ones_own(workplace: Workplace, pronk: Pronk) -> None:
+    """It goes with the adapter, so that whoever serves it asks as training did."""
+    own = "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+    own += "{% if add_generation_prompt %}assistant: {% endif %}"
+    (workplace.folder / "own.jinja").write_text(own, encoding="utf-8")
+    workplace.recipe["prompt"] = "own.jinja"
+    finish(workplace, pronk)
+    saved = [path.read_text(encoding="utf-8") for path in workplace.out.glob("runs/tuned/**/chat_template.jinja")]
+    assert saved
+    assert set(saved) == {own}
+
+
 def test_the_bases_own_chat_template(workplace: Workplace, pronk: Pronk) -> None:
     workplace.recipe["prompt"] = "chat"
     runs = finish(workplace, pronk)
