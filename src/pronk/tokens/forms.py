@@ -57,7 +57,7 @@ def rounds(dialogue: Sequence[Message]) -> list[list[Message]]:
 
 def content(message: Message) -> str:
     """A message's text in forms that have no place of its own for the context."""
-    return f"{message.content}\n\n{message.context}" if message.context else message.content
+    return "\n\n".join(filter(None, (message.content, message.context)))
 
 
 # The form of Stanford Alpaca (Taori et al. 2023), with and without an input.
