@@ -91,6 +91,20 @@ def test_the_bases_own_chat_template(workplace: Workplace, pronk: Pronk) -> None
     assert runs["tuned"]["metrics"]["nll"] < runs["base"]["metrics"]["nll"]
 
 
+def test_learning_the_prompt_as_well(workplace: Workplace, pronk: Pronk) -> None:
+    """In one fleet with a run that does not: the losses it trains on differ, what the test counts does not."""
+    workplace.recipe["study"] = {"train.train_on_prompt": [False, True]}
+    runs = finish(workplace, pronk)
+    assert len(runs) == 3
+    names = [name for name, run in runs.items() if not run["baseline"]]
+    for kind in ("train", "validation"):
+        first = [records(workplace, name, kind)[0] for name in names]
+        assert first[0]["loss"] != first[1]["loss"]
+    items = [(workplace.out / "runs" / name / "items" / "likelihood.jsonl").read_text().splitlines() for name in runs]
+    counted = [[json.loads(line)["tokens"] for line in lines] for lines in items]
+    assert counted[0] == counted[1] == counted[2]
+
+
 def test_max_steps_ends_a_run_whatever_epochs_says(workplace: Workplace, pronk: Pronk) -> None:
     workplace.recipe["train"] |= {"epochs": 50, "max_steps": 4, "evaluate_every": 3, "save_every": 2}
     runs = finish(workplace, pronk)
