@@ -55,7 +55,7 @@ def classify(
     for batch in _batches(prompts, slots, token_budget, longest):
         reading = pack_prompts([prompts[item] for item, _ in batch], [slot for _, slot in batch])
         answers = score_and_answer(model, adapter, reading, answer_ids, longest, end_id)
-        texts = tokenizer.batch_decode(answers.ids, skip_special_tokens=True)
+        texts = tokenizer.batch_decode(answers.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         scores = answers.scores_NC.double().tolist()
         for (item, slot), row, text in zip(batch, scores, texts, strict=True):
             named = dict(zip(labels, row, strict=True))
