@@ -15,6 +15,8 @@ import torch
 
 from pronk.errors import BaseModelError, ResourceError
 from pronk.model.hub import INDEX, WHOLE, Base, first_line, one_message, pickled, pretrained, quiet, shards
+from pronk.model.quantize import check_quantization, loading_config, take_over
+from pronk.recipe import Quantize
 from pronk.runs import disk_guard
 
 EMBEDDED = "smollm2"
@@ -55,10 +57,17 @@ def load_tokenizer(base: Base) -> Any:
 
 
 def load_config(base: Base) -> Any:
-    """The configuration of a base."""
+    """The configuration of a base. Raises BaseModelError for one whose weights are already quantized."""
     from transformers import AutoConfig
 
-    return pretrained(AutoConfig, base)
+    config = pretrained(AutoConfig, base)
+    if found := getattr(config, "quantization_config", None):
+        kind = found.get("quant_method") if isinstance(found, dict) else getattr(found, "quant_method", None)
+        raise BaseModelError(
+            f"base: the weights of {base.name} are already quantized ({kind or 'quantization_config'} in its "
+            "config.json); name the model that it was made from, and let `quantize: nf4` or int8 do it while loading"
+        )
+    return config
 
 
 def context_length(config: Any) -> int:
@@ -78,44 +87,71 @@ def linear_layer_names(base: Base) -> list[str]:
 
     Raises BaseModelError if it is not the configuration of a causal language model.
     """
-    from transformers import AutoModelForCausalLM
-
     from pronk.model.adapter import linear_layers
+
+    return list(linear_layers(outline(base)))
+
+
+def outline(base: Base, dtype: torch.dtype | None = None) -> Any:
+    """The model without its weights (on the meta device), from the configuration alone: takes milliseconds.
+
+    Raises BaseModelError if it is not the configuration of a causal language model.
+    """
+    from transformers import AutoModelForCausalLM
 
     config = load_config(base)
     with one_message(base, AutoModelForCausalLM), torch.device("meta"):
-        return list(linear_layers(AutoModelForCausalLM.from_config(config, trust_remote_code=False)))
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
 
 
-def load_model(base: Base, dtype: torch.dtype, device: torch.device) -> Any:
+def load_model(
+    base: Base, dtype: torch.dtype, device: torch.device, quantize: Quantize = "none", double: bool = True
+) -> Any:
     """The model itself, frozen, for evaluation, with packed attention.
 
-    Raises BaseModelError if a weight is missing or has another shape: transformers would make it up.
+    quantize: how the linear layers but the output head are kept; they are quantized one by one as they are read.
+    double: for nf4, quantize its scales too. Raises BaseModelError if a weight is missing or has another shape:
+    transformers would make it up.
     """
     from transformers import AutoModelForCausalLM
 
     from pronk.model.attention import use_packed_attention
 
+    options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+    if quantize != "none":
+        check_quantization(quantize, device)
+        options |= {"quantization_config": loading_config(quantize, double, dtype), "device_map": {"": device}}
     model, found = pretrained(
-        AutoModelForCausalLM, base, dtype=dtype, use_safetensors=True,
+        AutoModelForCausalLM, base, **options,
         output_loading_info=True, ignore_mismatched_sizes=True,  # the latter so that we are told their names
     )  # fmt: skip
     _check_weights(base, found)
+    if quantize != "none":
+        take_over(model, dtype)
     if getattr(model.config, "final_logit_softcapping", None) or getattr(model.config, "logits_scaling", 1.0) != 1.0:
         raise BaseModelError(f"base: {base.name} changes its logits after the output head, which pronk does not do yet")
     use_packed_attention(model)
     return model.requires_grad_(False).eval().to(device)
 
 
-def resolve_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device of a run. Raises BaseModelError if a GPU is asked for and there is none."""
-    if wanted == "cuda" and not torch.cuda.is_available():
+def resolve_device(wanted: str) -> torch.device:
+    """The device of a run (auto, cpu, cuda or cuda:N), made the current one.
+
+    Raises BaseModelError if a GPU is asked for that is not there.
+    """
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise BaseModelError(
-            "train.device: cuda, but PyTorch sees no GPU; use auto or cpu, or install PyTorch with CUDA"
+            f"train.device: {wanted}, but PyTorch sees no GPU; use auto or cpu, or install PyTorch with CUDA"
         )
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    device = torch.device(wanted)
+    if device.index is not None:
+        if device.index >= (count := torch.cuda.device_count()):
+            known = ", ".join(f"cuda:{index}" for index in range(count))
+            raise BaseModelError(f"train.device: {wanted}, but PyTorch sees {known} only; use one of them, or auto")
+        torch.cuda.set_device(device)  # streams, and kernels of other libraries, go to the current one
+    return device
 
 
 def resolve_dtype(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
