@@ -127,7 +127,7 @@ def load_model(
     )  # fmt: skip
     _check_weights(base, found)
     if quantize != "none":
-        take_over(model, dtype)
+        _check_weights(base, {"missing_keys": (), "mismatched_keys": take_over(model, dtype)})
     if getattr(model.config, "final_logit_softcapping", None) or getattr(model.config, "logits_scaling", 1.0) != 1.0:
         raise BaseModelError(f"base: {base.name} changes its logits after the output head, which pronk does not do yet")
     use_packed_attention(model)

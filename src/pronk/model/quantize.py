@@ -192,11 +192,16 @@ def loading_config(kind: Literal["int8", "nf4"], double: bool, dtype: torch.dtyp
     )
 
 
-def take_over(model: Any, dtype: torch.dtype) -> None:
-    """Put our layers over the tensors of the bitsandbytes layers that transformers made."""
+def take_over(model: Any, dtype: torch.dtype) -> list[tuple[str, torch.Size, tuple[int, int]]]:
+    """Put our layers over the tensors of the bitsandbytes layers that transformers made.
+
+    Returns the weights of another shape than the model's (name, shape found, shape wanted): what transformers
+    quantizes, it does not check.
+    """
     functional()
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
+    mismatched = []
     for name, module in list(model.named_modules()):
         if isinstance(module, Linear4bit):
             quantized: NF4Weight | Int8Weight = NF4Weight(module.weight.data, module.weight.quant_state)
@@ -204,9 +209,12 @@ def take_over(model: Any, dtype: torch.dtype) -> None:
             quantized = Int8Weight(module.weight.data, module.weight.SCB, dtype)
         else:
             continue
+        if quantized.shape != (wanted := (module.out_features, module.in_features)):
+            mismatched.append((f"{name}.weight", quantized.shape, wanted))
         bias_O = None if module.bias is None else module.bias.data
         model.set_submodule(name, QuantizedLinear(quantized, bias_O, dtype))
     model.hf_quantizer.remove_quantization_config(model)
+    return mismatched
 
 
 def check_quantization(kind: Quantize, device: torch.device) -> None:
