@@ -63,7 +63,10 @@ class Inspection:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, each module by itself."""
-        return {"title": self.title, "modules": [asdict(one) for one in self.modules], "totals": self.totals()}
+        modules = [
+            {("class" if key == "kind" else key): value for key, value in asdict(one).items()} for one in self.modules
+        ]
+        return {"title": self.title, "modules": modules, "totals": self.totals()}
 
 
 def inspect(target: str, overrides: Sequence[str]) -> Inspection:
