@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import pronk.model.quantize as subject
 from pronk.errors import BaseModelError
-from pronk.model.adapter import linear_layers
+from pronk.model.adapter import AdapterShape, attach, linear_layers
 from pronk.model.load import find_base, load_config, load_model, resolve_device
 
 CPU = torch.device("cpu")
@@ -126,15 +126,24 @@ def test_a_product_is_that_of_the_dequantized_layer(layer: subject.QuantizedLine
         assert torch.equal(ours, theirs)
 
 
+def kept_sizes(call: Callable[[], Tensor]) -> set[int]:
+    """Sizes of the tensors that a forward keeps for its backward."""
+    sizes: set[int] = set()
+    with torch.autograd.graph.saved_tensors_hooks(lambda kept: sizes.add(kept.numel()) or kept, lambda kept: kept):
+        call()
+    return sizes
+
+
 def test_no_dense_weight_is_kept_for_the_backward(layer: subject.QuantizedLinear) -> None:
-    kept: list[int] = []
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda saved: kept.append(saved.numel()) or saved, lambda saved: saved
-    ):
-        layer(random_weight((5, 48)).requires_grad_())
-        assert 33 * 48 not in kept
-        subject.dequantize_linear(layer)(random_weight((5, 48)).requires_grad_())
-        assert 33 * 48 in kept  # as a plain layer does
+    x = random_weight((5, 48)).requires_grad_()
+    assert 33 * 48 not in kept_sizes(lambda: layer(x))
+    assert 33 * 48 in kept_sizes(lambda: subject.dequantize_linear(layer)(x))  # as any plain layer does
+    model = nn.Sequential(layer)
+    adapter = attach(model, [AdapterShape(2, 4)])
+    adapter.routing.set(torch.zeros(5, dtype=torch.int64))
+    kept = kept_sizes(lambda: model(x))
+    assert 33 * 48 not in kept
+    assert 5 * 48 in kept  # what the adapter's gradient needs
 
 
 def test_products_are_in_the_type_of_the_layer() -> None:
