@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import pronk.model.quantize as subject
 from pronk.errors import BaseModelError
@@ -146,6 +147,19 @@ def test_no_dense_weight_is_kept_for_the_backward(layer: subject.QuantizedLinear
     assert 5 * 48 in kept  # what the adapter's gradient needs
 
 
+@pytest.mark.parametrize("kind", ["none", "nf4", "int8"])
+def test_an_adapter_that_adds_nothing_leaves_the_layer_as_it_is(kind: Any) -> None:
+    layer = subject.quantize_linear(nn.Linear(48, 33), kind)
+    x = random_weight((5, 48))
+    expected = layer(x)
+    model = nn.Sequential(layer)
+    adapter = attach(model, [AdapterShape(2, 4)])
+    adapter.routing.set(torch.zeros(5, dtype=torch.int64))
+    assert torch.equal(model(x), expected)
+    adapter.detach()
+    assert model[0] is layer
+
+
 def test_products_are_in_the_type_of_the_layer() -> None:
     for dtype in (torch.bfloat16, torch.float32, torch.float64):
         layer = subject.quantize_linear(nn.Linear(64, 8, dtype=dtype), "nf4")
@@ -173,6 +187,25 @@ def test_a_base_is_loaded_as_each_layer_quantized_by_itself(
             assert torch.equal(parameter, plain.get_parameter(name)), name
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     assert not hasattr(loaded.config, "quantization_config")
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_biases_stay_as_they_are(kind: Any, tmp_path: Path) -> None:
+    config = LlamaConfig(
+        vocab_size=32, hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=2,
+        attention_bias=True, mlp_bias=True,
+    )  # fmt: skip
+    made = LlamaForCausalLM(config)
+    for name, parameter in made.named_parameters():
+        if name.endswith("bias"):
+            parameter.data.normal_()
+    made.save_pretrained(tmp_path)
+    layers = linear_layers(made)
+    loaded = linear_layers(load_model(find_base(str(tmp_path)), torch.float32, CPU, kind))
+    assert len(loaded) == 7
+    for name, layer in loaded.items():
+        assert isinstance(layer, subject.QuantizedLinear)
+        assert torch.equal(subject.dequantize_linear(layer).bias, layers[name].bias), name
 
 
 def test_loading_says_nothing_and_finds_what_is_missing(tiny_base: Path, tmp_path: Path, capfd: Any) -> None:
