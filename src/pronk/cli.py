@@ -56,6 +56,19 @@ def run(
 
 
 @app.command()
+def inspect(
+    target: Annotated[str, typer.Argument(metavar="BASE|RUN", help="A base, a run's folder, or a recipe.")],
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Modules with class, type, shape, rank and bytes: what is quantized, what is trained, what is saved."""
+    from pronk.doctor import inspection
+
+    found = inspection.inspect(target, overrides or [])
+    _print_table({"json": found.to_json(), "markdown": inspection.table(found)}, as_json)
+
+
+@app.command()
 def report(
     study: Annotated[Path, typer.Argument(help="A study folder.")],
     as_json: Json = False,

@@ -99,10 +99,12 @@ def _prepare(fleet: Fleet, recipe: Recipe, splits: Splits, labels: tuple[str, ..
     """Everything about a fleet that can be checked without its weights."""
     from pronk.model.adapter import chosen_layers
     from pronk.model.load import find_base, linear_layer_names, resolve_device
+    from pronk.model.quantize import check_quantization
     from pronk.train.session import adapter_shape, load_examples
 
     with console.status(f"reading {fleet.base} and the data"):
         device = resolve_device(recipe.train.device)
+        check_quantization(fleet.quantize, device)
         base = find_base(fleet.base, lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
         recipes = [run.recipe for run in fleet.trained]
         examples = load_examples(base, recipes, splits, labels)
@@ -131,7 +133,8 @@ def _run_fleets(ready: Sequence[Ready], work: Work) -> bool:
     for one in ready[done:]:
         for trained in one.fleet.trained:
             for run in trained.runs:
-                entry = {"base": one.fleet.base, "baseline": False, "settings": run.settings, "message": "not begun"}
+                kept = {"base": one.fleet.base, "quantize": one.fleet.quantize}
+                entry = {**kept, "baseline": False, "settings": run.settings, "message": "not begun"}
                 work.summary["runs"].append({"name": run.name, "status": "interrupted", **entry})
     return bool(work.stop.asked)
 
@@ -147,7 +150,7 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     fleet, examples, device = ready.fleet, ready.examples, ready.device
     dtype, budget = resolve_dtype(work.study.recipe.train.dtype, device), TOKEN_BUDGET[device.type]
     with work.console.status(f"loading {fleet.base}"):
-        model = load_model(ready.base, dtype, device)
+        model = load_model(ready.base, dtype, device, fleet.quantize, fleet.double_quantization)
     work.stop.check()
     work.summary["environment"] = environment(device, dtype)
     work.clock.lap("load")
@@ -210,8 +213,9 @@ def _entries(
 ) -> list[dict[str, Any]]:
     """The runs of a fleet as study.json lists them."""
     fleet = ready.fleet
-    settings = {"base": fleet.base} if len(study.fleets) > 1 else {}
-    base = {"name": fleet.baseline, "base": fleet.base, "baseline": True, "settings": settings, "status": "finished"}
+    kept = {"base": fleet.base, "quantize": fleet.quantize}
+    settings = {key: value for key, value in kept.items() if len(study.recipe.study.get(key, [])) > 1}
+    base = {"name": fleet.baseline, **kept, "baseline": True, "settings": settings, "status": "finished"}
     runs = {run.name: run for run in study.runs}
     group = {run.name: one for one in fleet.trained for run in one.runs}
     entries: list[dict[str, Any]] = [base] if with_base else []
@@ -220,7 +224,7 @@ def _entries(
         entries.append(
             {
                 "name": outcome.name,
-                "base": fleet.base,
+                **kept,
                 "baseline": False,
                 "settings": runs[outcome.name].settings,
                 "status": outcome.status,

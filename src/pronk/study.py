@@ -3,7 +3,7 @@
 grid        every combination of the values in `study`   → Run
 prefixes    runs that differ only in `epochs`, under a schedule that does not look ahead,
             are one trained run with snapshots            → TrainedRun
-fleets      all trained runs over one base model          → Fleet
+fleets      all trained runs over one base in memory      → Fleet
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import Any
 
 from pronk.errors import RecipeError
-from pronk.recipe import Recipe
+from pronk.recipe import Quantize, Recipe
 
 # Under these the learning rate at a step does not depend on how many steps will follow.
 SCHEDULES_WITHOUT_HORIZON = ("constant", "constant_with_warmup")
@@ -48,9 +48,11 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class Fleet:
-    """The trained runs that share one base model in memory."""
+    """The trained runs that share one base model in memory, quantized or not."""
 
     base: str
+    quantize: Quantize
+    double_quantization: bool
     dtype: str
     baseline: str
     trained: tuple[TrainedRun, ...]
@@ -68,16 +70,27 @@ class Study:
 def plan_study(recipe: Recipe) -> Study:
     """Lay out the runs and the fleets of a recipe."""
     runs = _grid(recipe)
-    bases = dict.fromkeys(run.recipe.base for run in runs)
-    fleets = []
-    for base in bases:
-        members = [run for run in runs if run.recipe.base == base]
-        baseline = BASELINE if len(bases) == 1 else f"{BASELINE}_{_slug(base)}"
-        fleets.append(Fleet(base, members[0].recipe.train.dtype, baseline, tuple(_share_prefixes(members))))
+    groups: dict[tuple[str, Quantize], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.recipe.base, run.recipe.quantize), []).append(run)
+    fleets = [_fleet(kept, members, list(groups)) for kept, members in groups.items()]
     names = [run.name for run in runs] + [fleet.baseline for fleet in fleets]
     if len(set(names)) < len(names):
         raise RecipeError("study: two runs would get the same name: " + ", ".join(sorted(names)))
     return Study(recipe, tuple(runs), tuple(fleets))
+
+
+def _fleet(kept: tuple[str, Quantize], members: list[Run], all_kept: list[tuple[str, Quantize]]) -> Fleet:
+    """The fleet of runs over one base in memory; its baseline is named by what tells it from the other fleets'."""
+    telling = [_slug(value) for at, value in enumerate(kept) if any(other[at] != value for other in all_kept)]
+    recipe = members[0].recipe
+    return Fleet(
+        *kept,
+        recipe.double_quantization is not False,
+        recipe.train.dtype,
+        "_".join([BASELINE, *telling]),
+        tuple(_share_prefixes(members)),
+    )
 
 
 def _grid(recipe: Recipe) -> list[Run]:
@@ -88,6 +101,8 @@ def _grid(recipe: Recipe) -> list[Run]:
         # an axis of one value sets it; it tells no runs apart
         settings = {key: value for key, value in chosen.items() if len(axes[key]) > 1}
         name = "_".join(f"{key.rsplit('.', 1)[-1]}-{_slug(value)}" for key, value in settings.items())
+        if recipe.double_quantization is not None and chosen.get("quantize", recipe.quantize) != "nf4":
+            chosen["double_quantization"] = None  # it speaks of the study's nf4 runs only
         full = recipe.with_values({"study": {}, **chosen})
         runs.append(Run(name or "tuned", full, settings))
     return runs

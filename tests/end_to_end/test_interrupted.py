@@ -90,7 +90,8 @@ def test_the_checkpoint_is_whole(stopped: tuple[Workplace, Told], tiny_base: Pat
     import torch
 
     from pronk.model.adapter import AdapterShape, attach
-    from pronk.model.load import Base, load_model
+    from pronk.model.hub import Base
+    from pronk.model.load import load_model
     from pronk.train.checkpoint import load_adapter, load_optimizer
     from pronk.train.optimizer import RunOptimizer, allocate_gradients
 

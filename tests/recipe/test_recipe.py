@@ -262,7 +262,7 @@ def test_missing_files_and_folders(tmp_path):
         ("train: {rank: 8}", "unknown key train.rank; did you mean adapter.rank?"),
         ("train: {lr: 1e-4}", "unknown key train.lr"),
         ("adapter: {target: [a]}", "unknown key adapter.target; did you mean adapter.targets?"),
-        ("quantum: 1", "unknown key quantum"),
+        ("telescope: 1", "unknown key telescope"),
     ],
 )
 def test_unknown_keys(message_of, lines, message):
@@ -323,7 +323,7 @@ def test_missing_keys(message_of, text, key):
         ("train: {clip: 0}", "train.clip: found 0, expected greater than 0"),
         ("train: {warmup_steps: -1}", "train.warmup_steps: found -1, expected greater than or equal to 0"),
         ("train: {save_every: epcoh}", "train.save_every: found 'epcoh', expected a whole number or epoch"),
-        ("train: {device: gpu}", "train.device: found 'gpu', expected one of auto, cpu, cuda"),
+        ("train: {device: gpu}", "train.device: found 'gpu', expected auto, cpu, cuda, or one GPU such as cuda:1"),
         ("adapter: {dropout: 1}", "adapter.dropout: found 1, expected less than 1"),
         ("adapter: {targets: all}", "adapter.targets: found 'all', expected all-linear or a list"),
         (
@@ -429,7 +429,7 @@ def test_overrides_of_a_study(read):
         ("study.train.epochs=3", "recipe.yaml: study.train.epochs: found 3, expected a list"),
         (
             "study.train.epoch=[3]",
-            "recipe.yaml: study.train.epoch: a study varies base or a key of adapter or train; "
+            "recipe.yaml: study.train.epoch: a study varies base, quantize, or a key of adapter or train; "
             "did you mean train.epochs?",
         ),
     ],
@@ -456,24 +456,24 @@ def test_an_override_does_not_hide_a_section_of_a_wrong_type(message_of):
         ("train.epochs: 3", "train.epochs: found 3, expected a list"),
         (
             "train.epoch: [1]",
-            "train.epoch: a study varies base or a key of adapter or train; did you mean train.epochs?",
+            "train.epoch: a study varies base, quantize, or a key of adapter or train; did you mean train.epochs?",
         ),
-        ("rank: [1]", "rank: a study varies base or a key of adapter or train; did you mean adapter.rank?"),
+        ("rank: [1]", "rank: a study varies base, quantize, or a key of adapter or train; did you mean adapter.rank?"),
         (
             "data.split.seed: [1]",
-            "data.split.seed: a study varies base or a key of adapter or train, not this one",
+            "data.split.seed: a study varies base, quantize, or a key of adapter or train, not this one",
         ),
         (
             "train.dtype: [fp32]",
-            "train.dtype: a study varies base or a key of adapter or train, not this one",
+            "train.dtype: a study varies base, quantize, or a key of adapter or train, not this one",
         ),
         (
             "train.device: [cpu]",
-            "train.device: a study varies base or a key of adapter or train, not this one",
+            "train.device: a study varies base, quantize, or a key of adapter or train, not this one",
         ),
-        ("train: [{}]", "train: a study varies base or a key of adapter or train, not this one"),
-        ("prompt: [chat]", "prompt: a study varies base or a key of adapter or train, not this one"),
-        ("quantum: [1]", "quantum: a study varies base or a key of adapter or train, not this one"),
+        ("train: [{}]", "train: a study varies base, quantize, or a key of adapter or train, not this one"),
+        ("prompt: [chat]", "prompt: a study varies base, quantize, or a key of adapter or train, not this one"),
+        ("telescope: [1]", "telescope: a study varies base, quantize, or a key of adapter or train, not this one"),
     ],
 )
 def test_wrong_axes(message_of, axis, problem):

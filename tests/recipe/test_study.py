@@ -181,3 +181,34 @@ def test_one_base_in_the_study_replaces_that_of_the_recipe():
 def test_two_runs_of_one_name_are_refused(study):
     with pytest.raises(RecipeError, match=r"^study: two runs would get the same name: "):
         plan(study)
+
+
+# --- quantized bases --------------------------------------------------------------------------------
+
+
+def quantized(**keys):
+    recipe = {"data": {"source": "a.jsonl", "format": "pairs"}, **keys}
+    return plan_study(Recipe.model_validate(recipe))
+
+
+def test_each_kind_of_a_base_is_a_fleet_with_its_own_baseline():
+    study = quantized(study={"quantize": ["none", "nf4"], "train.epochs": [1, 2]}, double_quantization=False)
+    kept = [(fleet.base, fleet.quantize, fleet.double_quantization, fleet.baseline) for fleet in study.fleets]
+    assert kept == [("smollm2", "none", True, "base_none"), ("smollm2", "nf4", False, "base_nf4")]
+    assert trained(study)[1] == [["quantize-nf4_epochs-1", "quantize-nf4_epochs-2"]]
+
+
+def test_bases_and_kinds_together():
+    study = quantized(study={"base": ["a/x", "a/y"], "quantize": ["int8", "nf4"]})
+    assert [fleet.baseline for fleet in study.fleets] == ["base_x_int8", "base_x_nf4", "base_y_int8", "base_y_nf4"]
+
+
+def test_one_kind_names_nothing():
+    (fleet,) = quantized(quantize="nf4").fleets
+    assert (fleet.baseline, fleet.quantize, fleet.double_quantization) == ("base", "nf4", True)
+
+
+@pytest.mark.parametrize("keys", [{"quantize": "int8"}, {}, {"study": {"quantize": ["none", "int8"]}}])
+def test_double_quantization_belongs_to_nf4(keys):
+    with pytest.raises(ValueError, match="double_quantization: it belongs to quantize: nf4"):
+        quantized(double_quantization=True, **keys)

@@ -21,7 +21,8 @@ SHAPES = [AdapterShape(4, 8.0), AdapterShape(2, 16.0, ("q_proj", "down_proj"))]
 
 @pytest.fixture
 def model(tiny_base: Path) -> Any:
-    from pronk.model.load import Base, load_model
+    from pronk.model.hub import Base
+    from pronk.model.load import load_model
 
     return load_model(Base("tiny", str(tiny_base), local=True), torch.float32, torch.device("cpu"))
 

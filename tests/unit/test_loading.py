@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 
 import pronk.model.load as subject
 from pronk.errors import BaseModelError, ResourceError
+from pronk.model.hub import INDEX
 
 CPU = torch.device("cpu")
 
@@ -83,7 +83,7 @@ def test_weights_that_are_not_whole(folder: Path, content: bytes | None) -> None
 
 def test_a_missing_shard(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    (folder / subject.INDEX).write_text(json.dumps({"weight_map": {"lm_head.weight": "model-2.safetensors"}}))
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"lm_head.weight": "model-2.safetensors"}}))
     with pytest.raises(BaseModelError, match=r"model-2\.safetensors is missing; download"):
         load(folder)
 
@@ -91,7 +91,7 @@ def test_a_missing_shard(folder: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
 def test_an_index_that_is_none(folder: Path, content: str) -> None:
     (folder / "model.safetensors").unlink()
-    (folder / subject.INDEX).write_text(content)
+    (folder / INDEX).write_text(content)
     with pytest.raises(BaseModelError, match=r"index\.json cannot be read"):
         load(folder)
 
@@ -185,83 +185,3 @@ def test_a_full_cache(source: Path, monkeypatch: pytest.MonkeyPatch, error: Exce
     with pytest.raises(ResourceError, match=r"cache: no space left .*PRONK_CACHE"):
         subject.find_base(str(source))
     assert list(subject.cache_folder().iterdir()) == []
-
-
-# --- the hub -------------------------------------------------------------------------------------
-
-HUB = subject.Base("owner/model", "owner/model", local=False)
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, no proxy, and a hub at a port that nobody listens on."""
-    from huggingface_hub import constants
-
-    for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.lower(), raising=False)
-    monkeypatch.setattr(constants, "ENDPOINT", "https://127.0.0.1:9")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
-
-
-def downloaded(hub: Path, files: Path, *names: str) -> None:
-    """As the hub's library leaves them."""
-    commit = "0" * 40
-    snapshot = hub / "models--owner--model" / "snapshots" / commit
-    snapshot.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        shutil.copy(files / name, snapshot / name)
-    refs = snapshot.parents[1] / "refs"
-    refs.mkdir(exist_ok=True)
-    (refs / "main").write_text(commit)
-
-
-def test_an_unreachable_hub_is_told_at_once(hub: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    start = time.perf_counter()
-    with pytest.raises(BaseModelError, match="not on this machine and the hub cannot be reached"):
-        subject.load_tokenizer(HUB)
-    assert time.perf_counter() - start < 6
-    assert "".join(capfd.readouterr()) == ""
-    assert not hub.exists() or not list(hub.rglob("*.json"))
-
-
-def test_what_is_on_this_machine_needs_no_hub(hub: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: Any, **__: Any) -> None:
-        raise AssertionError("the hub was asked")
-
-    assert subject._downloaded("owner/model") is None
-    downloaded(hub, tiny_base, "config.json", "tokenizer.json", "tokenizer_config.json")
-    assert subject._downloaded("owner/model") is None
-    downloaded(hub, tiny_base, "model.safetensors")
-    assert subject._downloaded("owner/model") == str(next(hub.rglob("snapshots/*")))
-    monkeypatch.setattr(subject, "_hub_answers", fails)
-    monkeypatch.setattr(socket, "create_connection", fails)
-    assert len(subject.load_tokenizer(HUB)) > 1000
-    assert len(subject.load_model(HUB, torch.float32, CPU).model.layers) == 2
-
-
-def test_what_is_partly_on_this_machine_is_told_before_anything_is_loaded(hub: Path, tiny_base: Path) -> None:
-    downloaded(hub, tiny_base, "config.json", "tokenizer.json")
-    for load_part in (subject.load_config, subject.load_tokenizer, subject.linear_layer_names):
-        with pytest.raises(BaseModelError, match="not on this machine and the hub cannot be reached"):
-            load_part(HUB)
-
-
-def test_a_door_that_opens(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    del hub
-    assert not subject._hub_answers()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        # through a proxy, it is the proxy that has to answer
-        for proxy in (f"http://{address}", address):
-            monkeypatch.setenv("HTTPS_PROXY", proxy)
-            assert subject._hub_answers()
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        assert not subject._hub_answers()
-        monkeypatch.setattr(constants, "ENDPOINT", f"http://{address}")
-        assert subject._hub_answers()
-        monkeypatch.setattr(constants, "is_offline_mode", lambda: True)
-        assert not subject._hub_answers()

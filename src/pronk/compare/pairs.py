@@ -86,8 +86,13 @@ def best_run(runs: Sequence[Run]) -> Run | None:
 
 
 def baseline_of(run: Run, runs: Sequence[Run]) -> Run | None:
-    """The untouched base that a run was tuned from, if the study evaluated it."""
-    return next((other for other in runs if other.get("baseline") and other.get("base") == run.get("base")), None)
+    """The untouched base that a run was tuned from, quantized alike, if the study evaluated it."""
+    kept = [other for other in runs if other.get("baseline") and other.get("base") == run.get("base")]
+    return next((other for other in kept if _quantize(other) == _quantize(run)), None)
+
+
+def _quantize(run: Run) -> str:
+    return run.get("quantize") or "none"
 
 
 def _has_items(items: RunItems | None) -> bool:

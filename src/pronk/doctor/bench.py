@@ -92,6 +92,8 @@ def _make_work(recipe: Recipe, steps: int, start: Path) -> Work:
     from pronk.train.session import adapter_shape, load_examples
 
     run = plan_study(recipe).runs[0].recipe
+    if run.quantize != "none":
+        raise InputError("bench train: both sides train on the base as it is; leave quantize out of this recipe")
     base, train = find_base(run.base), run.train
     rows = load_examples(base, [run], *read_splits(run.data)).train(train.max_length)
     # TRL's batches are all full, so ours must be too

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import resource
@@ -11,7 +12,7 @@ from typing import Any
 
 from pronk import __version__
 
-PACKAGES = ("torch", "transformers", "peft", "safetensors", "numpy")
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "numpy")
 
 
 def environment(device: Any, dtype: Any) -> dict[str, str]:
@@ -20,7 +21,7 @@ def environment(device: Any, dtype: Any) -> dict[str, str]:
 
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} of {os.cpu_count()} cores"
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES if importlib.util.find_spec(name)}
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.release()}",

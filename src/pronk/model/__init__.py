@@ -1,7 +1,9 @@
 """The base model, frozen, and the wide adapter over it.
 
 load.py        embedded model, local folder, .gguf or hub id → model and tokenizer
+hub.py         what transformers loads, from this machine or the hub; why it cannot, in one message
 gguf.py        a .gguf file → a folder of safetensors, tensor by tensor
+quantize.py    frozen weights in 4 or 8 bits, and back
 adapter.py     the wide adapter: every run's LoRA in one product
 dropout.py     dropout masks that depend on nothing but run, step, example and place
 attention.py   packed attention: no sequence sees another

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pronk.errors import RecipeError, StudyError
 from pronk.model.dropout import DropoutKeys, keep_mask
+from pronk.model.quantize import FrozenLinear, QuantizedLinear, dense_weight, product_device, product_dtype
 
 # On a CPU: stretches of tokens of one run each that are still worth products of their own.
 MOST_STRETCHES = 64
@@ -108,30 +109,31 @@ def _stretches(slots_T: Tensor) -> list[tuple[int, slice]] | None:
 
 
 class _WideProduct(torch.autograd.Function):
-    """Base product and all adapters, saving x and each block's masked x Aᵀ only."""
+    """Base product and all adapters, saving x and each block's masked x Aᵀ only; a quantized weight is made
+    dense for each product anew."""
 
     @staticmethod
     def forward(
-        ctx: Any, x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None,
+        ctx: Any, x_TI: Tensor, linear: FrozenLinear,
         A_RI: Tensor, B_RO: Tensor, blocks: list[Block], keep_TI: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        ctx.precision, ctx.blocks = A_RI.dtype, blocks
+        ctx.precision, ctx.blocks, ctx.linear = A_RI.dtype, blocks, linear
         A_RI, B_RO = A_RI.to(x_TI.dtype), B_RO.to(x_TI.dtype)
-        y_TO = torch.nn.functional.linear(x_TI, weight_OI, bias_O)
+        y_TO = torch.nn.functional.linear(x_TI, dense_weight(linear), linear.bias)
         seen_TI = x_TI if keep_TI is None else x_TI * keep_TI
         inner = []
         for block in blocks:
             inner.append(block.product(seen_TI[block.tokens], A_RI[block.rows].T))
             y_TO[block.tokens].addmm_(inner[-1], B_RO[block.rows])
-        ctx.save_for_backward(x_TI, weight_OI, A_RI, B_RO, keep_TI, *inner)
+        ctx.save_for_backward(x_TI, A_RI, B_RO, keep_TI, *inner)
         return y_TO
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (dy_TO,) = grads
-        x_TI, weight_OI, A_RI, B_RO, keep_TI, *inner = ctx.saved_tensors
+        x_TI, A_RI, B_RO, keep_TI, *inner = ctx.saved_tensors
         seen_TI = x_TI if keep_TI is None else x_TI * keep_TI
-        dx_TI = dy_TO @ weight_OI if ctx.needs_input_grad[0] else None
+        dx_TI = dy_TO @ dense_weight(ctx.linear) if ctx.needs_input_grad[0] else None
         dA, dB = [], []
         for block, h_TR in zip(ctx.blocks, inner, strict=True):
             tokens, rows = block.tokens, block.rows
@@ -143,7 +145,7 @@ class _WideProduct(torch.autograd.Function):
             dA.append(_precise_product(dh_TR.T, seen_TI[tokens], ctx.precision))
             dB.append(_precise_product(h_TR.T, dy_TO[tokens], ctx.precision))
         dA_RI, dB_RO = (_in_rows(parts, ctx.blocks, len(A_RI)) for parts in (dA, dB))
-        return dx_TI, None, None, dA_RI, dB_RO, None, None
+        return dx_TI, None, dA_RI, dB_RO, None, None
 
 
 def _in_rows(parts: list[Tensor], blocks: list[Block], rows: int) -> Tensor | None:
@@ -173,7 +175,7 @@ class WideLinear(nn.Module):
 
     owners_R: Tensor
 
-    def __init__(self, name: str, linear: nn.Linear, shapes: Mapping[int, AdapterShape], routing: Routing) -> None:
+    def __init__(self, name: str, linear: FrozenLinear, shapes: Mapping[int, AdapterShape], routing: Routing) -> None:
         super().__init__()
         self.name, self.routing = name, routing
         self.linear = linear
@@ -181,16 +183,16 @@ class WideLinear(nn.Module):
         self.owners = tuple(slot for slot, shape in shapes.items() for _ in range(shape.rank))
         starts = torch.tensor([0, *(shape.rank for shape in shapes.values())]).cumsum(0).tolist()
         self.rows = {slot: slice(*starts[i : i + 2]) for i, slot in enumerate(shapes)}
-        weight = linear.weight
+        dtype, device = product_dtype(linear), product_device(linear)
         scaling = [shape.scaling for shape in shapes.values() for _ in range(shape.rank)]
-        self.register_buffer("owners_R", torch.tensor(self.owners, device=weight.device), persistent=False)
+        self.register_buffer("owners_R", torch.tensor(self.owners, device=device), persistent=False)
         self.scaling_of = {slot: shape.scaling for slot, shape in shapes.items()}
         alike = len(set(scaling)) == 1
-        self.scaling = scaling[0] if alike else torch.tensor(scaling, dtype=weight.dtype, device=weight.device)
-        precision = torch.promote_types(weight.dtype, torch.float32)
+        self.scaling = scaling[0] if alike else torch.tensor(scaling, dtype=dtype, device=device)
+        precision = torch.promote_types(dtype, torch.float32)
         total = len(self.owners)
-        self.A_RI = nn.Parameter(torch.zeros(total, linear.in_features, dtype=precision, device=weight.device))
-        self.B_RO = nn.Parameter(torch.zeros(total, linear.out_features, dtype=precision, device=weight.device))
+        self.A_RI = nn.Parameter(torch.zeros(total, linear.in_features, dtype=precision, device=device))
+        self.B_RO = nn.Parameter(torch.zeros(total, linear.out_features, dtype=precision, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
         x_TI = x.reshape(-1, x.shape[-1])
@@ -198,7 +200,7 @@ class WideLinear(nn.Module):
         keep_TI = None
         if self.routing.dropout is not None:
             keep_TI = keep_mask(self.routing.dropout, self.module_key, x_TI.shape[-1], x_TI.dtype)
-        y_TO = _WideProduct.apply(x_TI, self.linear.weight, self.linear.bias, self.A_RI, self.B_RO, blocks, keep_TI)
+        y_TO = _WideProduct.apply(x_TI, self.linear, self.A_RI, self.B_RO, blocks, keep_TI)
         return y_TO.view(*x.shape[:-1], -1)
 
 
@@ -296,11 +298,13 @@ def attach(model: nn.Module, shapes: Sequence[AdapterShape]) -> WideAdapter:
     return WideAdapter(model, layers, shapes, routing)
 
 
-def linear_layers(model: Any) -> dict[str, nn.Linear]:
-    """All linear layers by name, without the output head."""
+def linear_layers(model: Any) -> dict[str, FrozenLinear]:
+    """All linear layers by name, quantized or not, without the output head."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     return {
-        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, QuantizedLinear)) and module is not head
     }
 
 

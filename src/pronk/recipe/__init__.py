@@ -11,9 +11,20 @@ problems.py            what is wrong, in words
 """
 
 from pronk.recipe.data import Data, Split
-from pronk.recipe.reading import read_recipe
-from pronk.recipe.schema import Recipe, known_keys
+from pronk.recipe.reading import read_recipe, recipe_of_base
+from pronk.recipe.schema import Quantize, Recipe, known_keys
 from pronk.recipe.section import Section
 from pronk.recipe.training import Adapter, Train
 
-__all__ = ["Adapter", "Data", "Recipe", "Section", "Split", "Train", "known_keys", "read_recipe"]
+__all__ = [
+    "Adapter",
+    "Data",
+    "Quantize",
+    "Recipe",
+    "Section",
+    "Split",
+    "Train",
+    "known_keys",
+    "read_recipe",
+    "recipe_of_base",
+]

@@ -15,8 +15,11 @@ from pronk.recipe.problems import explained, suggestion
 from pronk.recipe.section import Section
 from pronk.recipe.training import Adapter, Train
 
+Quantize = Literal["none", "int8", "nf4"]
+
 # A study may vary these; everything else must be the same for the runs to be comparable.
 STUDY_SECTIONS = ("adapter", "train")
+STUDY_KEYS = ("base", "quantize")  # each value is a base of its own in memory
 NOT_STUDIED = ("train.dtype", "train.device")
 
 
@@ -29,6 +32,15 @@ class Recipe(Section):
     base: str = Field(
         "smollm2",
         description="The base model: smollm2 (embedded), a local folder, a .gguf file, or a hub id.",
+    )
+    quantize: Quantize = Field(
+        "none",
+        description="How the base's linear layers are kept, the output head apart: as they are, or in 8 bits (rows "
+        "of int8) or 4 (NF4, as in QLoRA) a weight. Products are in train.dtype; adapters are as ever.",
+    )
+    double_quantization: bool | None = Field(
+        None,
+        description="nf4: quantize the scales too, which saves 0.37 bits a weight. true when absent.",
     )
     data: Data = Field(description="The examples.")
     prompt: str = Field(
@@ -61,6 +73,9 @@ class Recipe(Section):
             raise ValueError(f"evaluate: classify needs data.format: classify, not {self.data.format}")
         for key, values in self.study.items():
             _check_axis(key, values)
+        kinds = self.study.get("quantize", [self.quantize])
+        if self.double_quantization is not None and "nf4" not in kinds:
+            raise ValueError(f"double_quantization: it belongs to quantize: nf4, not {kinds[0]}; leave it out")
         return self
 
     @property
@@ -92,10 +107,12 @@ def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[st
 
 def _check_axis(key: str, values: list[Any]) -> None:
     allowed = [name for name in known_keys() if name.split(".")[0] in STUDY_SECTIONS and "." in name]
-    allowed = ["base", *(name for name in allowed if name not in NOT_STUDIED)]
+    allowed = [*STUDY_KEYS, *(name for name in allowed if name not in NOT_STUDIED)]
     if key not in allowed:
         hint = "" if key in known_keys() else suggestion(key, allowed)
-        raise ValueError(f"study.{key}: a study varies base or a key of adapter or train{hint or ', not this one'}")
+        raise ValueError(
+            f"study.{key}: a study varies base, quantize, or a key of adapter or train{hint or ', not this one'}"
+        )
     if not values:
         raise ValueError(f"study.{key}: list at least one value to try")
     if any(value in values[:position] for position, value in enumerate(values)):

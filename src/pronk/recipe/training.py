@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
@@ -65,4 +66,13 @@ class Train(Section):
         description="Type of the base model's weights and products; auto: bf16 on a GPU that has it, else fp32. "
         "Adapters and optimizer are always fp32.",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to run; auto: the GPU when there is one.")
+    device: str = Field(
+        "auto",
+        description="Where to run: cpu, cuda, or cuda:N for one GPU of several; auto: the GPU when there is one.",
+    )
+
+    @model_validator(mode="after")
+    def _known_device(self) -> Self:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ValueError(f"device: found {self.device!r}, expected auto, cpu, cuda, or one GPU such as cuda:1")
+        return self

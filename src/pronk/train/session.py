@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pronk.data.split import Splits
 from pronk.model.adapter import AdapterShape
-from pronk.model.load import Base, context_length, load_config, load_tokenizer
+from pronk.model.hub import Base
+from pronk.model.load import context_length, load_config, load_tokenizer
 from pronk.recipe import Recipe
 from pronk.runs import StudyFolder
 from pronk.study import TrainedRun
