@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pronk.data.conversation import Message
-from pronk.data.sources import default_instruction, read_conversations
+from pronk.data.labels import default_instruction
+from pronk.data.sources import read_conversations
 from pronk.errors import DataError
 from pronk.recipe import Data
 
@@ -368,7 +369,7 @@ def test_an_empty_file(write, name, content):
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
 def test_bytes_that_are_not_utf8(write, name):
-    path = write(name, b"{}\nsecond\n" + "Nestlé".encode("latin-1"))
+    path = write(name, b"{}\nsecond\n" + "Nestlé\n".encode("latin-1"))
     assert message_of(path) == (f"{path}:3: the byte 0xe9 at offset 15 is not UTF-8 text; save the file as UTF-8")
 
 
@@ -426,7 +427,9 @@ def test_lines_that_are_no_row(write, line, problem):
 
 def test_a_json_list_in_a_jsonl_file(write):
     message = message_of(write("a.jsonl", json.dumps(ROWS, indent=2)))
-    assert message == "a.jsonl:1: a .jsonl file has one JSON object on each line; this one is a JSON list"
+    assert (
+        message == "a.jsonl:1: a .jsonl file has one JSON object on each line; this one is a JSON list (name it .json)"
+    )
 
 
 # --- CSV --------------------------------------------------------------------------------------------

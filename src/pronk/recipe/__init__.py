@@ -10,10 +10,13 @@ notation.py            YAML and dotted keys
 problems.py            what is wrong, in words
 """
 
-from pronk.recipe.data import Data, Split
+from pronk.recipe.data import FILE_ENDINGS, Data, Format, Source, Split
 from pronk.recipe.reading import read_recipe
 from pronk.recipe.schema import Recipe, known_keys
 from pronk.recipe.section import Section
 from pronk.recipe.training import Adapter, Train
 
-__all__ = ["Adapter", "Data", "Recipe", "Section", "Split", "Train", "known_keys", "read_recipe"]
+__all__ = [
+    "FILE_ENDINGS", "Adapter", "Data", "Format", "Recipe", "Section", "Source", "Split", "Train", "known_keys",
+    "read_recipe",
+]  # fmt: skip
