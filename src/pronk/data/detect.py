@@ -90,8 +90,9 @@ def _found(data: Data, source: Source, name: str, tell: Tell) -> Found:
     fitting = list(_fitting(data, source.columns or {}, first.values, columns))
     if len(fitting) != 1:
         raise DataError(_question(data, name, columns, fitting))
-    used = [fitting[0].columns.get(field, field) for field in FIELDS[fitting[0].format]]
-    tell(f"{name}: read as {fitting[0].format}, from the columns {quoted(c for c in used if c in columns)}")
+    fields = [fitting[0].columns.get(field, field) for field in FIELDS[fitting[0].format]]
+    used = [column for column in fields if column in columns]
+    tell(f"{name}: read as {fitting[0].format}, from the column{'s' * (len(used) > 1)} {quoted(used)}")
     return fitting[0]
 
 
@@ -149,8 +150,8 @@ def _question(data: Data, name: str, columns: Sequence[str], fitting: Sequence[F
         offers, why = [one for one in usual if one], f"{name} does not say which format it has: {shown}"
     if not offers:
         offers = [Found(f, dict.fromkeys(FIELDS[f], "COLUMN")) for f in FIELDS if f in _allowed(data)]
-    lines = [f"  format: {one.format}{_as_line(one.columns)}   # {MEANINGS[one.format]}" for one in offers]
-    return "\n".join([f"{why}; write in the recipe under data: (with columns named as in the file)", *lines])
+    lines = [f"  format: {one.format}   # {MEANINGS[one.format]}{_as_line(one.columns)}" for one in offers]
+    return "\n".join([f"{why}; write {'one of these ' if len(lines) > 1 else ''}under data: in the recipe", *lines])
 
 
 def _usual(format: Format, columns: Sequence[str]) -> Found | None:

@@ -212,7 +212,7 @@ def _complain_if_foreign(a: Any, items: Sequence[Any]) -> bool:
 
 def _advice(a: Any, b: Any) -> str:
     if {_kind(a), _kind(b)} == {"number", "a text"}:
-        return "; put the number in quotation marks, or write number(…) around the column"
+        return " ('1' is a text and 1 a number; number(column) makes a text one)"
     return "; where a value may be missing, write `column and …` before it" if a is None or b is None else ""
 
 

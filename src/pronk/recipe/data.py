@@ -67,7 +67,7 @@ class Source(Section):
     @model_validator(mode="after")
     def _file_or_set(self) -> Self:
         if (self.path is None) == (self.id is None):
-            raise ValueError("path: a source has either a path (a file) or an id (a hub data set)")
+            raise ValueError("path: a source has either a path (file) or an id (hub data set)")
         for key, usual in (("name", None), ("split", "train"), ("revision", None)):
             if self.path is not None and getattr(self, key) != usual:
                 raise ValueError(f"{key}: only a hub data set (id) has this, not a file (path)")
