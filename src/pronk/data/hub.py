@@ -108,7 +108,7 @@ def _why_not(source: Source, error: Exception) -> str:
     page = f"https://huggingface.co/datasets/{source.id}"
     if "scripts are no longer supported" in said:
         return _needs_script(source)
-    if "GatedRepoError" in names or "gated" in said:
+    if "GatedRepoError" in names or "is a gated dataset" in said:
         return (
             f"{start} needs its terms accepted: do so at {page}, then log in with `hf auth login` (or set HF_TOKEN); "
             f"or {FROM_HERE}"
