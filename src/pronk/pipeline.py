@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pronk.data.detect import with_found_formats
 from pronk.data.split import Splits, read_splits
 from pronk.errors import InputError
 from pronk.recipe import Recipe
@@ -68,8 +70,10 @@ def run_study(recipe: Recipe, out: Path, console: Console) -> tuple[StudyFolder,
     """
     clock = Clock()
     with listen(lambda line: console.print(line, highlight=False)) as stop, disk_guard(out):
+        tell = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+        recipe = with_found_formats(recipe, tell)
         study = plan_study(recipe)
-        splits, labels = read_splits(recipe.data)
+        splits, labels = read_splits(recipe.data, tell)
         ready = [_prepare(fleet, recipe, splits, labels, console) for fleet in study.fleets]
         stop.check()
         clock.lap("prepare")

@@ -293,7 +293,7 @@ def test_all_problems_in_one_message(message_of):
 
 @pytest.mark.parametrize(
     ("text", "key"),
-    [("base: a", "data"), ("data: {source: a}", "data.format"), ("data: {format: pairs}", "data.source")],
+    [("base: a", "data"), ("data: {format: pairs}", "data.source")],
 )
 def test_missing_keys(message_of, text, key):
     assert message_of(text) == f"recipe.yaml: {key} is missing"
@@ -342,7 +342,7 @@ def test_wrong_values(message_of, lines, message):
 @pytest.mark.parametrize(
     ("format", "inside", "message"),
     [
-        ("csv", "", "data.format: found 'csv', expected one of classify, alpaca, pairs"),
+        ("csv", "", "data.format: found 'csv', expected one of classify, alpaca, pairs, messages, sharegpt, text"),
         ("classify", "columns: {text: 5}", "data.columns: found 5, expected text"),
         ("classify", "labels: [a]", "data.labels: classification needs at least two labels"),
         ("classify", "system: 5", "data.system: found 5, expected text"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pronk.errors import RecipeError
+from pronk.recipe.data import is_hub_id
 from pronk.recipe.notation import assign, parse_yaml, section
 from pronk.recipe.schema import Recipe, validated
 
@@ -70,20 +71,26 @@ def _resolved(key: str, value: Any, folder: Path) -> Any:
     """A path or a list of them, from folder; what is neither is left for the schema to refuse."""
     if isinstance(value, list):
         return [_resolved(key, item, folder) for item in value]
+    if isinstance(value, dict) and isinstance(value.get("path"), str):
+        return {**value, "path": _path(value["path"], folder)}
     if not isinstance(value, str):
         return value
     if key == "base":
         return _base_path(value, folder)
-    if key == "prompt" and not value.endswith(".jinja"):
-        return value
-    return os.path.normpath(folder / Path(value).expanduser())
+    if key == "prompt":
+        return _path(value, folder) if value.endswith(".jinja") else value
+    return value if is_hub_id(value, folder) else _path(value, folder)
+
+
+def _path(text: str, folder: Path) -> str:
+    return os.path.normpath(folder / Path(text).expanduser())
 
 
 def _base_path(base: str, folder: Path) -> str:
     """A base that looks like a path is one; any other name is left for the hub."""
     looks_like_path = base.endswith(".gguf") or base.startswith((".", "/", "~"))
     if looks_like_path or (folder / base / "config.json").exists():
-        return os.path.normpath(folder / Path(base).expanduser())
+        return _path(base, folder)
     return base
 
 

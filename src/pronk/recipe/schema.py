@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pronk.errors import RecipeError
-from pronk.recipe.data import Data
+from pronk.recipe.data import Data, Source
 from pronk.recipe.notation import Dumper, assign
 from pronk.recipe.problems import explained, suggestion
 from pronk.recipe.section import Section
@@ -69,8 +69,8 @@ class Recipe(Section):
             raise ValueError("evaluate: name at least one measure, or leave the key out")
         if self.train.max_steps is not None and "train.epochs" in self.study:
             raise ValueError("study.train.epochs: train.max_steps sets the length, so epochs would change nothing")
-        if self.evaluate is not None and "classify" in self.evaluate and self.data.format != "classify":
-            raise ValueError(f"evaluate: classify needs data.format: classify, not {self.data.format}")
+        if self.evaluate is not None and "classify" in self.evaluate and self.data.classifies is False:
+            raise ValueError(f"evaluate: classify needs data.format: classify, not {self.data.sources[0].format}")
         for key, values in self.study.items():
             _check_axis(key, values)
         kinds = self.study.get("quantize", [self.quantize])
@@ -83,14 +83,14 @@ class Recipe(Section):
         """What is measured, the default resolved."""
         if self.evaluate is not None:
             return tuple(self.evaluate)
-        return ("likelihood", "classify") if self.data.format == "classify" else ("likelihood",)
+        return ("likelihood", "classify") if self.data.classifies else ("likelihood",)
 
-    def with_values(self, values: Mapping[str, Any]) -> Recipe:
-        """A copy with dotted keys replaced and everything checked again."""
+    def with_values(self, values: Mapping[str, Any], where: str = "study") -> Recipe:
+        """A copy with dotted keys replaced and everything checked again; where: what a message begins with."""
         plain = self.model_dump(exclude_unset=True)
         for key, value in values.items():
             assign(plain, key, value)
-        return validated(plain, "study")
+        return validated(plain, where)
 
     def to_yaml(self) -> str:
         """The recipe with every default written out; reading it back gives the same recipe."""
@@ -124,5 +124,6 @@ def validated(plain: dict[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(plain)
     except ValidationError as error:
-        problems = explained(error.errors(), list(known_keys()))
+        of_a_source = [f"data.source.{name}" for name in Source.model_fields]
+        problems = explained(error.errors(), [*known_keys(), *of_a_source])
     raise RecipeError("\n".join(f"{where}: {line}" for line in problems))
