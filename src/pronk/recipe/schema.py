@@ -17,7 +17,7 @@ from pronk.recipe.training import Adapter, Train
 
 # A study may vary these; everything else must be the same for the runs to be comparable.
 STUDY_SECTIONS = ("adapter", "train")
-NOT_STUDIED = ("train.dtype", "train.device")
+NOT_STUDIED = ("train.dtype", "train.device", "train.keep", "train.trackers")
 
 
 class Recipe(Section):
@@ -50,6 +50,8 @@ class Recipe(Section):
             raise ValueError("study.train.epochs: train.max_steps sets the length, so epochs would change nothing")
         if self.evaluate is not None and "classify" in self.evaluate and self.data.format != "classify":
             raise ValueError(f"evaluate: classify needs data.format: classify, not {self.data.format}")
+        if self.train.stop == "early" and not self.data.split.validation:
+            raise ValueError("train.stop: early needs validation rows to watch; data.split.validation takes none")
         for key, values in self.study.items():
             _check_axis(key, values)
         return self
