@@ -295,6 +295,7 @@ def _entries(
 def _conclude(folder: StudyFolder, summary: dict[str, Any]) -> Path:
     """Metrics, comparisons, study.json and the report, all from the item results in the folder."""
     from pronk.compare.items import read_items
+    from pronk.compare.overfitting import overfitting
     from pronk.compare.pairs import compare_runs, evaluated
     from pronk.compare.report import write_report
     from pronk.compare.summary import run_metrics
@@ -302,6 +303,8 @@ def _conclude(folder: StudyFolder, summary: dict[str, Any]) -> Path:
     items = {run["name"]: read_items(folder.path, run["name"]) for run in summary["runs"] if evaluated(run)}
     for run in summary["runs"]:
         run["metrics"] = run_metrics(items[run["name"]]) if run["name"] in items else {}
+        if not run["baseline"]:
+            run["overfitting"] = overfitting(folder.path, run["name"])
     summary["comparisons"] = compare_runs(summary["runs"], items)
     folder.write(summary)
     return write_report(folder.path)
