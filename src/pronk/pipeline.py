@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pronk.data.split import Splits, read_splits
-from pronk.errors import InputError, RecipeError
+from pronk.errors import InputError
 from pronk.recipe import Recipe
 from pronk.runs import StudyFolder, disk_guard, new_study, write_text
 from pronk.study import Fleet, Study, plan_study
@@ -71,11 +71,13 @@ def run_study(recipe: Recipe, out: Path, console: Console, copy_to: Path | None 
     What can be wrong with recipe, data and base is found before anything is trained, and then nothing
     is left behind. Raises KeyboardInterrupt if the user stops it before there is anything to keep.
     """
+    from pronk.train.trackers import check_installed
+
     clock = Clock()
     with listen(lambda line: console.print(line, highlight=False)) as stop, disk_guard(out):
         study = plan_study(recipe)
+        check_installed(recipe.train.trackers)
         splits, labels = read_splits(recipe.data)
-        _check_watching(study, splits)
         ready = [_prepare(fleet, recipe, splits, labels, console) for fleet in study.fleets]
         stop.check()
         mirror = _mirror(copy_to, out, console)
@@ -102,15 +104,6 @@ def report(path: Path) -> Path:
     folder = StudyFolder.open(path)
     with disk_guard(path):
         return _conclude(folder, folder.read())
-
-
-def _check_watching(study: Study, splits: Splits) -> None:
-    """What the runs ask for beside training must be there before any of them begins."""
-    from pronk.train.trackers import check_installed
-
-    check_installed(study.recipe.train.trackers)
-    if not splits.validation and any(run.recipe.train.stop == "early" for run in study.runs):
-        raise RecipeError("train.stop: early needs validation rows to watch; data.split.validation comes to none")
 
 
 def _mirror(copy_to: Path | None, out: Path, console: Console) -> Mirror | None:
