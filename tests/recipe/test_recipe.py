@@ -472,4 +472,4 @@ def test_every_key_of_adapter_and_train_but_four_may_vary(read):
     allowed = [key for key in keys if key not in ("train.dtype", "train.device", "train.keep", "train.trackers")]
     for key in allowed:
         assert read(SHORT + f"study: {{{key}: [1]}}").study == {key: [1]}
-    assert len(allowed) == len(keys) - 2 == 16
+    assert len(allowed) == len(keys) - 4 == 19
