@@ -286,7 +286,7 @@ def check_after_a_crash(path: Path, number: int, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patch:
         crash_at(patch, number)
         try:
-            play(path, [plan(steps=16)], patience=None, every=2, save_every=3, keep=1)
+            play(path, [plan(steps=8)], patience=None, every=1, save_every=2, keep=1)
             crashed = False
         except CrashError:
             crashed = True
