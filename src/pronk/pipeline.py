@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pronk.evaluate.evaluation import Evaluated
+    from pronk.evaluate.likelihood import ItemLosses
     from pronk.tokens.examples import Examples
+    from pronk.train.mirror import Mirror
     from pronk.train.session import Outcome
+    from pronk.train.trackers import Trackers
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Work:
     console: Console
     stop: Interruption
     clock: Clock
+    mirror: Mirror | None = None
 
 
 @dataclass
@@ -62,25 +66,30 @@ class Clock:
         self.last = now
 
 
-def run_study(recipe: Recipe, out: Path, console: Console) -> tuple[StudyFolder, bool]:
+def run_study(recipe: Recipe, out: Path, console: Console, copy_to: Path | None = None) -> tuple[StudyFolder, bool]:
     """Run a whole study into a new folder; also whether it was interrupted (its state is then saved).
 
+    copy_to: a folder, such as a mounted drive, into which the study is copied while it grows.
     What can be wrong with recipe, data and base is found before anything is trained, and then nothing
     is left behind. Raises KeyboardInterrupt if the user stops it before there is anything to keep.
     """
+    from pronk.train.trackers import check_installed
+
     clock = Clock()
     with listen(lambda line: console.print(line, highlight=False)) as stop, disk_guard(out):
         tell = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
         recipe = with_found_formats(recipe, tell)
         study = plan_study(recipe)
+        check_installed(recipe.train.trackers)
         splits, labels = read_splits(recipe.data, tell)
         ready = [_prepare(fleet, recipe, splits, labels, console) for fleet in study.fleets]
         stop.check()
+        mirror = _mirror(copy_to, out, console)
         clock.lap("prepare")
         folder = StudyFolder.create(out)
         truncated = sum(one.examples.truncated() for one in ready)
         work = Work(
-            study, splits, folder, new_study(out.name, labels, splits.counts(), truncated), console, stop, clock
+            study, splits, folder, new_study(out.name, labels, splits.counts(), truncated), console, stop, clock, mirror
         )
         _tell_plan(work)
         folder.write_items(splits.test_items())
@@ -89,6 +98,8 @@ def run_study(recipe: Recipe, out: Path, console: Console) -> tuple[StudyFolder,
         interrupted = _run_fleets(ready, work)
         work.summary |= {"phases": clock.seconds, "total_seconds": sum(clock.seconds.values())}
         _conclude(folder, work.summary)
+        if mirror is not None:
+            mirror.copy_all(folder)
     return folder, interrupted
 
 
@@ -97,6 +108,14 @@ def report(path: Path) -> Path:
     folder = StudyFolder.open(path)
     with disk_guard(path):
         return _conclude(folder, folder.read())
+
+
+def _mirror(copy_to: Path | None, out: Path, console: Console) -> Mirror | None:
+    from pronk.train.mirror import Mirror
+
+    if copy_to is None:
+        return None
+    return Mirror(copy_to, out, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
 
 
 def _prepare(fleet: Fleet, recipe: Recipe, splits: Splits, labels: tuple[str, ...], console: Console) -> Ready:
@@ -149,7 +168,7 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     from pronk.evaluate.evaluation import validation_losses
     from pronk.model.load import load_model, resolve_dtype
     from pronk.tokens.pack import TOKEN_BUDGET
-    from pronk.train.session import train_fleet
+    from pronk.train.session import Watchers, train_fleet
 
     fleet, examples, device = ready.fleet, ready.examples, ready.device
     dtype, budget = resolve_dtype(work.study.recipe.train.dtype, device), TOKEN_BUDGET[device.type]
@@ -161,12 +180,17 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     trains = [run.recipe.train for run in fleet.trained]
     validation = {s: examples.validation(one.max_length, one.train_on_prompt) for s, one in enumerate(trains)}
 
-    def validate(adapter: Any, slots: Sequence[int]) -> dict[int, tuple[float, int]]:
+    def validate(adapter: Any, slots: Sequence[int]) -> dict[int, ItemLosses]:
         return validation_losses(model, adapter, slots, validation, budget)
 
+    trackers = _start_trackers(fleet, work)
+    watchers = Watchers(
+        validate if work.splits.validation else None, trackers.log,
+        work.mirror.copy_runs if work.mirror else lambda _: None,
+    )  # fmt: skip
     outcomes, interrupted = train_fleet(
-        model, ready.base.location, fleet.trained, examples, work.folder, budget,
-        validate if work.splits.validation else None, work.console, work.stop.check,
+        model, ready.base.location, fleet.trained, examples, work.folder, budget, watchers, work.console,
+        work.stop.check,
     )  # fmt: skip
     work.clock.lap("train")
     evaluated: list[tuple[str, Evaluated]] = []
@@ -177,8 +201,32 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
             interrupted = True
     work.clock.lap("evaluate")
     _write_items(evaluated, work.folder)
+    trackers.finish(_metrics(evaluated, work.folder))
     work.summary["runs"] += _entries(ready, work.study, outcomes, bool(evaluated), peak_memory(device))
     return interrupted
+
+
+def _start_trackers(fleet: Fleet, work: Work) -> Trackers:
+    """Begin every run of a fleet in the tools that the recipe names."""
+    from pronk.train.trackers import Opening, Trackers, flat
+
+    def tell(line: str) -> None:
+        work.console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    trackers = Trackers(work.study.recipe.train.trackers, tell)
+    for trained in fleet.trained:
+        for run in trained.runs:
+            path = work.folder.run(run.name).path
+            trackers.start(Opening(work.folder.path.name, run.name, path, flat(run.recipe.model_dump()), run.settings))
+    return trackers
+
+
+def _metrics(evaluated: Sequence[tuple[str, Evaluated]], folder: StudyFolder) -> dict[str, dict[str, float]]:
+    """The test metrics of runs whose items are written, by name."""
+    from pronk.compare.items import read_items
+    from pronk.compare.summary import run_metrics
+
+    return {name: run_metrics(read_items(folder.path, name)) for name, _ in evaluated}
 
 
 def _evaluate(ready: Ready, model: Any, outcomes: Sequence[Outcome], work: Work) -> list[tuple[str, Evaluated]]:
@@ -235,6 +283,9 @@ def _entries(
                 "message": outcome.message,
                 "trainable_parameters": outcome.trainable_parameters,
                 **outcome.cost,
+                "best_step": outcome.best_step,
+                "best_validation_loss": outcome.best_loss,
+                "adapter_step": outcome.adapter_step,
                 "tokens_per_second": tokens / seconds if seconds else None,
                 "peak_memory_bytes": peak,
                 "shared_with": [run.name for run in group[outcome.name].runs if run.name != outcome.name],
@@ -246,6 +297,7 @@ def _entries(
 def _conclude(folder: StudyFolder, summary: dict[str, Any]) -> Path:
     """Metrics, comparisons, study.json and the report, all from the item results in the folder."""
     from pronk.compare.items import read_items
+    from pronk.compare.overfitting import overfitting
     from pronk.compare.pairs import compare_runs, evaluated
     from pronk.compare.report import write_report
     from pronk.compare.summary import run_metrics
@@ -253,6 +305,8 @@ def _conclude(folder: StudyFolder, summary: dict[str, Any]) -> Path:
     items = {run["name"]: read_items(folder.path, run["name"]) for run in summary["runs"] if evaluated(run)}
     for run in summary["runs"]:
         run["metrics"] = run_metrics(items[run["name"]]) if run["name"] in items else {}
+        if not run["baseline"]:
+            run["overfitting"] = overfitting(folder.path, run["name"])
     summary["comparisons"] = compare_runs(summary["runs"], items)
     folder.write(summary)
     return write_report(folder.path)

@@ -20,7 +20,7 @@ Quantize = Literal["none", "int8", "nf4"]
 # A study may vary these; everything else must be the same for the runs to be comparable.
 STUDY_SECTIONS = ("adapter", "train")
 STUDY_KEYS = ("base", "quantize")  # each value is a base of its own in memory
-NOT_STUDIED = ("train.dtype", "train.device")
+NOT_STUDIED = ("train.dtype", "train.device", "train.keep", "train.trackers")
 
 
 PROMPTS = ("alpaca", "chat", "llama2", "llama3")  # and the path of a template
@@ -71,6 +71,8 @@ class Recipe(Section):
             raise ValueError("study.train.epochs: train.max_steps sets the length, so epochs would change nothing")
         if self.evaluate is not None and "classify" in self.evaluate and self.data.classifies is False:
             raise ValueError(f"evaluate: classify needs data.format: classify, not {self.data.sources[0].format}")
+        if self.train.stop == "early" and not self.data.split.validation:
+            raise ValueError("train.stop: early needs validation rows to watch; data.split.validation takes none")
         for key, values in self.study.items():
             _check_axis(key, values)
         kinds = self.study.get("quantize", [self.quantize])

@@ -61,6 +61,27 @@ class Train(Section):
     )
     evaluate_every: Every = Field("epoch", description="Steps between validation losses, or epoch.")
     save_every: Every = Field("epoch", description="Steps between checkpoints, or epoch.")
+    keep: PositiveInt | None = Field(
+        None,
+        description="How many of the newest checkpoints to keep, null for all; the best one by validation loss "
+        "is kept beside them.",
+    )
+    stop: Literal["none", "early"] = Field(
+        "none",
+        description="early: a run ends when its validation loss no longer falls, and is then what it was at its best: "
+        "adapter and reported metrics are those of the lowest validation loss. none: the last step counts.",
+    )
+    patience: PositiveInt = Field(
+        3, description="With stop: early, how many evaluations in a row may bring no improvement."
+    )
+    min_delta: float = Field(
+        0.0,
+        ge=0,
+        description="With stop: early, how far (nats per token) validation loss must fall to count as an improvement.",
+    )
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
+        ["tensorboard"], description="Where the metrics of all runs are shown beside metrics.jsonl; [] for nowhere."
+    )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="Type of the base model's weights and products; auto: bf16 on a GPU that has it, else fp32. "

@@ -58,16 +58,17 @@ class Step:
 
 @dataclass(slots=True)
 class RunState:
-    """Where a run is. error: why it was taken out of the fleet."""
+    """Where a run is. error: why it was taken out of the fleet; ended: it stopped before its last step."""
 
     plan: RunPlan
     optimizer: RunOptimizer | None
     step: int = 0
     error: str = ""
+    ended: bool = False
 
     @property
     def running(self) -> bool:
-        return not self.error and self.step < self.plan.steps
+        return not self.error and not self.ended and self.step < self.plan.steps
 
 
 @dataclass(slots=True)
@@ -110,6 +111,10 @@ class Fleet:
             for slot, reason in broken.items():
                 self._take_out(slot, reason)
         return []
+
+    def end(self, slot: int) -> None:
+        """Let a run stop here, between two rounds: the others go on as if it had been planned so long."""
+        self.runs[slot].ended = True
 
     def _compute_gradients(self, slots: Sequence[int]) -> _Round:
         self._gradients.zero_()

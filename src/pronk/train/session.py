@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,28 +16,45 @@ from pronk.model.adapter import AdapterShape
 from pronk.model.hub import Base
 from pronk.model.load import context_length, load_config, load_tokenizer
 from pronk.recipe import Recipe
-from pronk.runs import StudyFolder
+from pronk.runs import RunFolder, StudyFolder
 from pronk.study import TrainedRun
 from pronk.tokens.examples import Examples, make_examples
 from pronk.train.fleet import Fleet, RunPlan, Step
 from pronk.train.order import steps_per_epoch
 from pronk.train.progress import work
-from pronk.train.recorder import Ending, Journal, Recorder
+from pronk.train.recorder import Ending, Journal, Recorder, RowLosses
+from pronk.train.stopping import early, never
 
-Validate = Callable[[Any, Sequence[int]], dict[int, tuple[float, int]]]
+Validate = Callable[[Any, Sequence[int]], Mapping[int, RowLosses]]
+
+
+@dataclass(frozen=True, slots=True)
+class Watchers:
+    """Who is told while a fleet trains: validate gets the fleet's adapter and slots, and gives each slot's
+    validation row by row; log gets a run's name and each of its records; mirror the folders that changed."""
+
+    validate: Validate | None
+    log: Callable[[str, Mapping[str, Any]], None] = lambda *_: None
+    mirror: Callable[[Sequence[RunFolder]], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one run of the study. adapter: by PEFT's names; None if the run did not get there."""
+    """What became of one run of the study. adapter: by PEFT's names; None if the run did not get there.
+
+    best_step: where validation loss was lowest, best_loss; adapter_step: the step that adapter is from.
+    """
 
     name: str
     shape: AdapterShape
-    status: str  # finished, failed, interrupted
+    status: str  # finished, stopped_early, failed, interrupted
     message: str
     adapter: dict[str, Tensor] | None
     trainable_parameters: int
     cost: dict[str, float]  # steps, train_tokens, train_seconds
+    best_step: int | None = None
+    best_loss: float | None = None
+    adapter_step: int | None = None
 
 
 def load_examples(base: Base, recipes: Sequence[Recipe], splits: Splits, labels: tuple[str, ...]) -> Examples:
@@ -57,18 +74,18 @@ def load_examples(base: Base, recipes: Sequence[Recipe], splits: Splits, labels:
 
 def train_fleet(
     model: Any, base: str, trained: Sequence[TrainedRun], examples: Examples, folder: StudyFolder,
-    token_budget: int, validate: Validate | None, console: Console, check: Callable[[], None],
+    token_budget: int, watchers: Watchers, console: Console, check: Callable[[], None],
 ) -> tuple[list[Outcome], bool]:  # fmt: skip
     """Train all runs of a fleet; also whether it was interrupted, in which case the state is saved.
 
-    validate gets the fleet's adapter and slots, and gives each slot's validation loss and tokens.
     check is called between rounds and raises KeyboardInterrupt if the user wants to stop.
     """
     fleet = Fleet(model, [run_plan(run, examples) for run in trained], token_budget)
     journals = [_journal(run, base, examples, folder) for run in trained]
     interrupted = False
     with work(console, "training", sum(run.plan.steps for run in fleet.runs)) as bar:
-        recorder = Recorder(fleet, journals, partial(validate, fleet.adapter) if validate else None, bar)
+        validate = partial(watchers.validate, fleet.adapter) if watchers.validate else None
+        recorder = Recorder(fleet, journals, validate, bar, watchers.log, watchers.mirror)
 
         def after_round(steps: list[Step]) -> None:
             recorder.after_round(steps)
@@ -79,8 +96,6 @@ def train_fleet(
         except KeyboardInterrupt:
             interrupted = True
             recorder.save_all()
-        finally:
-            recorder.close()
     outcomes = _outcomes(fleet, trained, journals, interrupted)
     fleet.adapter.detach()
     return outcomes, interrupted
@@ -130,6 +145,8 @@ def _journal(trained: TrainedRun, base: str, examples: Examples, folder: StudyFo
     return Journal(
         endings, adapter_shape(trained.recipe), base, trained.recipe.adapter.dropout,
         train.evaluate_every, train.save_every, save_tokenizer,
+        rule=early(train.patience, train.min_delta) if train.stop == "early" else never(),
+        restore_best=train.stop == "early", keep=train.keep,
     )  # fmt: skip
 
 
@@ -138,15 +155,19 @@ def _outcomes(
 ) -> list[Outcome]:
     outcomes = []
     for slot, (run, journal) in enumerate(zip(trained, journals, strict=True)):
-        error = fleet.runs[slot].error
-        for member in run.runs:
-            adapter = journal.adapters.get(member.name)
-            status = "finished" if adapter else "failed" if error else "interrupted" if interrupted else "failed"
-            so_far = {
-                "steps": fleet.runs[slot].step, "train_tokens": journal.tokens, "train_seconds": journal.seconds,
-            }  # fmt: skip
+        state, size = fleet.runs[slot], fleet.adapter.size(slot)
+        for member, end in zip(run.runs, journal.endings, strict=True):
+            status = _status(end, state.error, interrupted)
+            cost = end.cost or journal.cost(state.step)
+            best_loss = None if end.watch.best_step is None else end.watch.best_loss
             outcomes.append(
-                Outcome(member.name, journal.shape, status, "" if adapter else error, adapter,
-                        fleet.adapter.size(slot), journal.costs.get(member.name, so_far))
+                Outcome(member.name, journal.shape, status, "" if end.done else state.error, end.adapter, size, cost,
+                        end.watch.best_step, best_loss, end.adapter_step)
             )  # fmt: skip
     return outcomes
+
+
+def _status(end: Ending, error: str, interrupted: bool) -> str:
+    if end.done:
+        return "stopped_early" if end.cost["steps"] < end.step else "finished"
+    return "interrupted" if interrupted and not error else "failed"
