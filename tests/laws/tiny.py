@@ -160,7 +160,9 @@ def farthest(one: Mapping[str, State], other: Mapping[str, State]) -> tuple[floa
 def peft_model(base: Any, shape: AdapterShape, state: Mapping[str, Tensor]) -> Any:
     """PEFT's model with the same adapter, as the oracle; dropout off."""
     targets = list(LINEARS) if shape.targets == "all-linear" else list(shape.targets)
-    config = LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=targets, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=shape.rank, lora_alpha=shape.alpha, target_modules=targets, task_type="CAUSAL_LM", use_rslora=shape.use_rslora
+    )
     model = get_peft_model(base, config)
     put_state(model, state)
     return model

@@ -16,6 +16,11 @@ class Adapter(Section):
 
     rank: PositiveInt = Field(16, description="Rank r of the update B·A.")
     alpha: float = Field(16.0, gt=0, description="The update is scaled by alpha / rank.")
+    use_rslora: bool = Field(
+        False,
+        description="Scale by alpha / √rank instead, so that large ranks learn as fast as small ones "
+        "(rsLoRA, Kalajdzievski 2023, arXiv:2312.03732).",
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of the adapter's inputs dropped while training.")
     targets: Literal["all-linear"] | list[str] = Field(
         "all-linear",
@@ -44,6 +49,12 @@ class Train(Section):
     )
     warmup_steps: int = Field(
         0, ge=0, description="Steps over which the learning rate rises from 0, with any schedule."
+    )
+    lora_plus_ratio: float = Field(
+        1.0,
+        gt=0,
+        description="LoRA+ (Hayou et al. 2024, arXiv:2402.12354): the matrix B learns at this multiple of the learning "
+        "rate, A at the learning rate itself. The paper suggests 16; 1 is plain LoRA.",
     )
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
     clip: float | None = Field(1.0, gt=0, description="Largest gradient norm of a run; null for no clipping.")

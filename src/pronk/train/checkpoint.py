@@ -26,6 +26,7 @@ def save_adapter(
         "base_model_name_or_path": base,
         "r": shape.rank,
         "lora_alpha": shape.alpha,
+        "use_rslora": shape.use_rslora,
         "lora_dropout": dropout,
         "target_modules": _target_modules(state, shape.targets),
         "bias": "none",

@@ -38,6 +38,7 @@ class RunPlan:
     learning_rate: float
     schedule: str = "constant"
     warmup_steps: int = 0
+    lora_plus_ratio: float = 1.0
     weight_decay: float = 0.0
     clip: float | None = 1.0
     dropout: float = 0.0
@@ -92,7 +93,9 @@ class Fleet:
         self.runs = []
         for slot, plan in enumerate(plans):
             self.adapter.initialize(slot, plan.seed)
-            optimizer = RunOptimizer(self.adapter, slot, plan.learning_rate, plan.weight_decay, plan.clip)
+            optimizer = RunOptimizer(
+                self.adapter, slot, plan.learning_rate, plan.weight_decay, plan.clip, plan.lora_plus_ratio
+            )
             self.runs.append(RunState(plan, optimizer))
 
     def train(self, after_round: Callable[[list[Step]], None] = lambda _: None) -> None:

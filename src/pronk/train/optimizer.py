@@ -17,16 +17,26 @@ from pronk.model.adapter import WideAdapter
 class RunOptimizer:
     """The optimizer of one run. Gradients must have been allocated (`allocate_gradients`) before."""
 
-    def __init__(self, adapter: WideAdapter, slot: int, learning_rate: float, weight_decay: float, clip: float | None):
-        self.peak, self.clip = learning_rate, clip
-        self.names, self.views = [], []
+    def __init__(
+        self, adapter: WideAdapter, slot: int, learning_rate: float, weight_decay: float, clip: float | None,
+        lora_plus_ratio: float = 1.0,
+    ) -> None:  # fmt: skip
+        self.clip = clip
+        self.names: list[str] = []
+        self.views: list[nn.Parameter] = []
         for name, wide, rows in adapter.rows(slot):
             view = nn.Parameter(wide.data[rows])
             assert wide.grad is not None
             view.grad = wide.grad[rows]
             self.names.append(name)
             self.views.append(view)
-        self.adamw = torch.optim.AdamW(self.views, lr=learning_rate, weight_decay=weight_decay, fused=True)
+        # B may learn faster than A: LoRA+ (Hayou et al. 2024, arXiv:2402.12354)
+        peaks = [learning_rate * (lora_plus_ratio if name.endswith(".B") else 1.0) for name in self.names]
+        groups = [
+            {"params": [view for view, own in zip(self.views, peaks, strict=True) if own == peak], "peak": peak}
+            for peak in dict.fromkeys(peaks)
+        ]
+        self.adamw = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
     def gradient_norm(self) -> Tensor:
         """L2 norm of the run's whole gradient, a scalar on the device; not finite if any part is not."""
@@ -34,10 +44,11 @@ class RunOptimizer:
         return norm
 
     def step(self, factor: float, norm: Tensor) -> None:
-        """Clip by the norm and update with `factor` times the peak learning rate."""
+        """Clip by the norm and update with `factor` times the peak learning rates."""
         if self.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.views, self.clip, norm)
-        self.adamw.param_groups[0]["lr"] = self.peak * factor
+        for group in self.adamw.param_groups:
+            group["lr"] = group["peak"] * factor
         self.adamw.step()
 
     def largest_weight(self) -> Tensor:

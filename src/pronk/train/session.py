@@ -98,6 +98,7 @@ def run_plan(trained: TrainedRun, examples: Examples) -> RunPlan:
         learning_rate=train.learning_rate,
         schedule=train.schedule,
         warmup_steps=train.warmup_steps,
+        lora_plus_ratio=train.lora_plus_ratio,
         weight_decay=train.weight_decay,
         clip=train.clip,
         dropout=trained.recipe.adapter.dropout,
@@ -107,10 +108,9 @@ def run_plan(trained: TrainedRun, examples: Examples) -> RunPlan:
 
 def adapter_shape(recipe: Recipe) -> AdapterShape:
     """The adapter that a recipe asks for."""
-    targets = recipe.adapter.targets
-    return AdapterShape(
-        recipe.adapter.rank, recipe.adapter.alpha, targets if isinstance(targets, str) else tuple(targets)
-    )
+    wanted = recipe.adapter
+    targets = wanted.targets if isinstance(wanted.targets, str) else tuple(wanted.targets)
+    return AdapterShape(wanted.rank, wanted.alpha, targets, wanted.use_rslora)
 
 
 def total_steps(recipe: Recipe, examples: int) -> int:
