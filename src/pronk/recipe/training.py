@@ -43,6 +43,11 @@ class Train(Section):
         16, description="Examples per step; how they are cut into micro-batches is pronk's business."
     )
     learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate.")
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw",
+        description="AdamW, or AdamW whose two moments take one byte a weight instead of four (block-wise 8-bit, "
+        "Dettmers et al. 2022, arXiv:2110.02861).",
+    )
     schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = Field(
         "constant",
         description="Course of the learning rate after the warm-up; constant and constant_with_warmup are the same.",

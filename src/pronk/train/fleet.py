@@ -36,6 +36,7 @@ class RunPlan:
     steps: int
     batch_size: int
     learning_rate: float
+    optimizer: str = "adamw"
     schedule: str = "constant"
     warmup_steps: int = 0
     lora_plus_ratio: float = 1.0
@@ -94,8 +95,9 @@ class Fleet:
         for slot, plan in enumerate(plans):
             self.adapter.initialize(slot, plan.seed)
             optimizer = RunOptimizer(
-                self.adapter, slot, plan.learning_rate, plan.weight_decay, plan.clip, plan.lora_plus_ratio
-            )
+                self.adapter, slot, plan.learning_rate, plan.weight_decay, plan.clip, plan.lora_plus_ratio,
+                plan.optimizer,
+            )  # fmt: skip
             self.runs.append(RunState(plan, optimizer))
 
     def train(self, after_round: Callable[[list[Step]], None] = lambda _: None) -> None:

@@ -1,12 +1,15 @@
 """AdamW for one run, over its own rows of the wide adapter (Loshchilov and Hutter 2019, arXiv:1711.05101).
 
 A run's parameters are views of its rows, so PyTorch's own AdamW updates the wide tensors in place,
-and each run has its own step count, learning rate, decay, clipping and moments.
+and each run has its own step count, learning rate, decay, clipping and moments. The same views go to
+bitsandbytes' AdamW with moments in 8 bits: each view is a tensor of its own to it, so that no block of
+256 moments under one scale holds moments of two runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +22,7 @@ class RunOptimizer:
 
     def __init__(
         self, adapter: WideAdapter, slot: int, learning_rate: float, weight_decay: float, clip: float | None,
-        lora_plus_ratio: float = 1.0,
+        lora_plus_ratio: float = 1.0, kind: str = "adamw",
     ) -> None:  # fmt: skip
         self.clip = clip
         self.names: list[str] = []
@@ -36,7 +39,8 @@ class RunOptimizer:
             {"params": [view for view, own in zip(self.views, peaks, strict=True) if own == peak], "peak": peak}
             for peak in dict.fromkeys(peaks)
         ]
-        self.adamw = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
+        self._counts_in_tensors = kind == "adamw"  # bitsandbytes counts steps in plain numbers
+        self.adamw = _adamw(kind, groups, learning_rate, weight_decay)
 
     def gradient_norm(self) -> Tensor:
         """L2 norm of the run's whole gradient, a scalar on the device; not finite if any part is not."""
@@ -60,17 +64,26 @@ class RunOptimizer:
         tensors = {}
         for name, view in zip(self.names, self.views, strict=True):
             for part, value in self.adamw.state[view].items():
-                tensors[f"{name}.{part}"] = value.detach().cpu().clone()
+                tensors[f"{name}.{part}"] = torch.as_tensor(value).detach().cpu().clone()
         return tensors
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of `state`."""
         for name, view in zip(self.names, self.views, strict=True):
             parts = {key.rsplit(".", 1)[-1]: value for key, value in tensors.items() if key.rpartition(".")[0] == name}
-            self.adamw.state[view] = {
-                part: value.clone() if part == "step" and not view.is_cuda else value.to(view.device)
-                for part, value in parts.items()
-            }
+            self.adamw.state[view] = {part: value.to(view.device, copy=True) for part, value in parts.items()}
+            if not self._counts_in_tensors:
+                self.adamw.state[view]["step"] = int(parts["step"])
+
+
+def _adamw(kind: str, groups: list[dict[str, Any]], learning_rate: float, weight_decay: float) -> Any:
+    """PyTorch's AdamW, or that of bitsandbytes with moments in blocks of 8 bits (Dettmers et al. 2022,
+    arXiv:2110.02861). The latter keeps tensors below 4,096 values in 32 bits."""
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit(groups, lr=learning_rate, weight_decay=weight_decay)
 
 
 def allocate_gradients(adapter: WideAdapter) -> Tensor:

@@ -96,6 +96,7 @@ def run_plan(trained: TrainedRun, examples: Examples) -> RunPlan:
         steps=total_steps(trained.recipe, len(rows)),
         batch_size=train.batch_size,
         learning_rate=train.learning_rate,
+        optimizer=train.optimizer,
         schedule=train.schedule,
         warmup_steps=train.warmup_steps,
         lora_plus_ratio=train.lora_plus_ratio,
