@@ -98,17 +98,19 @@ def report(path: Path) -> Path:
 def _prepare(fleet: Fleet, recipe: Recipe, splits: Splits, labels: tuple[str, ...], console: Console) -> Ready:
     """Everything about a fleet that can be checked without its weights."""
     from pronk.model.adapter import chosen_layers
-    from pronk.model.load import find_base, linear_layer_names, resolve_device
+    from pronk.model.load import find_base, linear_layer_sizes, resolve_device
     from pronk.train.session import adapter_shape, load_examples
+    from pronk.train.start import check_start
 
     with console.status(f"reading {fleet.base} and the data"):
         device = resolve_device(recipe.train.device)
         base = find_base(fleet.base, lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
         recipes = [run.recipe for run in fleet.trained]
         examples = load_examples(base, recipes, splits, labels)
-        layers = linear_layer_names(base)
+        layers = linear_layer_sizes(base)
         for one in recipes:
-            chosen_layers(layers, adapter_shape(one).targets)
+            check_start(one.adapter, layers)
+            chosen_layers(list(layers), adapter_shape(one).targets)
     return Ready(fleet, base, device, examples)
 
 

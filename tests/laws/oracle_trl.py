@@ -88,7 +88,8 @@ def train_with_trl(
         output_dir=str(folder), use_cpu=True, bf16=False, fp16=False, gradient_checkpointing=False,
         per_device_train_batch_size=plan.batch_size // accumulate, gradient_accumulation_steps=accumulate,
         num_train_epochs=1, train_sampling_strategy="sequential", completion_only_loss=True, packing=False,
-        max_length=None, optim=OPTIMIZERS[plan.optimizer], learning_rate=plan.learning_rate, weight_decay=plan.weight_decay,
+        max_length=None, optim=OPTIMIZERS[plan.optimizer],
+        learning_rate=plan.learning_rate, weight_decay=plan.weight_decay,
         lr_scheduler_type=plan.schedule, warmup_steps=plan.warmup_steps, max_grad_norm=plan.clip or 0.0,
         logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
     )  # fmt: skip

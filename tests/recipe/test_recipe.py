@@ -10,6 +10,7 @@ import yaml
 from pronk.errors import RecipeError
 from pronk.recipe import Adapter, Data, Recipe, Split, Train, known_keys, read_recipe
 from pronk.recipe.schema import NOT_STUDIED
+from pronk.study import plan_study
 
 SHORT = "data: {source: fpb.jsonl, format: classify}\n"
 LONG = """\
@@ -195,6 +196,24 @@ def test_paths_of_an_override_are_relative_to_the_current_folder(read, tmp_path,
     assert read(SHORT, "data.source=[a.csv, /b.csv]").data.source == [str(here / "a.csv"), "/b.csv"]
     assert read(SHORT, "study.base=./model").study == {"base": [str(here / "model")]}
     assert read(SHORT, "study.base=[./model, smollm2]").study == {"base": [str(here / "model"), "smollm2"]}
+
+
+def test_an_adapter_to_go_on_with_is_relative_to_the_recipe(read, tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    assert read(SHORT + "adapter: {from: runs/a}").adapter.from_ == str(tmp_path / "runs" / "a")
+    assert read(SHORT + "adapter: {from: /runs/a}").adapter.from_ == "/runs/a"
+    assert read(SHORT, "adapter.from=runs/a").adapter.from_ == "/runs/a"
+    study = read(SHORT + "study: {adapter.from: [a, null]}")
+    assert study.study == {"adapter.from": [str(tmp_path / "a"), None]}
+    assert [run.recipe.adapter.from_ for run in plan_study(study).runs] == [str(tmp_path / "a"), None]
+
+
+def test_what_the_adapter_to_go_on_with_decides_is_not_written_as_a_default(read):
+    first = read(SHORT + "adapter: {from: /runs/a, dropout: 0.1}\n")
+    assert yaml.safe_load(first.to_yaml())["adapter"] == {"from": "/runs/a", "dropout": 0.1}
+    again = read(first.to_yaml())
+    assert again == first
+    assert again.adapter.model_fields_set == {"from_", "dropout"}
 
 
 # --- files that are no recipe -----------------------------------------------------------------------

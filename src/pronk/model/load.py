@@ -103,7 +103,12 @@ def context_length(config: Any) -> int:
 
 
 def linear_layer_names(base: Base) -> list[str]:
-    """The names of all linear layers without the output head, from the configuration alone.
+    """The names of all linear layers without the output head; see linear_layer_sizes."""
+    return list(linear_layer_sizes(base))
+
+
+def linear_layer_sizes(base: Base) -> dict[str, tuple[int, int]]:
+    """Input and output features of all linear layers without the output head, from the configuration alone.
 
     Raises BaseModelError if it is not the configuration of a causal language model.
     """
@@ -113,7 +118,8 @@ def linear_layer_names(base: Base) -> list[str]:
 
     config = load_config(base)
     with _one_message(base, AutoModelForCausalLM), torch.device("meta"):
-        return list(linear_layers(AutoModelForCausalLM.from_config(config, trust_remote_code=False)))
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return {name: (linear.in_features, linear.out_features) for name, linear in linear_layers(model).items()}
 
 
 def load_model(base: Base, dtype: torch.dtype, device: torch.device) -> Any:

@@ -49,7 +49,10 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
 def _resolve_paths(plain: dict[str, Any], folder: Path) -> None:
     """Make the paths of a recipe file relative to its own folder."""
-    for inner, key in ((plain, "base"), (plain.get("study"), "base"), (plain.get("data"), "source")):
+    study, start = plain.get("study"), "adapter.from"
+    for inner, key in (
+        (plain, "base"), (study, "base"), (plain.get("data"), "source"), (plain.get("adapter"), "from"), (study, start),
+    ):  # fmt: skip
         if isinstance(inner, dict) and key in inner:
             inner[key] = _resolved(key, inner[key], folder)
 
@@ -76,7 +79,7 @@ def _override(plain: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise RecipeError(f"--set {override}: expected key=value, such as train.epochs=3")
     key, value = key.strip(), parse_yaml(text, f"--set {key}")
-    if key in ("base", "study.base", "data.source"):
+    if key in ("base", "study.base", "data.source", "adapter.from", "study.adapter.from"):
         value = _resolved(key.rsplit(".", 1)[-1], value, Path.cwd())
     if key == "study.base" and isinstance(value, str):
         value = [value]

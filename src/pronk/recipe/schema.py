@@ -70,13 +70,16 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """The recipe with every default written out; reading it back gives the same recipe."""
-        return yaml.dump(self.model_dump(), Dumper=Dumper, sort_keys=False, allow_unicode=True)
+        plain = self.model_dump()
+        if self.adapter.from_ is not None:  # then a key left out is what that adapter has, not its default
+            plain["adapter"] = self.adapter.model_dump(exclude_unset=True)
+        return yaml.dump(plain, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[str]:
     """All dotted keys of the schema, sections before their fields."""
     for name, field in model.model_fields.items():
-        yield prefix + name
+        yield prefix + (field.alias or name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from known_keys(field.annotation, f"{prefix}{name}.")
 

@@ -14,6 +14,12 @@ Every = PositiveInt | Literal["epoch"]
 class Adapter(Section):
     """Low-rank adaptation (LoRA, Hu et al. 2021, arXiv:2106.09685) of linear layers."""
 
+    from_: str | None = Field(
+        None,
+        alias="from",  # a word of Python's own
+        description="An adapter to go on with: a folder in PEFT's format, or a run's folder. Its rank, alpha, "
+        "use_rslora and targets hold; leave those keys out.",
+    )
     rank: PositiveInt = Field(16, description="Rank r of the update B·A.")
     alpha: float = Field(16.0, gt=0, description="The update is scaled by alpha / rank.")
     use_rslora: bool = Field(

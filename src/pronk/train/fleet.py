@@ -9,7 +9,7 @@ played again without that run.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,7 @@ class RunPlan:
     clip: float | None = 1.0
     dropout: float = 0.0
     seed: int = 42
+    start: Mapping[str, Tensor] | None = None  # an adapter to go on with, in PEFT's names
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,8 @@ class Fleet:
         self.runs = []
         for slot, plan in enumerate(plans):
             self.adapter.initialize(slot, plan.seed)
+            if plan.start is not None:
+                self.adapter.load(slot, plan.start)
             optimizer = RunOptimizer(
                 self.adapter, slot, plan.learning_rate, plan.weight_decay, plan.clip, plan.lora_plus_ratio,
                 plan.optimizer,

@@ -8,6 +8,7 @@ bitsandbytes' AdamW with moments in 8 bits: each view is a tensor of its own to 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,6 +82,8 @@ def _adamw(kind: str, groups: list[dict[str, Any]], learning_rate: float, weight
     arXiv:2110.02861). The latter keeps tensors below 4,096 values in 32 bits."""
     if kind == "adamw":
         return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    # while it is imported, bitsandbytes advises a package with 4-bit kernels, which are not needed here
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from bitsandbytes.optim import AdamW8bit
 
     return AdamW8bit(groups, lr=learning_rate, weight_decay=weight_decay)

@@ -22,6 +22,7 @@ from pronk.train.fleet import Fleet, RunPlan, Step
 from pronk.train.order import steps_per_epoch
 from pronk.train.progress import work
 from pronk.train.recorder import Ending, Journal, Recorder
+from pronk.train.start import read_start, start_weights
 
 Validate = Callable[[Any, Sequence[int]], dict[int, tuple[float, int]]]
 
@@ -87,12 +88,13 @@ def train_fleet(
 
 def run_plan(trained: TrainedRun, examples: Examples) -> RunPlan:
     """The plain values of a run that the fleet needs."""
-    train = trained.recipe.train
+    train, start = trained.recipe.train, trained.recipe.adapter.from_
     rows = examples.train(train.max_length)
     return RunPlan(
         name=trained.name,
         examples=rows,
         shape=adapter_shape(trained.recipe),
+        start=None if start is None else start_weights(start),
         steps=total_steps(trained.recipe, len(rows)),
         batch_size=train.batch_size,
         learning_rate=train.learning_rate,
@@ -108,8 +110,10 @@ def run_plan(trained: TrainedRun, examples: Examples) -> RunPlan:
 
 
 def adapter_shape(recipe: Recipe) -> AdapterShape:
-    """The adapter that a recipe asks for."""
+    """The adapter that a recipe asks for: its own, or that of the adapter to go on with."""
     wanted = recipe.adapter
+    if wanted.from_ is not None:
+        return read_start(wanted.from_).shape
     targets = wanted.targets if isinstance(wanted.targets, str) else tuple(wanted.targets)
     return AdapterShape(wanted.rank, wanted.alpha, targets, wanted.use_rslora)
 
