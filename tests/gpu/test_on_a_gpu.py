@@ -9,7 +9,7 @@ from pronk.model.adapter import AdapterShape, attach
 from pronk.model.attention import use_packed_attention
 from pronk.model.forward import evaluation_losses
 from pronk.model.generate import score_and_answer
-from pronk.tokens.pack import Member, pack
+from pronk.tokens.pack import Member, pack, pack_prompts
 from pronk.tokens.prompt import Example
 from pronk.train.fleet import Fleet, RunPlan
 
@@ -106,7 +106,7 @@ def test_scores_and_answers_in_bf16_follow_fp32():
     found = {}
     for dtype in (torch.bfloat16, torch.float32):
         model = _model(dtype)
-        answers = score_and_answer(model, attach(model, []), prompts, [-1] * len(prompts), labels, 4, 2)
+        answers = score_and_answer(model, attach(model, []), pack_prompts(prompts, [-1] * len(prompts)), labels, 4, 2)
         found[dtype] = answers.scores_NC.float().cpu()
     difference = (found[torch.bfloat16] - found[torch.float32]).abs().mean()
     assert difference < 0.05 * found[torch.float32].abs().mean()

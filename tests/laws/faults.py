@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import pronk.model.attention
 import pronk.model.forward
 import pronk.train.fleet
 from pronk.model.adapter import WideLinear
@@ -129,7 +130,26 @@ def positions_not_restarted(patch: pytest.MonkeyPatch) -> None:
 
 def attention_across(patch: pytest.MonkeyPatch) -> None:
     """Each sequence sees those before it in its pack."""
-    _repack(patch, lambda batches: [dataclasses.replace(b, lengths_S=(len(b.ids_T),)) for b in batches])
+    _repack(
+        patch, lambda batches: [dataclasses.replace(b, lengths_S=(len(b.ids_T),), parents_S=(-1,)) for b in batches]
+    )
+
+
+def beginnings_unseen(patch: pytest.MonkeyPatch) -> None:
+    """A beginning that is laid down once is seen by no sequence."""
+    _repack(patch, lambda batches: [dataclasses.replace(b, parents_S=(-1,) * len(b.parents_S)) for b in batches])
+
+
+def beginnings_unlearned(patch: pytest.MonkeyPatch) -> None:
+    """The gradient stops where a sequence looks back at its beginning: losses are right, updates are not."""
+    original = torch.cat
+
+    def faulty(tensors: Any, dim: int = 0) -> torch.Tensor:
+        # keys and values (1, H, T, D) are the only tensors of four dimensions put together along the tokens
+        looks_back = dim == 2 and tensors[0].dim() == 4
+        return original([tensors[0].detach(), *tensors[1:]] if looks_back else tensors, dim=dim)
+
+    patch.setattr(pronk.model.attention.torch, "cat", faulty)
 
 
 def dropout_by_place(patch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ import torch
 from faults import (
     Fault,
     attention_across,
+    beginnings_unlearned,
+    beginnings_unseen,
     columns_shifted,
     dropout_by_place,
     mean_of_micro_batches,
@@ -70,7 +72,7 @@ def test_training_moves_the_weights_far_more_than_the_tolerances(lonely: dict[st
 @pytest.mark.parametrize(
     "fault",
     [columns_shifted, mean_of_micro_batches, one_clip_for_all, shared_adam_step, positions_not_restarted,
-     attention_across, dropout_by_place],
+     attention_across, beginnings_unseen, beginnings_unlearned, dropout_by_place],
     ids=lambda fault: fault.__name__,
 )  # fmt: skip
 def test_a_fault_shows(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:

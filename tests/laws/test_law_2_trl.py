@@ -13,6 +13,8 @@ import torch
 from faults import (
     Fault,
     attention_across,
+    beginnings_unlearned,
+    beginnings_unseen,
     columns_shifted,
     end_token_unsupervised,
     mean_of_examples,
@@ -61,11 +63,18 @@ TRL_WEIGHT = 1e-6
 def plans() -> list[RunPlan]:
     """As in the other laws, but dropout 0, since the generators differ, and epochs of whole batches."""
     return [
-        RunPlan("attention", make_examples(12, 1), AdapterShape(4, 8, ("q_proj", "v_proj")), 50, 3, 1e-3, clip=1.0),
-        RunPlan("all", make_examples(16, 2), AdapterShape(6, 3), 50, 4, 1e-3, clip=None, seed=3),
-        RunPlan("down", make_examples(8, 3), AdapterShape(2, 16, ("down_proj",)), 37, 2, 2e-3, clip=0.2, seed=4),
         RunPlan(
-            "linear", make_examples(15, 4), AdapterShape(3, 3, ("k_proj", "o_proj", "gate_proj")), 50, 5, 1e-3,
+            "attention", make_examples(12, 1, beginning=10),
+            AdapterShape(4, 8, ("q_proj", "v_proj")), 50, 3, 1e-3, clip=1.0,
+        ),
+        RunPlan("all", make_examples(16, 2), AdapterShape(6, 3), 50, 4, 1e-3, clip=None, seed=3),
+        RunPlan(
+            "down", make_examples(8, 3, beginning=13),
+            AdapterShape(2, 16, ("down_proj",)), 37, 2, 2e-3, clip=0.2, seed=4,
+        ),
+        RunPlan(
+            "linear", make_examples(15, 4, beginning=9),
+            AdapterShape(3, 3, ("k_proj", "o_proj", "gate_proj")), 50, 5, 1e-3,
             schedule="linear", warmup_steps=7, weight_decay=0.1, clip=0.05, seed=5,
         ),
         RunPlan(
@@ -167,7 +176,7 @@ def test_a_run_equals_trl_with_gradient_accumulation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "fault",
     [targets_shifted, end_token_unsupervised, columns_shifted, mean_of_micro_batches, mean_of_examples,
-     one_clip_for_all, shared_adam_step, attention_across, order_changed],
+     one_clip_for_all, shared_adam_step, attention_across, beginnings_unseen, beginnings_unlearned, order_changed],
     ids=lambda fault: fault.__name__,
 )  # fmt: skip
 def test_a_fault_shows(few: Trained, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:

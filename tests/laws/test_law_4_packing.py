@@ -29,10 +29,15 @@ SINGLE = 1e-4
 
 
 def members() -> list[Member]:
-    """Sequences of all runs and of the base model, mixed, one of a single input token; unequal weights."""
+    """Sequences of all runs and of the base model, mixed, one of a single input token; unequal weights.
+
+    Some begin alike, in two ways; in one of them the whole prompt is the same but for a token.
+    """
     made = make_examples(9, 11)
     made.append(Example(np.array([5, 2]), np.array([False, True])))
-    slots = [0, 1, BASE_SLOT, 2, 1, 0, BASE_SLOT, 2, 1, 0]
+    made += make_examples(8, 12, beginning=14)
+    made += [Example(np.array([*range(30, 42), 5 + i, 2]), np.arange(14) > 10) for i in range(4)]
+    slots = [0, 1, BASE_SLOT, 2, 1, 0, BASE_SLOT, 2, 1, 0, 0, 0, 1, 1, 1, BASE_SLOT, BASE_SLOT, 2, 0, 0, 1, 2]
     return [Member(example, slot, 0.1 + 0.05 * i) for i, (example, slot) in enumerate(zip(made, slots, strict=True))]
 
 
@@ -51,7 +56,7 @@ def stretching(model: torch.nn.Module) -> None:
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
     config = model.config
-    config.max_position_embeddings = 24
+    config.max_position_embeddings = 40
     config.rope_parameters = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
     model.model.rotary_emb = LlamaRotaryEmbedding(config)
 
@@ -87,8 +92,7 @@ def packed(
         loss.backward()
         total += loss.item()
         assert torch.allclose(losses_N, evaluation_losses(model, adapter, change(batch)), rtol=0, atol=1e-5)
-        order = list(dict.fromkeys(batch.members_N.tolist()))
-        for member, states in zip(order, outputs[-2].split(batch.lengths_S), strict=True):
+        for member, states in whole_sequences(batch, outputs[-2]).items():
             hidden[member] = states
             losses[member] = losses_N[torch.from_numpy(batch.members_N == member)]
     gradients = {"embeddings": model.get_input_embeddings().weight.grad}
@@ -96,6 +100,18 @@ def packed(
         for name, wide, rows in adapter.rows(slot):
             gradients[f"{slot}/{name}"] = wide.grad[rows]
     return Seen(hidden, losses, total, gradients)
+
+
+def whole_sequences(batch: MicroBatch, hidden_TD: Tensor) -> dict[int, Tensor]:
+    """The hidden states of each member of a batch, its beginning's in front."""
+    parts = hidden_TD.split(batch.lengths_S)
+    ends = np.cumsum(batch.lengths_S)
+    found = {}
+    for member, row in zip(batch.members_N.tolist(), batch.rows_N, strict=True):
+        segment = int(np.searchsorted(ends, row, side="right"))
+        parent = batch.parents_S[segment]
+        found[member] = parts[segment] if parent < 0 else torch.cat([parts[parent], parts[segment]])
+    return found
 
 
 def unpacked(dtype: torch.dtype = torch.float64, prepare: Prepare = nothing) -> Seen:
@@ -151,6 +167,13 @@ def test_packed_equals_each_sequence_alone(budget: int, prepare: Prepare) -> Non
     assert max(found.values()) < TIGHT, found
 
 
+def test_beginnings_are_shared() -> None:
+    """What is nowhere shared would agree for no reason."""
+    (batch,) = pack(members(), 10_000)
+    assert sum(parent >= 0 for parent in batch.parents_S) > 8
+    assert len({parent for parent in batch.parents_S if parent >= 0}) > 3
+
+
 def test_every_gradient_is_there() -> None:
     """What is zero on both sides would agree for no reason."""
     assert min(float(gradient.abs().max()) for gradient in unpacked().gradients.values()) > 1e-3
@@ -166,7 +189,21 @@ def positions_run_on(batch: MicroBatch) -> MicroBatch:
 
 
 def attention_across(batch: MicroBatch) -> MicroBatch:
-    return dataclasses.replace(batch, lengths_S=(len(batch.ids_T),))
+    return dataclasses.replace(batch, lengths_S=(len(batch.ids_T),), parents_S=(-1,))
+
+
+def beginnings_unseen(batch: MicroBatch) -> MicroBatch:
+    return dataclasses.replace(batch, parents_S=(-1,) * len(batch.parents_S))
+
+
+def beginning_of_another_run(batch: MicroBatch) -> MicroBatch:
+    first = next(parent for parent in batch.parents_S if parent >= 0)
+    return dataclasses.replace(batch, parents_S=tuple(first if parent >= 0 else -1 for parent in batch.parents_S))
+
+
+def positions_restart_behind_beginnings(batch: MicroBatch) -> MicroBatch:
+    positions = np.concatenate([np.arange(length) for length in batch.lengths_S])
+    return dataclasses.replace(batch, positions_T=positions)
 
 
 def borders_shifted(batch: MicroBatch) -> MicroBatch:
@@ -182,7 +219,13 @@ def slots_shifted(batch: MicroBatch) -> MicroBatch:
     return dataclasses.replace(batch, slots_T=np.roll(batch.slots_T, 1))
 
 
-@pytest.mark.parametrize("fault", [attention_across, borders_shifted, slots_shifted])
+FAULTS = [
+    attention_across, beginnings_unseen, beginning_of_another_run, positions_restart_behind_beginnings,
+    borders_shifted, slots_shifted,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_shows(fault: Callable[[MicroBatch], MicroBatch]) -> None:
     found = differences(packed(fault), unpacked())
     assert min(found.values()) > 1e5 * TIGHT, found

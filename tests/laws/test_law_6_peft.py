@@ -46,7 +46,7 @@ def our_logits(model: Any, adapter: WideAdapter, slot: int, ids: Tensor) -> Tens
     with torch.no_grad():
         hidden = model.base_model(
             input_ids=ids[None], position_ids=positions[None], use_cache=False,
-            packing=packing((len(ids),), torch.device("cpu")),
+            packing=packing((len(ids),), (-1,), torch.device("cpu")),
         ).last_hidden_state  # fmt: skip
         return model.get_output_embeddings()(hidden)[0]
 

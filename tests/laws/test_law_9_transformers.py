@@ -4,6 +4,7 @@ The oracle runs one row at a time through transformers' own model and attention,
 adapters: a plain forward of prompt + label for scores, `generate` for answers.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from pronk.errors import BaseModelError
 from pronk.model.adapter import AdapterShape, WideAdapter, attach
 from pronk.model.generate import Answers, score_and_answer
 from pronk.model.load import find_base, load_model, load_tokenizer
-from pronk.tokens.pack import BASE_SLOT
+from pronk.tokens.pack import BASE_SLOT, MicroBatch, pack_prompts
 
 pytestmark = pytest.mark.filterwarnings(PEFT_WARNS)
 
@@ -30,9 +31,10 @@ NEW = 9
 
 
 def rows() -> tuple[list[list[int]], list[int]]:
-    """Prompts of one to 30 ids, each under every slot, mixed; and their slots."""
+    """Prompts of one to 30 ids, some with a common beginning, each under every slot, mixed; and their slots."""
     rng = np.random.default_rng(3)
     prompts = [rng.integers(3, VOCAB, length).tolist() for length in (1, 5, 30, 12, 5)]
+    prompts += [[*prompts[2][:17], *rng.integers(3, VOCAB, length)] for length in (1, 6)]
     pairs = [(prompt, slot) for prompt in prompts for slot in (BASE_SLOT, 0, 1, 2)]
     order = rng.permutation(len(pairs))
     return [pairs[i][0] for i in order], [pairs[i][1] for i in order]
@@ -81,14 +83,14 @@ def score_difference(answers: Answers, models: dict[int, Any]) -> float:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 def test_scores_are_those_of_a_plain_forward(dtype: torch.dtype, tolerance: float) -> None:
     model, adapter, models = tiny_models(dtype)
-    assert score_difference(score_and_answer(model, adapter, *rows(), LABELS), models) < tolerance
+    assert score_difference(score_and_answer(model, adapter, pack_prompts(*rows()), LABELS), models) < tolerance
 
 
 @pytest.mark.parametrize("labels", [LABELS[:1], [[7], [8]], [[5, 6, 7, 2]]])
 def test_scores_do_not_hang_on_the_other_labels(labels: list[list[int]]) -> None:
     model, adapter, models = tiny_models(torch.float64)
     prompts, slots = rows()
-    scores = score_and_answer(model, adapter, prompts, slots, labels, NEW, 2).scores_NC
+    scores = score_and_answer(model, adapter, pack_prompts(prompts, slots), labels, NEW, 2).scores_NC
     for prompt, slot, row in zip(prompts, slots, scores.tolist(), strict=True):
         assert row == pytest.approx([plain_score(models[slot], prompt, label) for label in labels], abs=1e-10)
 
@@ -103,7 +105,7 @@ def test_greedy_answers_are_those_of_generate(labels: list[list[int]]) -> None:
     firsts = [token for answer in free for token in answer]
     end = max(set(firsts), key=lambda token: len({answer.index(token) for answer in free if token in answer}))
     expected = [plain_answer(models[slot], prompt, NEW, end) for prompt, slot in zip(prompts, slots, strict=True)]
-    answers = score_and_answer(model, adapter, prompts, slots, labels, NEW, end)
+    answers = score_and_answer(model, adapter, pack_prompts(prompts, slots), labels, NEW, end)
     assert answers.ids == expected
     assert answers.ended == [len(ids) < NEW for ids in expected]
     assert len({len(ids) for ids in expected}) > 2
@@ -113,9 +115,9 @@ def test_greedy_answers_are_those_of_generate(labels: list[list[int]]) -> None:
 def test_a_row_does_not_hang_on_its_company() -> None:
     model, adapter, _ = tiny_models(torch.float64)
     prompts, slots = rows()
-    together = score_and_answer(model, adapter, prompts, slots, LABELS, NEW, 2)
+    together = score_and_answer(model, adapter, pack_prompts(prompts, slots), LABELS, NEW, 2)
     for row, (prompt, slot) in enumerate(zip(prompts, slots, strict=True)):
-        alone = score_and_answer(model, adapter, [prompt], [slot], LABELS, NEW, 2)
+        alone = score_and_answer(model, adapter, pack_prompts([prompt], [slot]), LABELS, NEW, 2)
         assert (alone.scores_NC[0] - together.scores_NC[row]).abs().max() < 1e-10
         assert alone.ids[0] == together.ids[row]
 
@@ -123,10 +125,21 @@ def test_a_row_does_not_hang_on_its_company() -> None:
 def slots_shifted(patch: pytest.MonkeyPatch) -> None:
     original = pronk.model.generate._read_prompts
 
-    def faulty(model: Any, adapter: Any, prompts: Any, slots_N: Tensor, cache: Any) -> Tensor:
-        return original(model, adapter, prompts, slots_N.roll(1), cache)
+    def faulty(model: Any, adapter: Any, reading: MicroBatch, cache: Any) -> Tensor:
+        return original(model, adapter, dataclasses.replace(reading, slots_T=np.roll(reading.slots_T, 1)), cache)
 
     patch.setattr(pronk.model.generate, "_read_prompts", faulty)
+
+
+def beginnings_not_laid_out(patch: pytest.MonkeyPatch) -> None:
+    """Rows hold the keys of their own segment only, as if no beginning were shared."""
+    original = pronk.model.generate.PromptCache.__init__
+
+    def faulty(self: Any, reading: MicroBatch, *args: Any) -> None:
+        parents = [-1] * len(reading.parents_S)
+        original(self, dataclasses.replace(reading, parents_S=tuple(parents)), *args)
+
+    patch.setattr(pronk.model.generate.PromptCache, "__init__", faulty)
 
 
 def branches_see_one_another(patch: pytest.MonkeyPatch) -> None:
@@ -157,11 +170,16 @@ def padding_seen(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pronk.model.generate.PromptCache, "__init__", faulty)
 
 
-@pytest.mark.parametrize("fault", [slots_shifted, branches_see_one_another, positions_from_the_longest, padding_seen])
+FAULTS = [
+    slots_shifted, beginnings_not_laid_out, branches_see_one_another, positions_from_the_longest, padding_seen,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_shows(fault: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
     model, adapter, models = tiny_models(torch.float64)
     fault(monkeypatch)
-    assert score_difference(score_and_answer(model, adapter, *rows(), LABELS), models) > 1e-3
+    assert score_difference(score_and_answer(model, adapter, pack_prompts(*rows()), LABELS), models) > 1e-3
 
 
 @pytest.mark.slow
@@ -187,7 +205,7 @@ def test_smollm2_agrees_with_transformers() -> None:
     ] * 2
     slots = [BASE_SLOT] * 3 + [0] * 3
     labels = [[*tokenizer(text).input_ids, 2] for text in ("positive", "negative", "neutral, I think")]
-    answers = score_and_answer(model, adapter, prompts, slots, labels, 8, 2)
+    answers = score_and_answer(model, adapter, pack_prompts(prompts, slots), labels, 8, 2)
 
     def load() -> Any:
         return AutoModelForCausalLM.from_pretrained(base.location, dtype=torch.float32).eval()

@@ -72,33 +72,50 @@ def packed_model(dtype: torch.dtype = torch.float64, layers: int = 2, seed: int 
     return model
 
 
-def make_examples(count: int, seed: int, shortest: int = 4, longest: int = 19) -> list[Example]:
-    """Random conversations: one to six prompt ids, then the answer and an end token (id 2)."""
+def make_examples(count: int, seed: int, shortest: int = 4, longest: int = 19, beginning: int = 0) -> list[Example]:
+    """Random conversations: one to six prompt ids, then the answer and an end token (id 2).
+
+    beginning: so many ids are the same before every one of them.
+    """
     rng = np.random.default_rng(seed)
+    common = np.random.default_rng(seed + 1000).integers(3, VOCAB, beginning).astype(np.int64)
     made = []
     for _ in range(count):
         length = int(rng.integers(shortest, longest))
         prompt = int(rng.integers(1, min(7, length - 2)))
         ids = rng.integers(3, VOCAB, length).astype(np.int64)
         ids[-1] = 2
-        made.append(Example(ids, np.arange(length) >= prompt))
+        made.append(Example(np.concatenate([common, ids]), np.arange(beginning + length) >= beginning + prompt))
     return made
 
 
 def five_plans() -> list[RunPlan]:
     """Five runs that differ in rank, alpha, targets, batch size, rate, dropout, clipping, seed and end.
 
-    Their example counts are no multiples of the batch sizes, so epochs end in smaller batches.
+    Their example counts are no multiples of the batch sizes, so epochs end in smaller batches. Most have
+    examples that begin alike.
     """
     return [
-        RunPlan("attention", make_examples(13, 1), AdapterShape(4, 8, ("q_proj", "v_proj")), 50, 3, 1e-3, clip=1.0),
-        RunPlan("all", make_examples(14, 2), AdapterShape(6, 3), 50, 4, 1e-3, clip=None, dropout=0.1, seed=3),
-        RunPlan("down", make_examples(9, 3), AdapterShape(2, 16, ("down_proj",)), 37, 2, 2e-3, clip=0.2, seed=4),
+        RunPlan(
+            "attention", make_examples(13, 1, beginning=11),
+            AdapterShape(4, 8, ("q_proj", "v_proj")), 50, 3, 1e-3, clip=1.0,
+        ),
+        RunPlan(
+            "all", make_examples(14, 2, beginning=9),
+            AdapterShape(6, 3), 50, 4, 1e-3, clip=None, dropout=0.1, seed=3,
+        ),
+        RunPlan(
+            "down", make_examples(9, 3, beginning=15),
+            AdapterShape(2, 16, ("down_proj",)), 37, 2, 2e-3, clip=0.2, seed=4,
+        ),
         RunPlan(
             "mixed", make_examples(12, 4), AdapterShape(3, 3, ("k_proj", "o_proj", "gate_proj")), 50, 5, 5e-4,
             weight_decay=0.1, clip=0.05, dropout=0.3, seed=5,
         ),
-        RunPlan("short", make_examples(7, 5), AdapterShape(1, 2), 23, 1, 1e-3, clip=0.5, dropout=0.05, seed=2**32 - 5),
+        RunPlan(
+            "short", make_examples(7, 5, beginning=8),
+            AdapterShape(1, 2), 23, 1, 1e-3, clip=0.5, dropout=0.05, seed=2**32 - 5,
+        ),
     ]  # fmt: skip
 
 

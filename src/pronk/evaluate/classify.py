@@ -17,6 +17,7 @@ import numpy as np
 from pronk.evaluate.likelihood import ItemLosses
 from pronk.model.adapter import WideAdapter
 from pronk.model.generate import score_and_answer
+from pronk.tokens.pack import pack_prompts
 
 EXTRA_TOKENS = 8  # room for an answer beyond the longest label, so that "positive sentiment" is seen
 
@@ -52,14 +53,14 @@ def classify(
     longest = max(len(ids) for ids in answer_ids) + EXTRA_TOKENS
     items: dict[int, list[ClassifiedItem | None]] = {slot: [None] * len(prompts) for slot in slots}
     for batch in _batches(prompts, slots, token_budget, longest):
-        rows = [prompts[item] for item, _ in batch]
-        answers = score_and_answer(model, adapter, rows, [slot for _, slot in batch], answer_ids, longest, end_id)
+        reading = pack_prompts([prompts[item] for item, _ in batch], [slot for _, slot in batch])
+        answers = score_and_answer(model, adapter, reading, answer_ids, longest, end_id)
         texts = tokenizer.batch_decode(answers.ids, skip_special_tokens=True)
         scores = answers.scores_NC.double().tolist()
         for (item, slot), row, text in zip(batch, scores, texts, strict=True):
             named = dict(zip(labels, row, strict=True))
             items[slot][item] = ClassifiedItem(truths[item], named, text, parse_label(text, labels))
-        progress(sum(len(row) for row in rows))
+        progress(sum(len(prompts[item]) for item, _ in batch))
     return {slot: [item for item in found if item is not None] for slot, found in items.items()}
 
 
@@ -108,8 +109,7 @@ def _batches(
                 room = max(token_budget, size)
             batches[-1].append((item, slot))
             room -= size
-    # rows of a slot side by side: see model.adapter.Block
-    return [sorted(batch, key=lambda pair: pair[1]) for batch in batches]
+    return batches
 
 
 def records(items: Sequence[ClassifiedItem], ids: Sequence[str]) -> list[dict[str, Any]]:

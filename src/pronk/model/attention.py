@@ -1,13 +1,14 @@
-"""Packed attention, registered with transformers by name: no sequence of a pack sees another.
+"""Packed attention, registered with transformers by name: a segment of a pack sees itself and its beginning.
 
-On a GPU in half precision the whole pack is one `varlen_attn` call; elsewhere each sequence is one
+On a GPU in half precision the whole pack is one `varlen_attn` call; elsewhere each segment is one
 call of scaled_dot_product_attention. With a mask instead of a packing (generation), the mask rules.
-Shapes: H query heads, G key/value heads, T tokens, S sequences, D head size, N rows, L columns.
+Shapes: H query heads, G key/value heads, T tokens, S segments, D head size, N rows, L keys seen.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,20 +21,58 @@ NAME = "pronk_packed"
 
 
 @dataclass(frozen=True, slots=True)
+class Lookback:
+    """Keys and values as the segments of a pack see them: a segment's beginning in front of its own.
+
+    source_L: int64, the token that each comes from; what is no token's (padding) comes from one behind
+    the last. borders: int32 (S + 1). longest: no segment sees more.
+    """
+
+    source_L: Tensor
+    borders: Tensor
+    longest: int
+
+
+@dataclass(frozen=True, slots=True)
 class Packing:
-    """Where sequences lie in a pack. borders: int32 (S + 1), on a GPU only; longest: no sequence is longer."""
+    """Where segments lie in a pack, and which segment (parents_S, -1 for none) holds the beginning of each.
+
+    On a GPU only: borders, int32 (S + 1); lookback, where some segment has a parent. longest: no segment is longer.
+    """
 
     lengths_S: tuple[int, ...]
+    parents_S: tuple[int, ...]
     longest: int
     borders: Tensor | None = None
+    lookback: Lookback | None = None
 
 
-def packing(lengths_S: tuple[int, ...], device: torch.device) -> Packing:
-    """A packing for sequences of these lengths, laid end to end."""
+def packing(lengths_S: tuple[int, ...], parents_S: tuple[int, ...], device: torch.device) -> Packing:
+    """A packing for segments of these lengths, laid end to end."""
+    longest = max(lengths_S)
     if device.type != "cuda":
-        return Packing(lengths_S, max(lengths_S))
-    borders = torch.tensor([0, *lengths_S], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-    return Packing(lengths_S, max(lengths_S), borders.to(device, non_blocking=True))
+        return Packing(lengths_S, parents_S, longest)
+    looks = max(parents_S) >= 0
+    return Packing(
+        lengths_S, parents_S, longest, borders(lengths_S).to(device, non_blocking=True),
+        _lookback(lengths_S, parents_S, device) if looks else None,
+    )  # fmt: skip
+
+
+def borders(lengths_S: Sequence[int]) -> Tensor:
+    """Where segments begin, and where the last one ends: int32 (S + 1)."""
+    return torch.tensor([0, *lengths_S], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+
+
+def _lookback(lengths_S: tuple[int, ...], parents_S: tuple[int, ...], device: torch.device) -> Lookback:
+    tokens = torch.arange(sum(lengths_S)).split(lengths_S)
+    seen = [
+        own if parent < 0 else torch.cat([tokens[parent], own]) for own, parent in zip(tokens, parents_S, strict=True)
+    ]
+    counts = [len(part) for part in seen]
+    return Lookback(
+        torch.cat(seen).to(device, non_blocking=True), borders(counts).to(device, non_blocking=True), max(counts)
+    )
 
 
 def use_packed_attention(model: Any) -> None:
@@ -54,15 +93,24 @@ def _attend(
         return mixed.transpose(1, 2), None
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
         return _one_call(query, key, value, scaling, packing), None
-    return _call_per_sequence(query, key, value, scaling, packing), None
+    return _call_per_segment(query, key, value, scaling, packing), None
 
 
-def _call_per_sequence(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, packing: Packing) -> Tensor:
+def _call_per_segment(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, packing: Packing) -> Tensor:
     key, value = _repeat(key, query.shape[1]), _repeat(value, query.shape[1])
     lengths = packing.lengths_S
-    parts = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
-    mixed = [scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling) for q, k, v in parts]
-    return torch.cat([part.transpose(1, 2) for part in mixed], dim=1)
+    queries, keys, values = query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2)
+    mixed = []
+    for q, k, v, parent in zip(queries, keys, values, packing.parents_S, strict=True):
+        if parent < 0:
+            part = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+        else:
+            seen_k, seen_v = torch.cat([keys[parent], k], dim=2), torch.cat([values[parent], v], dim=2)
+            begun, new = keys[parent].shape[2], q.shape[2]
+            seen_TL = torch.ones(new, begun + new, dtype=torch.bool, device=q.device).tril(begun)
+            part = scaled_dot_product_attention(q, seen_k, seen_v, attn_mask=seen_TL, scale=scaling)
+        mixed.append(part.transpose(1, 2))
+    return torch.cat(mixed, dim=1)
 
 
 def _one_call(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, packing: Packing) -> Tensor:
@@ -77,12 +125,34 @@ def _one_call(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, 
         key, value = _repeat(key, query.shape[1]), _repeat(value, query.shape[1])
     if "scale" in known:
         options["scale"] = scaling
-    q_THD, k_TGD, v_TGD = (part[0].transpose(0, 1) for part in (query, key, value))
+    q_THD, k_LGD, v_LGD = (part[0].transpose(0, 1) for part in (query, key, value))
     assert packing.borders is not None, "a packing for a GPU has borders"
-    mixed = varlen_attn(
-        q_THD, k_TGD, v_TGD, packing.borders, packing.borders, packing.longest, packing.longest, **options
-    )
+    key_borders, longest_key = packing.borders, packing.longest
+    if look := packing.lookback:
+        k_LGD, v_LGD = (_Seen.apply(part, look.source_L) for part in (k_LGD, v_LGD))
+        key_borders, longest_key = look.borders, look.longest
+    mixed = varlen_attn(q_THD, k_LGD, v_LGD, packing.borders, key_borders, packing.longest, longest_key, **options)
     return torch.as_tensor(mixed)[None]
+
+
+class _Seen(torch.autograd.Function):
+    """Keys or values (T, G, D) as the segments see them (L, G, D). Many segments look back at one beginning:
+    its gradients are summed in fp32, since in half precision a sum of many loses what each adds."""
+
+    @staticmethod
+    def forward(ctx: Any, heads_TGD: Tensor, source_L: Tensor) -> Tensor:
+        ctx.save_for_backward(source_L)
+        ctx.tokens = len(heads_TGD)
+        return heads_TGD.index_select(0, source_L.clamp(max=ctx.tokens - 1))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (grad_LGD,) = grads
+        (source_L,) = ctx.saved_tensors
+        # the last row gathers what belongs to no token
+        total = torch.zeros(ctx.tokens + 1, *grad_LGD.shape[1:], dtype=torch.float32, device=grad_LGD.device)
+        total.index_add_(0, source_L, grad_LGD.float())
+        return total[:-1].to(grad_LGD.dtype), None
 
 
 def _repeat(heads: Tensor, count: int) -> Tensor:

@@ -30,11 +30,15 @@ class MicroBatch(Protocol):
     @property
     def lengths_S(self) -> tuple[int, ...]: ...
     @property
+    def parents_S(self) -> tuple[int, ...]: ...
+    @property
     def rows_N(self) -> npt.NDArray[np.int64]: ...
     @property
     def targets_N(self) -> npt.NDArray[np.int64]: ...
     @property
     def weights_N(self) -> npt.NDArray[np.float64]: ...
+    @property
+    def members_N(self) -> npt.NDArray[np.int64]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def to_device(batch: MicroBatch, device: torch.device, precision: torch.dtype) -
     names = ("ids_T", "positions_T", "slots_T", "keys_T", "rows_N", "targets_N")
     tensors = {name: torch.from_numpy(getattr(batch, name)).to(device, non_blocking=True) for name in names}
     weights_N = torch.from_numpy(batch.weights_N).to(device, precision)
-    return DeviceBatch(**tensors, weights_N=weights_N, packing=packing(batch.lengths_S, device))
+    return DeviceBatch(**tensors, weights_N=weights_N, packing=packing(batch.lengths_S, batch.parents_S, device))
 
 
 def loss_precision(model: Any) -> torch.dtype:

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from pronk.model.adapter import WideAdapter
-from pronk.model.attention import packing
-from pronk.model.forward import output_head
+from pronk.model.forward import MicroBatch, loss_precision, output_head, to_device
 from pronk.model.loss import target_losses
 
 
@@ -39,16 +38,24 @@ class PromptCache:
     attend to what that returns.
     """
 
-    def __init__(self, lengths_N: Sequence[int], room: int, device: torch.device) -> None:
-        self.longest, self.room = max(lengths_N), room
+    def __init__(self, reading: MicroBatch, room: int, device: torch.device) -> None:
+        ends_S = np.cumsum(reading.lengths_S)
+        lengths_S = np.asarray(reading.lengths_S)
+        segment_N = np.searchsorted(ends_S, reading.rows_N, side="right")
+        parent_N = np.asarray(reading.parents_S)[segment_N]
+        begun_N = np.where(parent_N < 0, 0, lengths_S[parent_N])  # columns that another segment holds
+        lengths_N = begun_N + lengths_S[segment_N]
+        self.longest, self.room = int(lengths_N.max()), room
         self.end = 0  # column behind the newest token
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
-        lengths = torch.tensor(lengths_N, device=device)
-        starts = lengths.cumsum(0) - lengths
-        column_L = torch.arange(self.longest, device=device)
-        self.filled_NL = column_L < lengths[:, None]
+        column_L = np.arange(self.longest)
+        starts_S = ends_S - lengths_S
+        own_NL = starts_S[segment_N][:, None] + np.minimum(column_L, lengths_N[:, None] - 1) - begun_N[:, None]
+        source_NL = np.where(column_L < begun_N[:, None], starts_S[parent_N][:, None] + column_L, own_NL)
         # where in the pack a row's column comes from; beyond its end any token serves, it is masked
-        self._source_NL = starts[:, None] + torch.minimum(column_L, lengths[:, None] - 1)
+        self._source_NL = torch.from_numpy(source_NL).to(device)
+        self.lengths_N = torch.from_numpy(lengths_N).to(device)
+        self.filled_NL = torch.from_numpy(column_L < lengths_N[:, None]).to(device)
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys and values and return all that its queries may look at."""
@@ -71,46 +78,40 @@ class PromptCache:
 def score_and_answer(
     model: Any,
     adapter: WideAdapter,
-    prompts: Sequence[Sequence[int]],
-    slots: Sequence[int],
+    reading: MicroBatch,
     continuations: Sequence[Sequence[int]] = (),
     max_new_tokens: int = 0,
     end_id: int = -1,
 ) -> Answers:
     """Score every continuation after every prompt, and answer every prompt greedily.
 
-    prompts: ids of N rows; slots: the adapter of each (BASE_SLOT for the base model).
+    reading: N prompts, each with one target, whatever token is behind it (tokens.pack.pack_prompts); its
+    slots say which adapter a prompt has (BASE_SLOT for the base model). Results are in the members' order.
     """
     device = output_head(model).device
-    lengths = [len(prompt) for prompt in prompts]
     room = max(max_new_tokens, sum(len(ids) - 1 for ids in continuations))
-    cache = PromptCache(lengths, room, device)
-    slots_N = torch.tensor(slots, device=device)
-    last_ND = _read_prompts(model, adapter, prompts, slots_N, cache)
-    lengths_N = torch.tensor(lengths, device=device)
-    scores_NC = _score(model, adapter, cache, slots_N, lengths_N, last_ND, continuations)
-    ids, ended = _answer(model, adapter, cache, slots_N, lengths_N, last_ND, max_new_tokens, end_id)
-    return Answers(scores_NC, ids, ended)
+    cache = PromptCache(reading, room, device)
+    slots_N = torch.from_numpy(reading.slots_T[reading.rows_N]).to(device)
+    last_ND = _read_prompts(model, adapter, reading, cache)
+    scores_NC = _score(model, adapter, cache, slots_N, last_ND, continuations)
+    ids, ended = _answer(model, adapter, cache, slots_N, last_ND, max_new_tokens, end_id)
+    given = np.argsort(reading.members_N)
+    return Answers(scores_NC[torch.from_numpy(given).to(device)], [ids[n] for n in given], [ended[n] for n in given])
 
 
-def _read_prompts(
-    model: Any, adapter: WideAdapter, prompts: Sequence[Sequence[int]], slots_N: Tensor, cache: PromptCache
-) -> Tensor:
+def _read_prompts(model: Any, adapter: WideAdapter, reading: MicroBatch, cache: PromptCache) -> Tensor:
     """The hidden state of each prompt's last token (N × D); keys and values go to the cache."""
-    device, lengths = slots_N.device, tuple(len(prompt) for prompt in prompts)
-    ids_T = torch.from_numpy(np.concatenate([np.asarray(prompt, dtype=np.int64) for prompt in prompts])).to(device)
-    positions_T = torch.cat([torch.arange(length) for length in lengths]).to(device)
-    lengths_N = torch.tensor(lengths, device=device)
-    adapter.routing.set(slots_N.repeat_interleave(lengths_N, output_size=len(ids_T)))
+    batch = to_device(reading, output_head(model).device, loss_precision(model))
+    adapter.routing.set(batch.slots_T)
     hidden = model.base_model(
-        input_ids=ids_T[None],
-        position_ids=positions_T[None],
+        input_ids=batch.ids_T[None],
+        position_ids=batch.positions_T[None],
         past_key_values=cache,
         use_cache=True,
-        packing=packing(lengths, device),
+        packing=batch.packing,
     ).last_hidden_state
     cache.end = cache.longest
-    last: Tensor = hidden[0][lengths_N.cumsum(0) - 1]
+    last: Tensor = hidden[0][batch.rows_N]
     return last
 
 
@@ -134,7 +135,7 @@ def _extend(
 
 
 def _score(
-    model: Any, adapter: WideAdapter, cache: PromptCache, slots_N: Tensor, lengths_N: Tensor,
+    model: Any, adapter: WideAdapter, cache: PromptCache, slots_N: Tensor,
     last_ND: Tensor, continuations: Sequence[Sequence[int]],
 ) -> Tensor:  # fmt: skip
     """All continuations of all rows in one step: each is a branch that sees the prompt and itself."""
@@ -153,7 +154,7 @@ def _score(
         device = slots_N.device
         branch_S, place_S, ids_S = (torch.tensor(part, device=device) for part in (branch, place, inputs))
         seen_SS = (branch_S[:, None] == branch_S) & (place_S[:, None] >= place_S)
-        positions_NS = lengths_N[:, None] + place_S
+        positions_NS = cache.lengths_N[:, None] + place_S
         states.append(_extend(model, adapter, cache, slots_N, ids_S.expand(rows, -1), positions_NS, seen_SS))
     hidden_NMD = torch.cat(states, dim=1)
     targets = [ids[0] for ids in continuations] + [token for ids in continuations for token in ids[1:]]
@@ -164,7 +165,7 @@ def _score(
 
 
 def _answer(
-    model: Any, adapter: WideAdapter, cache: PromptCache, slots_N: Tensor, lengths_N: Tensor,
+    model: Any, adapter: WideAdapter, cache: PromptCache, slots_N: Tensor,
     last_ND: Tensor, max_new_tokens: int, end_id: int,
 ) -> tuple[list[list[int]], list[bool]]:  # fmt: skip
     head, rows = output_head(model), len(slots_N)
@@ -178,7 +179,7 @@ def _answer(
         if step + 1 == max_new_tokens or bool(ended_N.all()):
             break
         seen_SS = torch.ones(1, step + 1, dtype=torch.bool, device=slots_N.device)
-        positions_NS = (lengths_N + step)[:, None]
+        positions_NS = (cache.lengths_N + step)[:, None]
         hidden_ND = _extend(model, adapter, cache, slots_N, tokens[-1][:, None], positions_NS, seen_SS)[:, 0]
     if not tokens:
         return [[] for _ in range(rows)], [False] * rows

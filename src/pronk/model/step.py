@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pronk.model.adapter import WideAdapter
-from pronk.model.attention import Packing
+from pronk.model.attention import Lookback, Packing, borders
 from pronk.model.forward import (
     DeviceBatch,
     MicroBatch,
@@ -28,7 +28,7 @@ from pronk.model.forward import (
 # Above this size the GPU is busy enough by itself, and a recording would only hold on to memory.
 GRAPH_PARAMETERS = 1_000_000_000
 GRAPH_TOKENS = 16_384  # the longest micro-batch worth recording
-ROUND_TOKENS, ROUND_TARGETS, ROUND_SEQUENCES, ROUND_LONGEST = 512, 128, 32, 128
+ROUND_TOKENS, ROUND_TARGETS, ROUND_SEGMENTS, ROUND_LONGEST, ROUND_SEEN = 512, 128, 32, 128, 2048
 BASE_SLOT = -1
 
 
@@ -36,8 +36,10 @@ BASE_SLOT = -1
 class _Shape:
     tokens: int
     targets: int
-    sequences: int
+    segments: int
     longest: int
+    seen: int  # keys that the segments see together; 0 where none looks back
+    longest_seen: int
 
 
 @dataclass(slots=True)
@@ -66,7 +68,7 @@ class GradientStep:
         moved = to_device(batch, self.device, self.precision)
         if not self.records or len(batch.ids_T) > GRAPH_TOKENS:
             return self._run(moved), moved.weights_N
-        shape = _rounded(batch)
+        shape = _rounded(moved)
         padded = _pad(moved, shape)
         if shape not in self._recordings:
             self._recordings[shape] = self._record(padded)
@@ -98,36 +100,50 @@ class GradientStep:
         return _Recording(graph, batch, losses_N)
 
 
-def _rounded(batch: MicroBatch) -> _Shape:
-    longest = _up(max(batch.lengths_S), ROUND_LONGEST)
+def _rounded(batch: DeviceBatch) -> _Shape:
+    packing, look = batch.packing, batch.packing.lookback
+    longest = _up(packing.longest, ROUND_LONGEST)
     tokens = _up(len(batch.ids_T), ROUND_TOKENS)
-    # padding is cut into sequences no longer than the longest
-    sequences = len(batch.lengths_S) + -(-(tokens - len(batch.ids_T)) // longest)
-    return _Shape(tokens, _up(len(batch.rows_N), ROUND_TARGETS), _up(sequences, ROUND_SEQUENCES), longest)
+    padding = tokens - len(batch.ids_T)
+    # padding is cut into segments no longer than the longest
+    segments = _up(len(packing.lengths_S) + -(-padding // longest), ROUND_SEGMENTS)
+    return _Shape(
+        tokens, _up(len(batch.rows_N), ROUND_TARGETS), segments, longest,
+        _up(len(look.source_L) + padding, ROUND_SEEN) if look else 0, _up(look.longest, ROUND_LONGEST) if look else 0,
+    )  # fmt: skip
 
 
 def _pad(batch: DeviceBatch, shape: _Shape) -> DeviceBatch:
-    """The batch in a rounded shape: tokens of the base slot in sequences of their own, targets of weight 0."""
+    """The batch in a rounded shape: tokens of the base slot in segments of their own, targets of weight 0."""
     tokens, targets = shape.tokens - len(batch.ids_T), shape.targets - len(batch.rows_N)
-    device = batch.ids_T.device
-    extra = [min(shape.longest, tokens - start) for start in range(0, tokens, shape.longest)]
-    lengths = [*batch.packing.lengths_S, *extra]
-    lengths += [0] * (shape.sequences - len(lengths))
-    borders = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
-
-    def grow(tensor: Tensor, count: int, value: int = 0) -> Tensor:
-        return torch.cat([tensor, tensor.new_full((count,), value)])
-
     return DeviceBatch(
-        ids_T=grow(batch.ids_T, tokens),
-        positions_T=grow(batch.positions_T, tokens),
-        slots_T=grow(batch.slots_T, tokens, BASE_SLOT),
-        keys_T=grow(batch.keys_T, tokens),
-        rows_N=grow(batch.rows_N, targets),
-        targets_N=grow(batch.targets_N, targets),
-        weights_N=grow(batch.weights_N, targets),
-        packing=Packing((), shape.longest, borders),
+        ids_T=_grow(batch.ids_T, tokens),
+        positions_T=_grow(batch.positions_T, tokens),
+        slots_T=_grow(batch.slots_T, tokens, BASE_SLOT),
+        keys_T=_grow(batch.keys_T, tokens),
+        rows_N=_grow(batch.rows_N, targets),
+        targets_N=_grow(batch.targets_N, targets),
+        weights_N=_grow(batch.weights_N, targets),
+        packing=_pad_packing(batch.packing, shape, len(batch.ids_T)),
     )
+
+
+def _pad_packing(packing: Packing, shape: _Shape, tokens: int) -> Packing:
+    assert packing.borders is not None
+    extra = [min(shape.longest, shape.tokens - start) for start in range(tokens, shape.tokens, shape.longest)]
+    extra += [0] * (shape.segments - len(packing.lengths_S) - len(extra))
+    ends = borders(extra)[1:].to(packing.borders.device)
+    lookback = None
+    if look := packing.lookback:
+        padding = torch.arange(tokens, shape.tokens, device=look.source_L.device)
+        source_L = torch.cat([look.source_L, padding])
+        source_L = _grow(source_L, shape.seen - len(source_L), shape.tokens)
+        lookback = Lookback(source_L, torch.cat([look.borders, look.borders[-1] + ends]), shape.longest_seen)
+    return Packing((), (), shape.longest, torch.cat([packing.borders, packing.borders[-1] + ends]), lookback)
+
+
+def _grow(tensor: Tensor, count: int, value: int = 0) -> Tensor:
+    return torch.cat([tensor, tensor.new_full((count,), value)])
 
 
 def _copy(source: DeviceBatch, target: DeviceBatch) -> None:
@@ -135,9 +151,14 @@ def _copy(source: DeviceBatch, target: DeviceBatch) -> None:
     for part in fields(DeviceBatch):
         if part.name != "packing":
             getattr(target, part.name).copy_(getattr(source, part.name))
-    assert source.packing.borders is not None
-    assert target.packing.borders is not None
-    target.packing.borders.copy_(source.packing.borders)
+    for tensor, into in zip(_tensors(source.packing), _tensors(target.packing), strict=True):
+        into.copy_(tensor)
+
+
+def _tensors(packing: Packing) -> list[Tensor]:
+    assert packing.borders is not None
+    look = packing.lookback
+    return [packing.borders, look.source_L, look.borders] if look else [packing.borders]
 
 
 def _up(number: int, multiple: int) -> int:

@@ -144,7 +144,8 @@ class Fleet:
             chosen = batch_indices(len(plan.examples), plan.batch_size, plan.seed, run.step)
             examples = [plan.examples[index] for index in chosen]
             weight = 1 / sum(int(example.target.sum()) for example in examples)
-            members += [Member(example, slot, weight, key) for example, key in zip(examples, chosen, strict=True)]
+            keys = chosen if plan.dropout else [None] * len(chosen)
+            members += [Member(example, slot, weight, key) for example, key in zip(examples, keys, strict=True)]
             tokens[slot] = sum(len(example.ids) for example in examples)
         return pack(members, self.token_budget), tokens
 
