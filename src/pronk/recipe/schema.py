@@ -17,7 +17,7 @@ from pronk.recipe.training import Adapter, Train
 
 # A study may vary these; everything else must be the same for the runs to be comparable.
 STUDY_SECTIONS = ("adapter", "train")
-NOT_STUDIED = ("train.dtype", "train.device")
+NOT_STUDIED = ("train.dtype", "train.device", "train.recompute")
 
 
 class Recipe(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from pronk.recipe.section import Section
 
@@ -77,6 +77,11 @@ class Train(Section):
     )
     evaluate_every: Every = Field("epoch", description="Steps between validation losses, or epoch.")
     save_every: Every = Field("epoch", description="Steps between checkpoints, or epoch.")
+    recompute: NonNegativeInt | Literal["none", "all"] = Field(
+        "none",
+        description="How many layers' activations are computed again in the backward pass instead of kept: less "
+        "memory, the same result, up to a third more time. A number, none or all.",
+    )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="Type of the base model's weights and products; auto: bf16 on a GPU that has it, else fp32. "

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pronk.model.adapter import AdapterShape, attach
 from pronk.model.forward import SlotDropout
+from pronk.model.recompute import Recompute
 from pronk.model.step import GradientStep
 from pronk.tokens.pack import Member, MicroBatch, pack
 from pronk.tokens.prompt import Example
@@ -83,15 +84,18 @@ class _Round:
 
 
 class Fleet:
-    """Runs that train together over one frozen base model."""
+    """Runs that train together over one frozen base model. recompute: how many layers, or none or all."""
 
-    def __init__(self, model: Any, plans: Sequence[RunPlan], token_budget: int) -> None:
+    def __init__(self, model: Any, plans: Sequence[RunPlan], token_budget: int, recompute: int | str = "none") -> None:
         self.model, self.token_budget = model, token_budget
         self.adapter = attach(model, [plan.shape for plan in plans])
         self._gradients = allocate_gradients(self.adapter)
         self._largest = torch.finfo(next(model.parameters()).dtype).max  # more would be infinite in a product
         self._dropout = _dropout(plans, self._gradients.device)
         self._accumulate = GradientStep(model, self.adapter, self._dropout)
+        self._recompute = Recompute(model, recompute)
+        if self._recompute.layers:
+            self._accumulate.records = False  # a recording would hold on to the memory that this is to save
         self.runs = []
         for slot, plan in enumerate(plans):
             self.adapter.initialize(slot, plan.seed)
@@ -127,7 +131,8 @@ class Fleet:
         if self._dropout is not None:
             self._dropout.steps.copy_(torch.tensor([run.step for run in self.runs]))
         for batch in batches:
-            losses_N, weights_N = self._accumulate(batch)
+            with self._recompute:
+                losses_N, weights_N = self._accumulate(batch)
             slots_N = torch.from_numpy(batch.slots_T[batch.rows_N]).to(device)
             losses_K.index_add_(0, slots_N, losses_N * weights_N)
         norms = [self._optimizer(slot).gradient_norm() for slot in slots]

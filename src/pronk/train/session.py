@@ -64,7 +64,8 @@ def train_fleet(
     validate gets the fleet's adapter and slots, and gives each slot's validation loss and tokens.
     check is called between rounds and raises KeyboardInterrupt if the user wants to stop.
     """
-    fleet = Fleet(model, [run_plan(run, examples) for run in trained], token_budget)
+    recompute = trained[0].recipe.train.recompute
+    fleet = Fleet(model, [run_plan(run, examples) for run in trained], token_budget, recompute)
     journals = [_journal(run, base, examples, folder) for run in trained]
     interrupted = False
     with work(console, "training", sum(run.plan.steps for run in fleet.runs)) as bar:
