@@ -3,7 +3,7 @@
 DIR/study.json            runs, comparisons, data and environment
 DIR/items.jsonl           the test items: id, input, reference, label
 DIR/report.html
-DIR/runs/NAME/            recipe.yaml · metrics.jsonl · items/ · adapter/ · checkpoints/ · tensorboard/
+DIR/runs/NAME/            recipe.yaml · metrics.jsonl · items/ · adapter/ or model/ · checkpoints/ · tensorboard/
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 grid        every combination of the values in `study`   → Run
 prefixes    runs that differ only in `epochs`, under a schedule that does not look ahead,
             are one trained run with snapshots            → TrainedRun
-fleets      all trained runs over one base model          → Fleet
+fleets      all trained runs over one base model; a run that
+            trains the base itself (full: true) has its own  → Fleet
 """
 
 from __future__ import annotations
@@ -48,12 +49,18 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class Fleet:
-    """The trained runs that share one base model in memory."""
+    """The trained runs that share one base model in memory. measures_base: one fleet of each base does."""
 
     base: str
     dtype: str
     baseline: str
     trained: tuple[TrainedRun, ...]
+    measures_base: bool = True
+
+    @property
+    def full(self) -> bool:
+        """Whether the base itself is trained: it must be measured before."""
+        return self.trained[0].recipe.full
 
 
 @dataclass(frozen=True)
@@ -73,8 +80,10 @@ def plan_study(recipe: Recipe) -> Study:
     for base in bases:
         members = [run for run in runs if run.recipe.base == base]
         baseline = BASELINE if len(bases) == 1 else f"{BASELINE}_{_slug(base)}"
-        fleets.append(Fleet(base, members[0].recipe.train.dtype, baseline, tuple(_share_prefixes(members))))
-    names = [run.name for run in runs] + [fleet.baseline for fleet in fleets]
+        dtype = members[0].recipe.train.dtype
+        for number, group in enumerate(_companies(_share_prefixes(members))):
+            fleets.append(Fleet(base, dtype, baseline, group, measures_base=number == 0))
+    names = [run.name for run in runs] + [fleet.baseline for fleet in fleets if fleet.measures_base]
     if len(set(names)) < len(names):
         raise RecipeError("study: two runs would get the same name: " + ", ".join(sorted(names)))
     return Study(recipe, tuple(runs), tuple(fleets))
@@ -108,6 +117,12 @@ def _share_prefixes(runs: list[Run]) -> list[TrainedRun]:
     for run in runs:
         groups.setdefault(_prefix_key(run), []).append(run)
     return [TrainedRun(tuple(sorted(group, key=lambda run: run.recipe.train.epochs))) for group in groups.values()]
+
+
+def _companies(trained: list[TrainedRun]) -> list[tuple[TrainedRun, ...]]:
+    """Trained runs that can share a model: all that leave it as it is, and each of the others by itself."""
+    company = tuple(run for run in trained if not run.recipe.full)
+    return [*([company] if company else []), *((run,) for run in trained if run.recipe.full)]
 
 
 def _prefix_key(run: Run) -> str:

@@ -70,7 +70,7 @@ def train_with_trl(
     accumulate: int = 1,
     trainer_class: type[Recording] = Recording,
 ) -> tuple[State, list[dict[str, float]]]:
-    """The final adapter, and loss, learning_rate and gradient_norm of each step.
+    """The final adapter, or all weights for a plan without one, and loss, learning_rate and gradient_norm of each step.
 
     TRL reads in sequence the batches that pronk's order gives, laid one behind the other.
     """
@@ -93,7 +93,7 @@ def train_with_trl(
         lr_scheduler_type=plan.schedule, warmup_steps=plan.warmup_steps, max_grad_norm=plan.clip or 0.0,
         logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
     )  # fmt: skip
-    model = peft_model(base, plan.shape, start)
+    model = base.requires_grad_(True) if plan.shape is None else peft_model(base, plan.shape, start)
     trainer = trainer_class(model=model, args=args, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -104,4 +104,5 @@ def train_with_trl(
         {"loss": loss, "learning_rate": log["learning_rate"], "gradient_norm": float(log["grad_norm"])}
         for loss, log in zip(losses, logs, strict=True)
     ]
-    return read_state(model), steps
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    return weights if plan.shape is None else read_state(model), steps

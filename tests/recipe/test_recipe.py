@@ -436,7 +436,7 @@ def test_overrides_of_a_study(read):
         ("study.train.epochs=3", "recipe.yaml: study.train.epochs: found 3, expected a list"),
         (
             "study.train.epoch=[3]",
-            "recipe.yaml: study.train.epoch: a study varies base or a key of adapter or train; "
+            "recipe.yaml: study.train.epoch: a study varies base, full, or a key of adapter or train; "
             "did you mean train.epochs?",
         ),
     ],
@@ -463,24 +463,24 @@ def test_an_override_does_not_hide_a_section_of_a_wrong_type(message_of):
         ("train.epochs: 3", "train.epochs: found 3, expected a list"),
         (
             "train.epoch: [1]",
-            "train.epoch: a study varies base or a key of adapter or train; did you mean train.epochs?",
+            "train.epoch: a study varies base, full, or a key of adapter or train; did you mean train.epochs?",
         ),
-        ("rank: [1]", "rank: a study varies base or a key of adapter or train; did you mean adapter.rank?"),
+        ("rank: [1]", "rank: a study varies base, full, or a key of adapter or train; did you mean adapter.rank?"),
         (
             "data.split.seed: [1]",
-            "data.split.seed: a study varies base or a key of adapter or train, not this one",
+            "data.split.seed: a study varies base, full, or a key of adapter or train, not this one",
         ),
         (
             "train.dtype: [fp32]",
-            "train.dtype: a study varies base or a key of adapter or train, not this one",
+            "train.dtype: a study varies base, full, or a key of adapter or train, not this one",
         ),
         (
             "train.device: [cpu]",
-            "train.device: a study varies base or a key of adapter or train, not this one",
+            "train.device: a study varies base, full, or a key of adapter or train, not this one",
         ),
-        ("train: [{}]", "train: a study varies base or a key of adapter or train, not this one"),
-        ("prompt: [chat]", "prompt: a study varies base or a key of adapter or train, not this one"),
-        ("quantum: [1]", "quantum: a study varies base or a key of adapter or train, not this one"),
+        ("train: [{}]", "train: a study varies base, full, or a key of adapter or train, not this one"),
+        ("prompt: [chat]", "prompt: a study varies base, full, or a key of adapter or train, not this one"),
+        ("quantum: [1]", "quantum: a study varies base, full, or a key of adapter or train, not this one"),
     ],
 )
 def test_wrong_axes(message_of, axis, problem):

@@ -244,6 +244,11 @@ class WideAdapter:
                 layer.A_RI.data[rows] = start.to(layer.A_RI)
                 layer.B_RO.data[rows] = 0
 
+    rounded = False  # whether products use rounded copies of what is trained
+
+    def settle(self, slot: int) -> None:
+        """After an update: nothing, as products read these weights themselves."""
+
     def clear(self, slot: int) -> None:
         """Set a run's adapter to zero, so that nothing of it is left in any product."""
         for _, wide, rows in self.rows(slot):

@@ -67,7 +67,7 @@ class Train(Section):
         description="LoRA+ (Hayou et al. 2024, arXiv:2402.12354): the matrix B learns at this multiple of the learning "
         "rate, A at the learning rate itself. The paper suggests 16; 1 is plain LoRA.",
     )
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW; of matrices only.")
     clip: float | None = Field(1.0, gt=0, description="Largest gradient norm of a run; null for no clipping.")
     seed: int = Field(42, ge=0, description="Seed of the adapter's start, the data order and dropout.")
     max_length: PositiveInt | None = Field(

@@ -20,6 +20,7 @@ from pronk.model.adapter import AdapterShape, attach
 from pronk.model.forward import SlotDropout
 from pronk.model.recompute import Recompute
 from pronk.model.step import GradientStep
+from pronk.model.whole import Trainable, WholeModel
 from pronk.tokens.pack import Member, MicroBatch, pack
 from pronk.tokens.prompt import Example
 from pronk.train.optimizer import RunOptimizer, allocate_gradients
@@ -29,11 +30,11 @@ from pronk.train.schedule import rate_factor
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """All that the fleet needs to know of a run, in plain values."""
+    """All that the fleet needs to know of a run, in plain values. shape: None trains the whole model."""
 
     name: str
     examples: Sequence[Example]
-    shape: AdapterShape
+    shape: AdapterShape | None
     steps: int
     batch_size: int
     learning_rate: float
@@ -84,11 +85,14 @@ class _Round:
 
 
 class Fleet:
-    """Runs that train together over one frozen base model. recompute: how many layers, or none or all."""
+    """Runs that train together over one frozen base model, or one run that trains the model itself.
+
+    recompute: how many layers, or none or all.
+    """
 
     def __init__(self, model: Any, plans: Sequence[RunPlan], token_budget: int, recompute: int | str = "none") -> None:
         self.model, self.token_budget = model, token_budget
-        self.adapter = attach(model, [plan.shape for plan in plans])
+        self.adapter = _trainable(model, plans)
         self._gradients = allocate_gradients(self.adapter)
         self._largest = torch.finfo(next(model.parameters()).dtype).max  # more would be infinite in a product
         self._dropout = _dropout(plans, self._gradients.device)
@@ -180,6 +184,7 @@ class Fleet:
             factor = rate_factor(plan.schedule, run.step, plan.steps, plan.warmup_steps)
             optimizer.step(factor, self._gradients.new_tensor(played.norms[slot]))
             largest.append(optimizer.largest_weight())
+            self.adapter.settle(slot)
             run.step += 1
             rate = plan.learning_rate * factor
             steps.append(Step(slot, run.step, played.losses[slot], rate, played.norms[slot], played.tokens[slot]))
@@ -197,6 +202,15 @@ class Fleet:
         self.runs[slot].error = f"{reason}; a lower learning rate or clipping may help"
         self.runs[slot].optimizer = None
         self.adapter.clear(slot)
+
+
+def _trainable(model: Any, plans: Sequence[RunPlan]) -> Trainable:
+    shapes = [plan.shape for plan in plans if plan.shape is not None]
+    if shapes:
+        assert len(shapes) == len(plans), "a run that trains the whole model has a fleet of its own"
+        return attach(model, shapes)
+    assert len(plans) == 1, "a run that trains the whole model has a fleet of its own"
+    return WholeModel(model)
 
 
 def _dropout(plans: Sequence[RunPlan], device: torch.device) -> SlotDropout | None:

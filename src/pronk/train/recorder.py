@@ -15,9 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pronk.model.adapter import AdapterShape
 from pronk.runs import RunFolder, write_folder
-from pronk.train.checkpoint import save_adapter, save_checkpoint
+from pronk.train.checkpoint import WeightFiles, save_checkpoint
 from pronk.train.fleet import Fleet, Step, optimizer_tensors
 from pronk.train.order import steps_per_epoch
 from pronk.train.progress import Work
@@ -39,9 +38,7 @@ class Journal:
     """Plans for one trained run, and what it has used so far."""
 
     endings: Sequence[Ending]  # by rising step
-    shape: AdapterShape
-    base: str
-    dropout: float
+    files: WeightFiles
     evaluate_every: Every
     save_every: Every
     save_extras: Callable[[Any], None]  # writes the tokenizer beside an adapter
@@ -115,19 +112,18 @@ class Recorder:
                 journal.costs[end.folder.name] = {
                     "steps": step.number, "train_tokens": journal.tokens, "train_seconds": journal.seconds,
                 }  # fmt: skip
-                write_folder(end.folder.adapter, partial(self._write_adapter, journal, state))
+                write_folder(end.folder.path / journal.files.place, partial(self._write_weights, journal, state))
 
-    def _write_adapter(self, journal: Journal, state: dict[str, Tensor], path: Path) -> None:
-        save_adapter(path, state, journal.shape, journal.base, journal.dropout)
+    def _write_weights(self, journal: Journal, state: dict[str, Tensor], path: Path) -> None:
+        journal.files.save(path, state)
         journal.save_extras(path)
 
     def _checkpoint(self, slot: int, step: int) -> None:
         journal, run = self.journals[slot], self.fleet.runs[slot]
         adapter, optimizer = self.fleet.adapter.state(slot), optimizer_tensors(run)
-        options = {"shape": journal.shape, "base": journal.base, "dropout": journal.dropout}
         write_folder(
             journal.endings[-1].folder.checkpoint(step),
-            lambda path: save_checkpoint(path, adapter, optimizer, **options),
+            lambda path: save_checkpoint(path, journal.files, adapter, optimizer),
         )
 
     def _due(self, step: Step, every: Every) -> bool:

@@ -18,6 +18,7 @@ from pronk.recipe import Recipe
 from pronk.runs import StudyFolder
 from pronk.study import TrainedRun
 from pronk.tokens.examples import Examples, make_examples
+from pronk.train.checkpoint import AdapterFiles, ModelFiles, WeightFiles
 from pronk.train.fleet import Fleet, RunPlan, Step
 from pronk.train.order import steps_per_epoch
 from pronk.train.progress import work
@@ -29,10 +30,11 @@ Validate = Callable[[Any, Sequence[int]], dict[int, tuple[float, int]]]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one run of the study. adapter: by PEFT's names; None if the run did not get there."""
+    """What became of one run of the study. adapter: its weights by name, None if the run did not get there;
+    shape: None where they are those of the whole model."""
 
     name: str
-    shape: AdapterShape
+    shape: AdapterShape | None
     status: str  # finished, failed, interrupted
     message: str
     adapter: dict[str, Tensor] | None
@@ -66,7 +68,7 @@ def train_fleet(
     """
     recompute = trained[0].recipe.train.recompute
     fleet = Fleet(model, [run_plan(run, examples) for run in trained], token_budget, recompute)
-    journals = [_journal(run, base, examples, folder) for run in trained]
+    journals = [_journal(run, weight_files(model, base, run.recipe), examples, folder) for run in trained]
     interrupted = False
     with work(console, "training", sum(run.plan.steps for run in fleet.runs)) as bar:
         recorder = Recorder(fleet, journals, partial(validate, fleet.adapter) if validate else None, bar)
@@ -105,14 +107,22 @@ def run_plan(trained: TrainedRun, examples: Examples) -> RunPlan:
         lora_plus_ratio=train.lora_plus_ratio,
         weight_decay=train.weight_decay,
         clip=train.clip,
-        dropout=trained.recipe.adapter.dropout,
+        dropout=0.0 if trained.recipe.full else trained.recipe.adapter.dropout,
         seed=train.seed,
     )
 
 
-def adapter_shape(recipe: Recipe) -> AdapterShape:
-    """The adapter that a recipe asks for: its own, or that of the adapter to go on with."""
+def weight_files(model: Any, base: str, recipe: Recipe) -> WeightFiles:
+    """How a run's weights are written: an adapter, or the whole model."""
+    shape = adapter_shape(recipe)
+    return ModelFiles(model) if shape is None else AdapterFiles(shape, base, recipe.adapter.dropout)
+
+
+def adapter_shape(recipe: Recipe) -> AdapterShape | None:
+    """The adapter that a recipe asks for: its own, or that of the adapter to go on with; None for full: true."""
     wanted = recipe.adapter
+    if recipe.full:
+        return None
     if wanted.from_ is not None:
         return read_start(wanted.from_).shape
     targets = wanted.targets if isinstance(wanted.targets, str) else tuple(wanted.targets)
@@ -124,7 +134,7 @@ def total_steps(recipe: Recipe, examples: int) -> int:
     return recipe.train.max_steps or recipe.train.epochs * steps_per_epoch(examples, recipe.train.batch_size)
 
 
-def _journal(trained: TrainedRun, base: str, examples: Examples, folder: StudyFolder) -> Journal:
+def _journal(trained: TrainedRun, files: WeightFiles, examples: Examples, folder: StudyFolder) -> Journal:
     train = trained.recipe.train
     rows = len(examples.train(train.max_length))
     endings = [Ending(total_steps(run.recipe, rows), folder.run(run.name)) for run in trained.runs]
@@ -132,10 +142,7 @@ def _journal(trained: TrainedRun, base: str, examples: Examples, folder: StudyFo
     def save_tokenizer(path: Path) -> None:
         examples.prompt.tokenizer.save_pretrained(path)
 
-    return Journal(
-        endings, adapter_shape(trained.recipe), base, trained.recipe.adapter.dropout,
-        train.evaluate_every, train.save_every, save_tokenizer,
-    )  # fmt: skip
+    return Journal(endings, files, train.evaluate_every, train.save_every, save_tokenizer)
 
 
 def _outcomes(
@@ -151,7 +158,7 @@ def _outcomes(
                 "steps": fleet.runs[slot].step, "train_tokens": journal.tokens, "train_seconds": journal.seconds,
             }  # fmt: skip
             outcomes.append(
-                Outcome(member.name, journal.shape, status, "" if adapter else error, adapter,
+                Outcome(member.name, fleet.runs[slot].plan.shape, status, "" if adapter else error, adapter,
                         fleet.adapter.size(slot), journal.costs.get(member.name, so_far))
             )  # fmt: skip
     return outcomes
