@@ -30,7 +30,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, pronk_proce
     """LoRA and full fine-tuning, one epoch and two: four runs, two of them trained, in two fleets."""
     place = Workplace(tmp_path_factory.mktemp("full"), tiny_base)
     place.recipe["study"] = {"full": [False, True], "train.epochs": [1, 2]}
-    place.recipe["train"] |= {"learning_rate": 2e-3, "recompute": 1, "optimizer": "adamw_8bit"}
+    place.recipe["train"] |= {"learning_rate": 2e-3, "recompute": 1}
     done = pronk_process(*place.arguments())
     assert done.returncode == 0, done.stderr
     return Finished(place, done, {run["name"]: run for run in place.study()["runs"]})
@@ -103,7 +103,8 @@ def test_the_saved_model_is_a_base_and_is_what_was_measured(
 
 
 def test_the_base_is_measured_before_it_is_trained(study: Finished, workplace: Workplace, pronk: Pronk) -> None:
-    workplace.recipe |= {"full": True, "train": {**workplace.recipe["train"], "learning_rate": 2e-3, "max_steps": 2}}
+    train = {"learning_rate": 2e-3, "max_steps": 2, "optimizer": "adamw_8bit"}
+    workplace.recipe |= {"full": True, "train": {**workplace.recipe["train"], **train}}
     del workplace.recipe["adapter"]
     assert pronk(*workplace.arguments()).code == 0
     alone = Finished(workplace, study.done, {})
