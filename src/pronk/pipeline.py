@@ -157,7 +157,8 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     work.stop.check()
     work.summary["environment"] = environment(device, dtype)
     work.clock.lap("load")
-    validation = {s: examples.validation(run.recipe.train.max_length) for s, run in enumerate(fleet.trained)}
+    trains = [run.recipe.train for run in fleet.trained]
+    validation = {s: examples.validation(one.max_length, one.train_on_prompt) for s, one in enumerate(trains)}
 
     def validate(adapter: Any, slots: Sequence[int]) -> dict[int, tuple[float, int]]:
         return validation_losses(model, adapter, slots, validation, budget)

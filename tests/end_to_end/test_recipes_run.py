@@ -73,10 +73,36 @@ def test_both_file_types_give_the_same_study(workplace: Workplace, pronk: Pronk)
     assert adapters[0] == adapters[1]
 
 
+def test_a_template_of_ones_own(workplace: Workplace, pronk: Pronk) -> None:
+    """It goes with the adapter, so that whoever serves it asks as training did."""
+    own = "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+    own += "{% if add_generation_prompt %}assistant: {% endif %}"
+    (workplace.folder / "own.jinja").write_text(own, encoding="utf-8")
+    workplace.recipe["prompt"] = "own.jinja"
+    finish(workplace, pronk)
+    saved = [path.read_text(encoding="utf-8") for path in workplace.out.glob("runs/tuned/**/chat_template.jinja")]
+    assert saved
+    assert set(saved) == {own}
+
+
 def test_the_bases_own_chat_template(workplace: Workplace, pronk: Pronk) -> None:
     workplace.recipe["prompt"] = "chat"
     runs = finish(workplace, pronk)
     assert runs["tuned"]["metrics"]["nll"] < runs["base"]["metrics"]["nll"]
+
+
+def test_learning_the_prompt_as_well(workplace: Workplace, pronk: Pronk) -> None:
+    """In one fleet with a run that does not: the losses it trains on differ, what the test counts does not."""
+    workplace.recipe["study"] = {"train.train_on_prompt": [False, True]}
+    runs = finish(workplace, pronk)
+    assert len(runs) == 3
+    names = [name for name, run in runs.items() if not run["baseline"]]
+    for kind in ("train", "validation"):
+        first = [records(workplace, name, kind)[0] for name in names]
+        assert first[0]["loss"] != first[1]["loss"]
+    items = [(workplace.out / "runs" / name / "items" / "likelihood.jsonl").read_text().splitlines() for name in runs]
+    counted = [[json.loads(line)["tokens"] for line in lines] for lines in items]
+    assert counted[0] == counted[1] == counted[2]
 
 
 def test_max_steps_ends_a_run_whatever_epochs_says(workplace: Workplace, pronk: Pronk) -> None:

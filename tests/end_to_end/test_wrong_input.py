@@ -64,6 +64,15 @@ def both(*spoils: Spoil) -> Spoil:
 
 
 WRONG: dict[str, tuple[Spoil, list[str]]] = {
+    "a form whose tokens the base lacks": (
+        sets("prompt", "llama3"),
+        ["prompt: llama3 needs tokens", "<|eot_id|>", "`prompt: chat`", "`prompt: alpaca`"],
+    ),
+    "no such template": (sets("prompt", "own.jinja"), ["own.jinja: there is no such template file"]),
+    "a broken template": (
+        writes("own.jinja", b"a\n{% for m in messages %}", "prompt"),
+        ["own.jinja, line 2: ", "'endfor'"],
+    ),
     "unknown key": (sets("train.epoch", 3), ["recipe.yaml", "unknown key train.epoch", "did you mean train.epochs?"]),
     "key in the wrong section": (sets("train.rank", 3), ["recipe.yaml", "train.rank", "did you mean adapter.rank?"]),
     "wrong type": (sets("train.epochs", "two"), ["recipe.yaml", "train.epochs", "'two'", "a whole number"]),

@@ -1,5 +1,7 @@
 """What differs on a GPU: one attention call for a pack, recorded steps, bf16. Run with `pytest -m gpu`."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from pronk.model.adapter import AdapterShape, attach
 from pronk.model.attention import use_packed_attention
-from pronk.model.forward import evaluation_losses
+from pronk.model.forward import evaluation_losses, to_device, training_loss
 from pronk.model.generate import score_and_answer
 from pronk.tokens.pack import Member, pack, pack_prompts
 from pronk.tokens.prompt import Example
@@ -31,18 +33,21 @@ def _model(dtype):
     return model
 
 
-def _examples(count, seed=0):
+def _examples(count, seed=0, beginning=0):
+    """Random ids; the first `beginning` of them are the same in all examples."""
     draw = np.random.default_rng(seed)
+    common = draw.integers(3, 512, beginning)
     examples = []
     for _ in range(count):
         length = int(draw.integers(8, 90))
         ids = draw.integers(3, 512, length)
-        examples.append(Example(ids, np.arange(length) >= length - int(draw.integers(1, 5))))
+        target = np.arange(beginning + length) >= beginning + length - int(draw.integers(1, 5))
+        examples.append(Example(np.concatenate([common, ids]), target))
     return examples
 
 
-def _plans(count=3, dropout=0.0):
-    examples = _examples(40)
+def _plans(count=3, dropout=0.0, beginning=0):
+    examples = _examples(40, beginning=beginning)
     targets = ["all-linear", ("q_proj", "v_proj"), ("down_proj",)]
     return [
         RunPlan(
@@ -52,8 +57,8 @@ def _plans(count=3, dropout=0.0):
     ]
 
 
-def _trained(dtype, record, dropout=0.0, plans=None):
-    fleet = Fleet(_model(dtype), plans or _plans(dropout=dropout), 1024)
+def _trained(dtype, record, plans=None):
+    fleet = Fleet(_model(dtype), plans or _plans(), 1024)
     if not record:
         fleet._accumulate.records = False
     losses = []
@@ -61,16 +66,41 @@ def _trained(dtype, record, dropout=0.0, plans=None):
     return fleet, losses
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_recorded_steps_equal_steps_called_directly(dropout):
-    recorded, losses = _trained(torch.bfloat16, True, dropout)
-    direct, expected = _trained(torch.bfloat16, False, dropout)
+@pytest.mark.parametrize(("dropout", "beginning"), [(0.0, 0), (0.2, 0), (0.0, 40), (0.0, 150)])
+def test_recorded_steps_equal_steps_called_directly(dropout, beginning):
+    plans = _plans(dropout=dropout, beginning=beginning)
+    recorded, losses = _trained(torch.bfloat16, True, plans=plans)
+    direct, expected = _trained(torch.bfloat16, False, plans=plans)
     assert recorded._accumulate._recordings, "nothing was recorded, so nothing was tested"
     np.testing.assert_allclose(losses, expected, rtol=2e-2)
     for slot in range(3):
         for name, value in recorded.adapter.state(slot).items():
             difference = (value - direct.adapter.state(slot)[name]).norm() / value.norm()
             assert difference < 5e-2, name
+
+
+def _gradients(model, batch, shared):
+    """Gradients of an adapter from one micro-batch; without sharing every sequence is laid down whole."""
+    adapter = attach(model, [AdapterShape(8, 16.0)])
+    adapter.initialize(0, 1)
+    for parameter in adapter.parameters:
+        parameter.data.normal_(0, 0.05, generator=torch.Generator("cuda").manual_seed(parameter.numel()))
+    members = [replace(member, slot=0, key=None if shared else 0) for member in batch]
+    (packed,) = pack(members, 100_000)
+    assert (max(packed.parents_S) >= 0) == shared
+    loss, _ = training_loss(model, adapter, to_device(packed, torch.device("cuda"), torch.float32))
+    loss.backward()
+    return torch.cat([parameter.grad.float().flatten() for parameter in adapter.parameters])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 4e-2)])
+@pytest.mark.parametrize("beginning", [9, 64, 300])
+def test_gradients_with_shared_beginnings_are_those_without(dtype, tolerance, beginning):
+    batch = [Member(example, weight=0.1) for example in _examples(24, beginning=beginning)]
+    shared, whole = (_gradients(_model(dtype), batch, sharing) for sharing in (True, False))
+    assert (shared - whole).norm() < tolerance * whole.norm()
+    # not by half of them: the gradient through the beginning is a part that counts
+    assert (shared - whole).norm() < 0.1 * (whole - _gradients(_model(dtype), batch[:12], True)).norm()
 
 
 def test_a_recording_that_forgets_to_copy_its_batch_is_caught(monkeypatch):

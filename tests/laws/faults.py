@@ -15,8 +15,10 @@ import torch
 
 import pronk.model.attention
 import pronk.model.forward
+import pronk.tokens.prompt
 import pronk.train.fleet
 from pronk.model.adapter import WideLinear
+from pronk.tokens.example import Turn, make_example
 from pronk.tokens.pack import Member, MicroBatch, pack
 from pronk.tokens.prompt import Example
 from pronk.train.optimizer import RunOptimizer
@@ -170,3 +172,45 @@ def order_changed(patch: pytest.MonkeyPatch) -> None:
         "batch_indices",
         lambda examples, size, seed, step: original(examples, size, seed + 1, step),
     )
+
+
+def _remade(patch: pytest.MonkeyPatch, change: Callable[[Sequence[Turn], Example], Example]) -> None:
+    def faulty(turns: Sequence[Turn], max_length: int) -> Example:
+        return change(turns, make_example(turns, max_length))
+
+    patch.setattr(pronk.tokens.prompt, "make_example", faulty)
+
+
+def mask_shifted(patch: pytest.MonkeyPatch) -> None:
+    """The mask of a conversation lies one token too early."""
+    _remade(patch, lambda _, example: dataclasses.replace(example, target=np.roll(example.target, -1)))
+
+
+def end_unsupervised(patch: pytest.MonkeyPatch) -> None:
+    """The last id of each answer is not learned."""
+
+    def change(_: Sequence[Turn], example: Example) -> Example:
+        return dataclasses.replace(example, target=example.target & np.append(example.target[1:], False))
+
+    _remade(patch, change)
+
+
+def user_turn_supervised(patch: pytest.MonkeyPatch) -> None:
+    """The last question is learned as well, as where a mask is cut at the first answer."""
+
+    def change(turns: Sequence[Turn], example: Example) -> Example:
+        last = len(turns[-1].question) + len(turns[-1].answer)
+        where = np.arange(len(example.ids)) >= max(1, len(example.ids) - last)
+        return dataclasses.replace(example, target=example.target | where)
+
+    _remade(patch, change)
+
+
+def double_bos(patch: pytest.MonkeyPatch) -> None:
+    """A BOS before a prompt whose form wrote one already, in training alone."""
+
+    def change(_: Sequence[Turn], example: Example) -> Example:
+        ids = np.insert(example.ids, 0, example.ids[0])
+        return dataclasses.replace(example, ids=ids, target=np.insert(example.target, 0, False))
+
+    _remade(patch, change)

@@ -1,27 +1,21 @@
-"""Law 5: the supervised ids are exactly the reply plus its end token, and training asks as inference does.
+"""Law 5: the supervised ids are exactly the replies plus their end tokens, and training asks as inference does.
 
-On real tokenizers: SmolLM2's byte-level BPE, and Llama 2's SentencePiece model, whose own library is
-the oracle.
+For every prompt form on three real tokenizers, in English and Korean, for one turn and for several.
 """
 
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from faults import double_bos, end_unsupervised, mask_shifted, user_turn_supervised
+from real_tokenizers import Real, renewed
 
 from pronk.data.conversation import Conversation, Message
-from pronk.errors import BaseModelError
-from pronk.model.load import find_base, load_tokenizer
 from pronk.tokens.prompt import Example, Prompt
-
-DATA = Path(os.environ.get("PRONK_TEST_DATA") or Path(__file__).parents[3] / "shared")
-LLAMA2 = DATA / "tokenizers" / "llama2_tokenizer.model"
 
 REPLIES = [
     "positive", "neg", "Profit rose 12.5 % in Q3, to EUR 1,234.", "안녕하세요, 세계!", "매출이 작년보다 늘었다.",
@@ -34,80 +28,47 @@ QUESTIONS: list[tuple[Message, ...]] = [
     (Message("user", "Classify the sentence.", "Sales fell; 300 jobs go."),),
     (Message("system", "You are terse."), Message("user", "이 문장은 어떤가요? 🎉\n")),
 ]
-# Llama 2's chat form, shortened from the template that Meta ships: its text begins with the BOS.
-LLAMA2_CHAT = (
-    "{% for m in messages %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + m['content'] + ' [/INST]' }}"
-    "{% elif m['role'] == 'assistant' %}{{ ' ' + m['content'] + ' ' + eos_token }}{% endif %}{% endfor %}"
-)
+LATER = ["And why?", "왜 그렇게 생각해요?", "다음 글을 요약해주세요: 삼성전자가 새 공장을 짓는다."]
+OWN_TEMPLATE = """\
+{%- for message in messages %}
+{{- '[' + message.role + ']\n' + message.content + eos_token + '\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '[assistant]\n' }}{%- endif %}
+"""
+ENDS = {"smollm2": "<|im_end|>", "llama2": "</s>", "llama3": "<|end_of_text|>"}
+KINDS = [
+    *((name, kind) for name in ENDS for kind in ("alpaca", "chat", "own.jinja")),
+    ("llama2", "llama2"), ("llama3", "llama3"),
+]  # fmt: skip
 
 
 @dataclass
 class Case:
-    """A prompt form on a tokenizer. reply_ids: the oracle's ids of a reply, without an end."""
+    """A prompt form on a tokenizer."""
 
+    real: Real
     prompt: Prompt
-    reply_ids: Callable[[str], list[int]]
-    decode: Callable[[list[int]], str]
-    end: str
-    bos: bool  # whether the tokenizer puts one before its text
-    vocabulary: int
+    end: int
     questions: list[tuple[Message, ...]]
 
 
-def smollm2(kind: Any) -> Case:
-    try:
-        tokenizer = load_tokenizer(find_base("smollm2"))
-    except BaseModelError as error:
-        pytest.skip(str(error))
-    size = len(tokenizer)
-    raw = tokenizer.backend_tokenizer
-    # byte-level BPE: the ids' bytes, one after the other, are the text
-    return Case(
-        Prompt(kind, tokenizer), lambda text: raw.encode(text, add_special_tokens=False).ids,
-        lambda ids: raw.decode(ids, skip_special_tokens=False), "<|im_end|>", False, size, QUESTIONS,
-    )  # fmt: skip
+def make_case(name: str, kind: str, folder: Path) -> Case:
+    real = renewed(name)
+    if kind == "own.jinja":
+        (folder / kind).write_text(OWN_TEMPLATE, encoding="utf-8")
+    end = "<|eot_id|>" if name == "llama3" and kind in ("chat", "llama3") else ENDS[name]
+    prompt = Prompt(str(folder / kind) if kind == "own.jinja" else kind, real.tokenizer)
+    with_system = (name, kind) != ("llama2", "chat")  # the template of these tests knows none
+    questions = [question for question in QUESTIONS if with_system or question[0].role == "user"]
+    return Case(real, prompt, real.tokenizer.convert_tokens_to_ids(end), questions)
 
 
-def llama2(kind: Any) -> Case:
-    if not LLAMA2.is_file():
-        pytest.skip(f"{LLAMA2} is not there; PRONK_TEST_DATA names the folder that holds tokenizers/")
-    import sentencepiece
-    from tokenizers import normalizers
-    from transformers import LlamaTokenizer
-
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copyfile(LLAMA2, Path(folder) / "tokenizer.model")
-        tokenizer = LlamaTokenizer.from_pretrained(folder, add_bos_token=True)
-    # as in the tokenizer.json on the hub; transformers' own conversion loses a reply's leading space
-    tokenizer.backend_tokenizer.pre_tokenizer = None
-    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
-    if kind == "chat":
-        tokenizer.chat_template = LLAMA2_CHAT
-    oracle = sentencepiece.SentencePieceProcessor(model_file=str(LLAMA2))
-    questions = [question for question in QUESTIONS if kind == "alpaca" or question[0].role == "user"]
-    raw = tokenizer.backend_tokenizer
-
-    def reply_ids(text: str) -> list[int]:
-        # of spaces in a row the two libraries make other pieces of the same text
-        if text.startswith(" "):
-            return raw.encode(text, add_special_tokens=False).ids
-        return oracle.encode(text)
-
-    return Case(Prompt(kind, tokenizer), reply_ids, oracle.decode, "</s>", True, 32000, questions)
+@pytest.fixture(params=KINDS, ids="-".join)
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Case:
+    return make_case(*request.param, tmp_path)
 
 
-MAKERS = {"smollm2": smollm2, "llama2": llama2}
-
-
-@pytest.fixture(scope="module", params=[(name, kind) for name in MAKERS for kind in ("alpaca", "chat")], ids="-".join)
-def case(request: pytest.FixtureRequest) -> Case:
-    name, kind = request.param
-    return MAKERS[name](kind)
-
-
-def conversations(case: Case) -> list[Conversation]:
+def single(case: Case) -> list[Conversation]:
     return [
         Conversation((*question, Message("assistant", reply)), f"row {i}")
         for i, reply in enumerate(REPLIES)
@@ -115,36 +76,84 @@ def conversations(case: Case) -> list[Conversation]:
     ]
 
 
+def several(case: Case) -> list[Conversation]:
+    """Conversations of two to four turns; every reply also stands in the middle of one."""
+    made = []
+    for i in range(len(REPLIES)):
+        messages = [*case.questions[i % len(case.questions)], Message("assistant", REPLIES[i])]
+        for turn in range(1 + i % 3):
+            messages += [Message("user", LATER[turn]), Message("assistant", REPLIES[(i + 5 * turn + 1) % len(REPLIES)])]
+        made.append(Conversation(tuple(messages), f"row {i}"))
+    return made
+
+
+def stretches(example: Example) -> list[tuple[int, list[int]]]:
+    """The supervised ids, stretch by stretch, with the place where each begins."""
+    found, start = [], 0
+    for learned, group in groupby(example.target.tolist()):
+        size = len(list(group))
+        if learned:
+            found.append((start, example.ids[start : start + size].tolist()))
+        start += size
+    return found
+
+
 def check(case: Case, conversation: Conversation, example: Example) -> None:
     """The law, for one example."""
-    tokenizer = case.prompt.tokenizer
-    end = tokenizer.convert_tokens_to_ids(case.end)
-    supervised = example.ids[example.target].tolist()
-    assert supervised == [*case.reply_ids(conversation.answer), end]
-    assert case.decode(supervised[:-1]) == conversation.answer
-    # one stretch, up to the last id
-    assert np.array_equal(example.target, np.arange(len(example.ids)) >= len(example.ids) - len(supervised))
-    asked = case.prompt.question_ids([conversation.question])[0]
-    assert example.prompt_ids.tolist() == asked == example.ids[: len(asked)].tolist()
-    # in the chat form of SmolLM2 the BOS is also what each message begins with
-    if case.prompt.kind == "alpaca" or case.bos:
-        assert asked.count(tokenizer.bos_token_id) == case.bos
-        assert (asked[0] == tokenizer.bos_token_id) == case.bos
-    assert tokenizer.pad_token_id not in example.ids.tolist()
-    assert max(example.ids) < case.vocabulary
+    real, messages = case.real, conversation.messages
+    ids, supervised = example.ids.tolist(), stretches(example)
+    answers = [i for i, message in enumerate(messages) if message.role == "assistant"]
+    assert [found for _, found in supervised] == [[*real.encode(messages[i].content), case.end] for i in answers]
+    assert [real.decode(found[:-1]) for _, found in supervised] == [messages[i].content for i in answers]
+    assert example.target[-1]
+    # what every answer is asked for with is, id by id, what stands before it
+    asked = case.prompt.question_ids([messages[:i] for i in answers])
+    assert asked == [ids[:start] for start, _ in supervised]
+    assert example.prompt_ids.tolist() == asked[-1]
+    check_tokens(case, ids, turns=len(answers))
 
 
-def check_all(case: Case, rows: list[Conversation], examples: list[Example]) -> None:
-    for conversation, example in zip(rows, examples, strict=True):
+def check_tokens(case: Case, ids: Sequence[int], turns: int) -> None:
+    tokenizer = case.real.tokenizer
+    if case.real.bos:
+        assert ids[0] == tokenizer.bos_token_id
+        assert ids.count(tokenizer.bos_token_id) == (turns if begins_each_turn(case) else 1)
+    elif case.prompt.kind == "alpaca":  # ChatML begins each message with SmolLM2's BOS
+        assert tokenizer.bos_token_id not in ids
+    assert tokenizer.pad_token_id not in ids
+    assert max(ids) < case.real.vocabulary
+
+
+def begins_each_turn(case: Case) -> bool:
+    """Llama 2's form is a text of its own for each turn."""
+    return case.prompt.kind == "llama2" or (case.prompt.kind == "chat" and case.real.name == "llama2")
+
+
+def check_all(case: Case, rows: list[Conversation]) -> None:
+    for conversation, example in zip(rows, case.prompt.examples(rows, 4096), strict=True):
         check(case, conversation, example)
+        assert not example.cut
 
 
-def test_supervised_ids_are_the_reply_and_its_end(case: Case) -> None:
-    rows = conversations(case)
-    examples = case.prompt.examples(rows, 4096)
-    assert len(examples) == len(rows) == len(REPLIES) * len(case.questions)
-    check_all(case, rows, examples)
-    assert not any(example.cut for example in examples)
+def test_one_turn(case: Case) -> None:
+    rows = single(case)
+    assert len(rows) == len(REPLIES) * len(case.questions)
+    check_all(case, rows)
+
+
+def test_several_turns(case: Case) -> None:
+    rows = several(case)
+    assert {sum(message.role == "assistant" for message in row.messages) for row in rows} == {2, 3, 4}
+    check_all(case, rows)
+
+
+def test_plain_text_is_learned_from_its_first_token_to_its_end(case: Case) -> None:
+    for text in REPLIES:
+        (example,) = case.prompt.examples([Conversation((Message("assistant", text),), "row")], 4096)
+        begin = [case.real.tokenizer.bos_token_id] if case.real.bos else []
+        assert example.ids.tolist() == [*begin, *case.real.encode(text), case.end]
+        assert example.target.tolist() == [False] + [True] * (len(example.ids) - 1)
+        assert example.prompt_ids.tolist() == example.ids[:1].tolist()
 
 
 def test_the_prompt_says_what_was_asked(case: Case) -> None:
@@ -158,84 +167,83 @@ def test_the_prompt_says_what_was_asked(case: Case) -> None:
         written = case.prompt.tokenizer.decode(ids, skip_special_tokens=False)
         bos = case.prompt.tokenizer.bos_token
         # SentencePiece writes a space behind a special token, and its dummy space before a text
-        assert written.removeprefix(bos).strip() == text.removeprefix(bos).strip()
+        assert written.removeprefix(bos).replace(" ", "").strip() == text.removeprefix(bos).replace(" ", "").strip()
 
 
 def test_padding_is_no_end_and_the_vocabulary_has_not_grown(case: Case) -> None:
     tokenizer = case.prompt.tokenizer
-    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id, tokenizer.bos_token_id, case.prompt.end_id)
-    assert len(tokenizer) == case.vocabulary
-    assert tokenizer.pad_token_id < case.vocabulary
+    assert case.prompt.end_id == case.end
+    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id, tokenizer.bos_token_id, case.end)
+    assert len(tokenizer) == case.real.vocabulary
+    assert tokenizer.pad_token_id < case.real.vocabulary
 
 
 def test_answers_asked_for_are_the_answers_trained(case: Case) -> None:
     """Labels are scored as the ids that training supervises."""
-    rows = conversations(case)
+    rows = single(case)
     examples = case.prompt.examples(rows, 4096)
     for ids, example in zip(case.prompt.answer_ids([row.answer for row in rows]), examples, strict=True):
         assert ids == example.ids[example.target].tolist()
 
 
-def test_an_answer_that_is_cut_keeps_the_law_up_to_the_cut(case: Case) -> None:
-    row = Conversation((*case.questions[0], Message("assistant", "one two three four five six")), "row")
-    whole = case.prompt.examples([row], 4096)[0]
-    cut = case.prompt.examples([row], len(whole.ids) - 3)[0]
-    assert cut.cut == 3
-    assert cut.ids.tolist() == whole.ids[:-3].tolist()
-    assert cut.target.tolist() == whole.target[:-3].tolist()
-
-
-def _without_end(case: Case, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(case.prompt, "answer_ids", lambda answers: case.prompt._encode(answers, special=False))
-
-
-def _stripped(case: Case, patch: pytest.MonkeyPatch) -> None:
-    original = case.prompt.answer_ids
-    patch.setattr(case.prompt, "answer_ids", lambda answers: original([answer.strip() for answer in answers]))
-
-
-def _tokenized_together(case: Case, patch: pytest.MonkeyPatch) -> None:
-    def answer_ids(answers: list[str]) -> list[list[int]]:
-        before = "### Response:\n"
-        taken = len(case.prompt._encode([before], special=True)[0])
-        return [
-            [*case.prompt._encode([before + answer], special=True)[0][taken:], case.prompt.end_id] for answer in answers
-        ]
-
-    patch.setattr(case.prompt, "answer_ids", answer_ids)
-
-
-def _one_bos_more(case: Case, patch: pytest.MonkeyPatch) -> None:
-    original, bos = case.prompt.question_ids, case.prompt.tokenizer.bos_token_id
-    patch.setattr(case.prompt, "question_ids", lambda questions: [[bos, *ids] for ids in original(questions)])
-
-
-def _padding_is_end(case: Case, _: pytest.MonkeyPatch) -> None:
-    case.prompt.tokenizer.pad_token = case.end  # of a tokenizer that nobody else uses
-
-
-@pytest.mark.parametrize("fault", [_without_end, _stripped, _tokenized_together, _one_bos_more, _padding_is_end])
-@pytest.mark.parametrize("name", list(MAKERS))
-def test_a_fault_shows(name: str, fault: Callable[[Case, pytest.MonkeyPatch], None], monkeypatch: Any) -> None:
-    case = MAKERS[name]("alpaca")
-    fault(case, monkeypatch)
-    rows = conversations(case)
-    examples = case.prompt.examples(rows, 4096)
-    with pytest.raises(AssertionError):
-        check_all(case, rows, examples)
-
-
-@pytest.mark.parametrize("kind", ["alpaca", "chat"])
-def test_an_answer_that_spells_an_end_token_is_plain_text(kind: str) -> None:
+def test_an_answer_that_spells_an_end_token_is_plain_text(case: Case) -> None:
     """Only the last id ends the reply; else a model would learn to stop in the middle of it."""
-    prompt = smollm2(kind).prompt
-    (ids,) = prompt.answer_ids(["stop<|im_end|>now"])
-    assert ids.count(prompt.end_id) == 1
-    assert ids[-1] == prompt.end_id
-    assert prompt.tokenizer.decode(ids[:-1]) == "stop<|im_end|>now"
+    end = case.real.tokenizer.convert_ids_to_tokens(case.end)
+    messages = Message("user", "a"), Message("assistant", f"stop{end}now"), Message("user", "b")
+    row = Conversation((*messages, Message("assistant", f"{end}{end}")), "row")
+    (example,) = case.prompt.examples([row], 4096)
+    assert [found.count(case.end) for _, found in stretches(example)] == [1, 1]
+    assert [found[-1] for _, found in stretches(example)] == [case.end, case.end]
 
 
-def test_a_question_that_spells_a_special_token_is_plain_text_in_the_alpaca_form() -> None:
-    prompt = smollm2("alpaca").prompt
-    (ids,) = prompt.question_ids([[Message("user", "Ignore this.<|im_end|>")]])
-    assert not set(ids) & set(prompt.tokenizer.all_special_ids)
+def test_a_question_that_spells_special_tokens_is_plain_text(case: Case) -> None:
+    """Else the text of a web page could end the user's turn and begin the assistant's."""
+    special = case.real.tokenizer.all_special_tokens[:3]
+    plain, spelled = case.prompt.question_ids(
+        [[Message("user", "one two")], [Message("user", f"one {''.join(special)} two")]]
+    )
+    for token in case.real.tokenizer.convert_tokens_to_ids(special):
+        assert spelled.count(token) == plain.count(token)
+    shown = case.prompt.tokenizer.decode(spelled, skip_special_tokens=False)
+    assert all(token in shown.replace(" ", "") for token in special)
+
+
+def _stripped(patch: pytest.MonkeyPatch) -> None:
+    original = Prompt.answer_ids
+    patch.setattr(Prompt, "answer_ids", lambda self, answers: original(self, [answer.strip() for answer in answers]))
+
+
+def _tokenized_together(patch: pytest.MonkeyPatch) -> None:
+    def answer_ids(self: Prompt, answers: Sequence[str]) -> list[list[int]]:
+        before = "### Response:\n"
+        taken = len(self._encode([before], special=True)[0])
+        return [[*ids[taken:], self.end_id] for ids in self._encode([before + answer for answer in answers], True)]
+
+    patch.setattr(Prompt, "answer_ids", answer_ids)
+
+
+def _padding_is_end(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("pronk.tokens.prompt.padding_token", lambda tokenizer, ends: tokenizer.convert_ids_to_tokens(ends[0]))
+
+
+FAULTS = [
+    mask_shifted, user_turn_supervised, end_unsupervised, double_bos, _stripped, _tokenized_together, _padding_is_end,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("form", KINDS, ids="-".join)
+def test_a_fault_shows(
+    form: tuple[str, str], fault: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fault(monkeypatch)
+    case = make_case(*form, tmp_path)
+    for rows in (single(case), several(case)):
+        with pytest.raises(AssertionError):
+            check_all(case, rows)
+
+
+def test_a_mask_of_the_first_stretch_alone_shows() -> None:
+    """check looks at every stretch, and at where it stands."""
+    target = np.array([False, True, True, False, True])
+    assert stretches(Example(np.arange(5), target)) == [(1, [1, 2]), (4, [4])]

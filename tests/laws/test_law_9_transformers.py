@@ -6,6 +6,7 @@ adapters: a plain forward of prompt + label for scores, `generate` for answers.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import partialmethod
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from transformers import AutoModelForCausalLM
 import pronk.model.generate
 from pronk.errors import BaseModelError
 from pronk.model.adapter import AdapterShape, WideAdapter, attach
-from pronk.model.generate import Answers, score_and_answer
+from pronk.model.generate import Answers, PromptCache, score_and_answer
 from pronk.model.load import find_base, load_model, load_tokenizer
 from pronk.tokens.pack import BASE_SLOT, MicroBatch, pack_prompts
 
@@ -95,21 +96,48 @@ def test_scores_do_not_hang_on_the_other_labels(labels: list[list[int]]) -> None
         assert row == pytest.approx([plain_score(models[slot], prompt, label) for label in labels], abs=1e-10)
 
 
+def free_and_ended(models: dict[int, Any]) -> tuple[int, list[list[int]]]:
+    """An end token that random models do reach, some rows at once, some late and some never; and what
+    `generate` then answers."""
+    prompts, slots = rows()
+    free = [plain_answer(models[slot], prompt, NEW, -1) for prompt, slot in zip(prompts, slots, strict=True)]
+    tokens = [token for answer in free for token in answer]
+    end = max(set(tokens), key=lambda token: len({answer.index(token) for answer in free if token in answer}))
+    return end, [plain_answer(models[slot], prompt, NEW, end) for prompt, slot in zip(prompts, slots, strict=True)]
+
+
 @pytest.mark.parametrize("labels", [[], LABELS])
 def test_greedy_answers_are_those_of_generate(labels: list[list[int]]) -> None:
     """Exactly, whether labels were scored in the same reading or not."""
     model, adapter, models = tiny_models(torch.float64)
-    prompts, slots = rows()
-    free = [plain_answer(models[slot], prompt, NEW, -1) for prompt, slot in zip(prompts, slots, strict=True)]
-    # an end that random models do reach, some rows at once, some late and some never
-    firsts = [token for answer in free for token in answer]
-    end = max(set(firsts), key=lambda token: len({answer.index(token) for answer in free if token in answer}))
-    expected = [plain_answer(models[slot], prompt, NEW, end) for prompt, slot in zip(prompts, slots, strict=True)]
-    answers = score_and_answer(model, adapter, pack_prompts(prompts, slots), labels, NEW, end)
+    end, expected = free_and_ended(models)
+    answers = score_and_answer(model, adapter, pack_prompts(*rows()), labels, NEW, end)
     assert answers.ids == expected
     assert answers.ended == [len(ids) < NEW for ids in expected]
     assert len({len(ids) for ids in expected}) > 2
-    assert len({tuple(ids) for ids in expected}) > len(prompts) // 2
+    assert len({tuple(ids) for ids in expected}) > len(rows()[0]) // 2
+
+
+def test_rows_that_ended_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rows end, the most of them early; with the cache's rows mixed up the answers are others."""
+    model, adapter, models = tiny_models(torch.float64)
+    end, expected = free_and_ended(models)
+    ending = [row for row, ids in enumerate(expected) if len(ids) < NEW]
+    prompts, slots = ([part[row] for row in ending] for part in rows())
+    sizes: list[int] = []
+    original = PromptCache.keep
+
+    def spied(self: PromptCache, chosen_N: Tensor, turn: bool = False) -> None:
+        sizes.append(int(chosen_N.sum()))
+        original(self, chosen_N.flip(0) if turn else chosen_N)
+
+    monkeypatch.setattr(PromptCache, "keep", spied)
+    answers = score_and_answer(model, adapter, pack_prompts(prompts, slots), (), NEW, end)
+    assert answers.ids == [expected[row] for row in ending]
+    assert sizes
+    assert sizes[0] <= len(ending) // 2
+    monkeypatch.setattr(PromptCache, "keep", partialmethod(spied, turn=True))
+    assert score_and_answer(model, adapter, pack_prompts(prompts, slots), (), NEW, end).ids != answers.ids
 
 
 def test_a_row_does_not_hang_on_its_company() -> None:

@@ -186,12 +186,21 @@ def test_bases_that_look_like_paths_are_relative_to_the_recipe(read, tmp_path):
     assert read(study).study["base"] == list(expected.values())
 
 
+def test_a_template_is_relative_to_the_recipe(read, tmp_path):
+    assert read(SHORT + "prompt: forms/own.jinja").prompt == str(tmp_path / "forms" / "own.jinja")
+    assert [read(SHORT + f"prompt: {kind}").prompt for kind in ("llama2", "llama3", "chat")] == [
+        "llama2", "llama3", "chat",
+    ]  # fmt: skip
+
+
 def test_paths_of_an_override_are_relative_to_the_current_folder(read, tmp_path, monkeypatch):
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
     assert read(SHORT, "base=./model").base == str(here / "model")
     assert read(SHORT, "base=org/model").base == "org/model"
+    assert read(SHORT, "prompt=own.jinja").prompt == str(here / "own.jinja")
+    assert read(SHORT, "prompt=llama3").prompt == "llama3"
     assert read(SHORT, "data.source=a.csv").data.source == str(here / "a.csv")
     assert read(SHORT, "data.source=[a.csv, /b.csv]").data.source == [str(here / "a.csv"), "/b.csv"]
     assert read(SHORT, "study.base=./model").study == {"base": [str(here / "model")]}
@@ -317,7 +326,11 @@ def test_missing_keys(message_of, text, key):
     ("lines", "message"),
     [
         ("base: 5", "base: found 5, expected text"),
-        ("prompt: llama3", "prompt: found 'llama3', expected one of alpaca, chat"),
+        (
+            "prompt: lama3",
+            "prompt: found 'lama3', expected one of alpaca, chat, llama2, llama3, or a template's path ending in "
+            ".jinja; did you mean llama3?",
+        ),
         ("train: 5", "train: found 5, expected a section with keys of its own"),
         ("adapter:", "adapter: found None, expected a section with keys of its own"),
         ("train: {epochs: 0}", "train.epochs: found 0, expected greater than 0"),

@@ -39,7 +39,7 @@ def log_probabilities(model: Any, ids: list[int]) -> torch.Tensor:
         logits = model(
             input_ids=torch.tensor([ids]),
             position_ids=torch.arange(len(ids))[None],
-            packing=packing((len(ids),), torch.device("cpu")),
+            packing=packing((len(ids),), (-1,), torch.device("cpu")),
             use_cache=False,
         ).logits
     return logits[0, -1].double().log_softmax(-1)

@@ -68,6 +68,12 @@ class PromptCache:
         stored_keys, stored_values = self._layers[layer]
         return stored_keys[:, :, : self.end], stored_values[:, :, : self.end]
 
+    def keep(self, chosen_N: Tensor) -> None:
+        """Keep only the chosen rows (bool, N)."""
+        self.lengths_N, self.filled_NL = self.lengths_N[chosen_N], self.filled_NL[chosen_N]
+        for layer, (keys, values) in self._layers.items():
+            self._layers[layer] = keys[chosen_N], values[chosen_N]
+
     def _in_rows(self, packed: Tensor) -> Tensor:
         """(1, G, T, D) laid end to end → (N, G, longest + room, D)."""
         rows = packed[0][:, self._source_NL].transpose(0, 1)
@@ -168,20 +174,24 @@ def _answer(
     model: Any, adapter: WideAdapter, cache: PromptCache, slots_N: Tensor,
     last_ND: Tensor, max_new_tokens: int, end_id: int,
 ) -> tuple[list[list[int]], list[bool]]:  # fmt: skip
-    head, rows = output_head(model), len(slots_N)
-    ended_N = torch.zeros(rows, dtype=torch.bool, device=slots_N.device)
-    tokens: list[Tensor] = []
+    head, device = output_head(model), slots_N.device
+    written_NM = torch.full((len(slots_N), max_new_tokens), end_id, device=device)
+    ended_N = torch.zeros_like(slots_N, dtype=torch.bool)
+    row_N = torch.arange(len(slots_N), device=device)  # those still in the batch
     hidden_ND = last_ND
     for step in range(max_new_tokens):
-        token_N = (hidden_ND @ head.T).argmax(dim=-1)
-        tokens.append(token_N.masked_fill(ended_N, end_id))
-        ended_N = ended_N | (token_N == end_id)
-        if step + 1 == max_new_tokens or bool(ended_N.all()):
+        token_N = (hidden_ND @ head.T).argmax(dim=-1).masked_fill(ended_N[row_N], end_id)
+        written_NM[row_N, step] = token_N
+        ended_N[row_N] = token_N == end_id
+        going_N = ~ended_N[row_N]
+        left = int(going_N.sum())
+        if step + 1 == max_new_tokens or not left:
             break
-        seen_SS = torch.ones(1, step + 1, dtype=torch.bool, device=slots_N.device)
+        if 2 * left <= len(row_N):  # the cache is copied, so not for every row that ends
+            row_N, token_N = row_N[going_N], token_N[going_N]
+            cache.keep(going_N)
+        seen_SS = torch.ones(1, step + 1, dtype=torch.bool, device=device)
         positions_NS = (cache.lengths_N + step)[:, None]
-        hidden_ND = _extend(model, adapter, cache, slots_N, tokens[-1][:, None], positions_NS, seen_SS)[:, 0]
-    if not tokens:
-        return [[] for _ in range(rows)], [False] * rows
-    table = torch.stack(tokens, dim=1).tolist()
+        hidden_ND = _extend(model, adapter, cache, slots_N[row_N], token_N[:, None], positions_NS, seen_SS)[:, 0]
+    table = written_NM.tolist()
     return [row[: row.index(end_id)] if end_id in row else row for row in table], ended_N.tolist()

@@ -49,10 +49,12 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
 def _resolve_paths(plain: dict[str, Any], folder: Path) -> None:
     """Make the paths of a recipe file relative to its own folder."""
-    study, start = plain.get("study"), "adapter.from"
-    for inner, key in (
-        (plain, "base"), (study, "base"), (plain.get("data"), "source"), (plain.get("adapter"), "from"), (study, start),
-    ):  # fmt: skip
+    study, start = plain.get("study"), plain.get("adapter")
+    places = (
+        (plain, "base"), (plain, "prompt"), (plain.get("data"), "source"), (start, "from"),
+        (study, "base"), (study, "adapter.from"),
+    )  # fmt: skip
+    for inner, key in places:
         if isinstance(inner, dict) and key in inner:
             inner[key] = _resolved(key, inner[key], folder)
 
@@ -63,7 +65,11 @@ def _resolved(key: str, value: Any, folder: Path) -> Any:
         return [_resolved(key, item, folder) for item in value]
     if not isinstance(value, str):
         return value
-    return _base_path(value, folder) if key == "base" else os.path.normpath(folder / Path(value).expanduser())
+    if key == "base":
+        return _base_path(value, folder)
+    if key == "prompt" and not value.endswith(".jinja"):
+        return value
+    return os.path.normpath(folder / Path(value).expanduser())
 
 
 def _base_path(base: str, folder: Path) -> str:
@@ -79,7 +85,7 @@ def _override(plain: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise RecipeError(f"--set {override}: expected key=value, such as train.epochs=3")
     key, value = key.strip(), parse_yaml(text, f"--set {key}")
-    if key in ("base", "study.base", "data.source", "adapter.from", "study.adapter.from"):
+    if key in ("base", "prompt", "study.base", "data.source", "adapter.from", "study.adapter.from"):
         value = _resolved(key.rsplit(".", 1)[-1], value, Path.cwd())
     if key == "study.base" and isinstance(value, str):
         value = [value]

@@ -21,6 +21,9 @@ STUDY_KEYS = ("base", "full")
 NOT_STUDIED = ("train.dtype", "train.device", "train.recompute")
 
 
+PROMPTS = ("alpaca", "chat", "llama2", "llama3")  # and the path of a template
+
+
 class Recipe(Section):
     """A whole recipe, checked."""
 
@@ -29,9 +32,10 @@ class Recipe(Section):
         description="The base model: smollm2 (embedded), a local folder, a .gguf file, or a hub id.",
     )
     data: Data = Field(description="The examples.")
-    prompt: Literal["alpaca", "chat"] = Field(
+    prompt: str = Field(
         "alpaca",
-        description="How an example becomes text: the Alpaca form, or chat, the base model's own template.",
+        description="How a conversation becomes text: alpaca; llama2 or llama3, their chat forms; chat, the base "
+        "model's own template; or the path of a template of your own, ending in .jinja.",
     )
     full: bool = Field(
         False,
@@ -51,6 +55,11 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.prompt not in PROMPTS and not self.prompt.endswith(".jinja"):
+            raise ValueError(
+                f"prompt: found {self.prompt!r}, expected one of {', '.join(PROMPTS)}, or a template's path "
+                f"ending in .jinja{suggestion(self.prompt, PROMPTS)}"
+            )
         if self.evaluate == []:
             raise ValueError("evaluate: name at least one measure, or leave the key out")
         if self.full and "adapter" in self.model_fields_set:

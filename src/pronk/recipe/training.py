@@ -72,8 +72,13 @@ class Train(Section):
     seed: int = Field(42, ge=0, description="Seed of the adapter's start, the data order and dropout.")
     max_length: PositiveInt | None = Field(
         None,
-        description="Longest example in tokens; longer answers are cut and counted. "
+        description="Longest example in tokens; longer answers are cut and counted, but each row keeps a part of its "
+        "first answer. "
         "2048, or what the base model can read if that is less, when absent.",
+    )
+    train_on_prompt: bool = Field(
+        False,
+        description="Learn what is asked as well, not the answers alone; the test counts answers alone either way.",
     )
     evaluate_every: Every = Field("epoch", description="Steps between validation losses, or epoch.")
     save_every: Every = Field("epoch", description="Steps between checkpoints, or epoch.")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from pronk.data.conversation import Conversation
 from pronk.data.split import Splits
 from pronk.errors import BaseModelError, DataError, RecipeError
+from pronk.tokens.example import learned_whole
 from pronk.tokens.prompt import Example, Prompt
 
 USUAL_LENGTH = 2048  # of examples, where train.max_length is absent
@@ -16,7 +17,11 @@ USUAL_LENGTH = 2048  # of examples, where train.max_length is absent
 
 @dataclass
 class Examples:
-    """Examples of one base model. Training and validation depend on max_length; test is never cut."""
+    """Examples of one base model.
+
+    Training and validation depend on max_length, and learn what is asked as well with on_prompt. Test does
+    not, so that runs compare: it is all there up to what the base can read, and its answers alone count.
+    """
 
     prompt: Prompt
     splits: Splits
@@ -28,19 +33,19 @@ class Examples:
 
     def __post_init__(self) -> None:
         try:
-            self.test = self._made(self.splits.test, self.context)
+            self.test = self._made(self.splits.test, self.context, every_answer=True)
         except DataError as error:
             raise DataError(
                 f"{error} (this is a test row: the base model reads {self.context} tokens at most)"
             ) from None
 
-    def train(self, max_length: int | None) -> list[Example]:
-        """Training examples, cut to max_length."""
-        return self._examples("train", self.splits.train, max_length)
+    def train(self, max_length: int | None, on_prompt: bool = False) -> list[Example]:
+        """Training examples, cut to max_length; on_prompt: what is asked is learned as well."""
+        return self._examples("train", self.splits.train, max_length, on_prompt)
 
-    def validation(self, max_length: int | None) -> list[Example]:
-        """Validation examples, cut to max_length."""
-        return self._examples("validation", self.splits.validation, max_length)
+    def validation(self, max_length: int | None, on_prompt: bool = False) -> list[Example]:
+        """Validation examples, cut and masked as for training, so that the two losses compare."""
+        return self._examples("validation", self.splits.validation, max_length, on_prompt)
 
     def label_ids(self) -> list[list[int]]:
         """Each label as the ids of an answer, end token included."""
@@ -48,9 +53,11 @@ class Examples:
 
     def truncated(self) -> int:
         """How many answers lost tokens to max_length, over all that was made so far."""
-        return sum(example.cut > 0 for examples in self._cut.values() for example in examples)
+        return sum(example.cut_answers for examples in self._cut.values() for example in examples)
 
-    def _examples(self, part: str, conversations: Sequence[Conversation], max_length: int | None) -> list[Example]:
+    def _examples(
+        self, part: str, conversations: Sequence[Conversation], max_length: int | None, on_prompt: bool
+    ) -> list[Example]:
         length = min(USUAL_LENGTH, self.context) if max_length is None else max_length
         if length > self.context:
             raise RecipeError(
@@ -58,10 +65,11 @@ class Examples:
             )
         if (part, length) not in self._cut:
             self._cut[part, length] = self._made(conversations, length)
-        return self._cut[part, length]
+        answers = self._cut[part, length]
+        return [learned_whole(example, self.prompt.begin) for example in answers] if on_prompt else answers
 
-    def _made(self, conversations: Sequence[Conversation], length: int) -> list[Example]:
-        made = self.prompt.examples(conversations, length)
+    def _made(self, conversations: Sequence[Conversation], length: int, every_answer: bool = False) -> list[Example]:
+        made = self.prompt.examples(conversations, length, every_answer)
         largest = max((int(example.ids.max()) for example in made), default=0)
         if largest >= self.vocabulary:
             raise BaseModelError(
@@ -72,10 +80,13 @@ class Examples:
 
 
 def make_examples(
-    kind: Literal["alpaca", "chat"], tokenizer: Any, context: int, vocabulary: int, splits: Splits,
+    kind: str, tokenizer: Any, context: int, vocabulary: int, splits: Splits,
     labels: tuple[str, ...], max_lengths: Sequence[int | None],
 ) -> Examples:  # fmt: skip
-    """Everything tokenized, so that whatever is wrong with it shows before a model is loaded."""
+    """Everything tokenized, so that whatever is wrong with it shows before a model is loaded.
+
+    kind: the recipe's `prompt`.
+    """
     examples = Examples(Prompt(kind, tokenizer), splits, context, vocabulary, labels)
     for max_length in max_lengths:
         examples.train(max_length)

@@ -92,7 +92,7 @@ def train_fleet(
 def run_plan(trained: TrainedRun, examples: Examples) -> RunPlan:
     """The plain values of a run that the fleet needs."""
     train, start = trained.recipe.train, trained.recipe.adapter.from_
-    rows = examples.train(train.max_length)
+    rows = examples.train(train.max_length, train.train_on_prompt)
     return RunPlan(
         name=trained.name,
         examples=rows,
