@@ -36,9 +36,11 @@ class AdapterFiles:
     place = "adapter"
 
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
+        """Write WideAdapter.state of a run."""
         save_adapter(folder, state, self.shape, self.base, self.dropout)
 
     def load(self, folder: Path) -> dict[str, Tensor]:
+        """The inverse of save."""
         return load_adapter(folder)
 
 
@@ -50,9 +52,11 @@ class ModelFiles:
     place = "model"
 
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
+        """Write WholeModel.state with the model's configuration."""
         self.model.save_pretrained(folder, state_dict=dict(state))
 
     def load(self, folder: Path) -> dict[str, Tensor]:
+        """The inverse of save, several shards included."""
         return {name: tensor for file in folder.glob("model*.safetensors") for name, tensor in load_file(file).items()}
 
 
