@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pronk.evaluate.evaluation import Evaluated
     from pronk.evaluate.likelihood import ItemLosses
+    from pronk.model.adapter import AdapterShape
     from pronk.tokens.examples import Examples
     from pronk.train.mirror import Mirror
     from pronk.train.session import Outcome
@@ -82,12 +83,13 @@ def run_study(recipe: Recipe, out: Path, console: Console, copy_to: Path | None 
         study = plan_study(recipe)
         check_installed(recipe.train.trackers)
         splits, labels = read_splits(recipe.data, tell)
-        ready = [_prepare(fleet, recipe, splits, labels, console) for fleet in study.fleets]
+        bases = dict.fromkeys(fleet.base for fleet in study.fleets)
+        ready = [one for base in bases for one in _prepare(study, base, splits, labels, console)]
         stop.check()
         mirror = _mirror(copy_to, out, console)
         clock.lap("prepare")
         folder = StudyFolder.create(out)
-        truncated = sum(one.examples.truncated() for one in ready)
+        truncated = sum(one.examples.truncated() for one in ready if one.fleet.measures_base)
         work = Work(
             study, splits, folder, new_study(out.name, labels, splits.counts(), truncated), console, stop, clock, mirror
         )
@@ -118,23 +120,28 @@ def _mirror(copy_to: Path | None, out: Path, console: Console) -> Mirror | None:
     return Mirror(copy_to, out, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
 
 
-def _prepare(fleet: Fleet, recipe: Recipe, splits: Splits, labels: tuple[str, ...], console: Console) -> Ready:
-    """Everything about a fleet that can be checked without its weights."""
+def _prepare(study: Study, name: str, splits: Splits, labels: tuple[str, ...], console: Console) -> list[Ready]:
+    """Everything about the fleets of a base that can be checked without its weights."""
     from pronk.model.adapter import chosen_layers
-    from pronk.model.load import find_base, linear_layer_names, resolve_device
+    from pronk.model.load import find_base, linear_layer_sizes, resolve_device
     from pronk.model.quantize import check_quantization
     from pronk.train.session import adapter_shape, load_examples
+    from pronk.train.start import check_start
 
-    with console.status(f"reading {fleet.base} and the data"):
-        device = resolve_device(recipe.train.device)
-        check_quantization(fleet.quantize, device)
-        base = find_base(fleet.base, lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
-        recipes = [run.recipe for run in fleet.trained]
+    fleets = [fleet for fleet in study.fleets if fleet.base == name]
+    with console.status(f"reading {name} and the data"):
+        device = resolve_device(study.recipe.train.device)
+        for quantize in dict.fromkeys(fleet.quantize for fleet in fleets):
+            check_quantization(quantize, device)
+        base = find_base(name, lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
+        recipes = [run.recipe for fleet in fleets for run in fleet.trained]
         examples = load_examples(base, recipes, splits, labels)
-        layers = linear_layer_names(base)
+        layers = linear_layer_sizes(base)
         for one in recipes:
-            chosen_layers(layers, adapter_shape(one).targets)
-    return Ready(fleet, base, device, examples)
+            check_start(one.adapter, layers)
+            if shape := adapter_shape(one):
+                chosen_layers(list(layers), shape.targets)
+    return [Ready(fleet, base, device, examples) for fleet in fleets]
 
 
 def _run_fleets(ready: Sequence[Ready], work: Work) -> bool:
@@ -188,21 +195,26 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
         validate if work.splits.validation else None, trackers.log,
         work.mirror.copy_runs if work.mirror else lambda _: None,
     )  # fmt: skip
+    evaluated: list[tuple[str, Evaluated]] = []
+    if fleet.full and fleet.measures_base and work.splits.test:
+        evaluated = _evaluate(ready, model, [], work)  # before training changes the base
+        work.clock.lap("evaluate")
     outcomes, interrupted = train_fleet(
         model, ready.base.location, fleet.trained, examples, work.folder, budget, watchers, work.console,
         work.stop.check,
     )  # fmt: skip
     work.clock.lap("train")
-    evaluated: list[tuple[str, Evaluated]] = []
     if not interrupted and work.splits.test:
         try:
-            evaluated = _evaluate(ready, model, outcomes, work)
+            evaluate = _evaluate_whole if fleet.full else _evaluate
+            evaluated += evaluate(ready, model, outcomes, work)
         except KeyboardInterrupt:
             interrupted = True
     work.clock.lap("evaluate")
     _write_items(evaluated, work.folder)
     trackers.finish(_metrics(evaluated, work.folder))
-    work.summary["runs"] += _entries(ready, work.study, outcomes, bool(evaluated), peak_memory(device))
+    with_base = fleet.baseline in dict(evaluated)
+    work.summary["runs"] += _entries(ready, work.study, outcomes, with_base, peak_memory(device))
     return interrupted
 
 
@@ -230,12 +242,32 @@ def _metrics(evaluated: Sequence[tuple[str, Evaluated]], folder: StudyFolder) ->
 
 
 def _evaluate(ready: Ready, model: Any, outcomes: Sequence[Outcome], work: Work) -> list[tuple[str, Evaluated]]:
-    """The base and every run that was trained, on all test items."""
+    """The base and every adapter that was trained, on all test items."""
+    trained = {one.name: (one.shape, one.adapter) for one in outcomes if one.shape and one.adapter is not None}
+    results = _measure(ready, model, list(trained.values()), work)
+    return list(zip([ready.fleet.baseline, *trained], results, strict=True))
+
+
+def _evaluate_whole(ready: Ready, model: Any, outcomes: Sequence[Outcome], work: Work) -> list[tuple[str, Evaluated]]:
+    """Every model that was trained, one after another in the place of the base."""
+    from pronk.model.whole import put_weights
+
+    evaluated = []
+    for one in outcomes:
+        if one.adapter is not None:
+            put_weights(model, one.adapter)
+            evaluated.append((one.name, _measure(ready, model, [], work)[0]))
+    return evaluated
+
+
+def _measure(
+    ready: Ready, model: Any, adapters: Sequence[tuple[AdapterShape, Mapping[str, Any]]], work: Work
+) -> list[Evaluated]:
+    """The model as it stands and the given adapters on all test items."""
     from pronk.evaluate.evaluation import Evaluation
     from pronk.train import progress
 
-    trained = [outcome for outcome in outcomes if outcome.adapter is not None]
-    evaluation = Evaluation(model, [(one.shape, one.adapter or {}) for one in trained])
+    evaluation = Evaluation(model, adapters)
     truths = [conversation.answer for conversation in work.splits.test]
     with progress.work(work.console, "evaluating", evaluation.work(ready.examples)) as bar:
 
@@ -245,7 +277,7 @@ def _evaluate(ready: Ready, model: Any, outcomes: Sequence[Outcome], work: Work)
 
         results = evaluation.run(ready.examples, truths, work.study.recipe.evaluations, advance)
     evaluation.close()
-    return list(zip([ready.fleet.baseline, *(one.name for one in trained)], results, strict=True))
+    return results
 
 
 def _write_items(evaluated: Sequence[tuple[str, Evaluated]], folder: StudyFolder) -> None:

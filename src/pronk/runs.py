@@ -4,7 +4,7 @@ DIR/study.json            runs, comparisons, data and environment
 DIR/items.jsonl           the test items: id, input, reference, label
 DIR/report.html
 DIR/runs/NAME/            recipe.yaml · metrics.jsonl · validation.jsonl · best.json
-                          items/ · adapter/ · checkpoints/ · tensorboard/
+                          items/ · adapter/ or model/ · checkpoints/ · tensorboard/
 """
 
 from __future__ import annotations

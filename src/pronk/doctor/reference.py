@@ -52,7 +52,7 @@ def _is_section(field: FieldInfo) -> bool:
 def _row(name: str, field: FieldInfo) -> str:
     default = "required" if field.is_required() else f"`{_yaml(field.default)}`"
     kind = _kind(field.annotation).replace("|", "or")
-    return f"| `{name}` | {kind} | {default} | {(field.description or '').replace('|', '/')} |"
+    return f"| `{field.alias or name}` | {kind} | {default} | {(field.description or '').replace('|', '/')} |"
 
 
 def _yaml(value: Any) -> str:

@@ -61,7 +61,11 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
 def _resolve_paths(plain: dict[str, Any], folder: Path) -> None:
     """Make the paths of a recipe file relative to its own folder."""
-    places = (plain, "base"), (plain, "prompt"), (plain.get("study"), "base"), (plain.get("data"), "source")
+    study, start = plain.get("study"), plain.get("adapter")
+    places = (
+        (plain, "base"), (plain, "prompt"), (plain.get("data"), "source"), (start, "from"),
+        (study, "base"), (study, "adapter.from"),
+    )  # fmt: skip
     for inner, key in places:
         if isinstance(inner, dict) and key in inner:
             inner[key] = _resolved(key, inner[key], folder)
@@ -79,7 +83,9 @@ def _resolved(key: str, value: Any, folder: Path) -> Any:
         return _base_path(value, folder)
     if key == "prompt":
         return _path(value, folder) if value.endswith(".jinja") else value
-    return value if is_hub_id(value, folder) else _path(value, folder)
+    if key == "source" and is_hub_id(value, folder):
+        return value
+    return _path(value, folder)
 
 
 def _path(text: str, folder: Path) -> str:
@@ -99,7 +105,7 @@ def _override(plain: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise RecipeError(f"--set {override}: expected key=value, such as train.epochs=3")
     key, value = key.strip(), parse_yaml(text, f"--set {key}")
-    if key in ("base", "prompt", "study.base", "data.source"):
+    if key in ("base", "prompt", "study.base", "data.source", "adapter.from", "study.adapter.from"):
         value = _resolved(key.rsplit(".", 1)[-1], value, Path.cwd())
     if key == "study.base" and isinstance(value, str):
         value = [value]

@@ -19,8 +19,8 @@ Quantize = Literal["none", "int8", "nf4"]
 
 # A study may vary these; everything else must be the same for the runs to be comparable.
 STUDY_SECTIONS = ("adapter", "train")
-STUDY_KEYS = ("base", "quantize")  # each value is a base of its own in memory
-NOT_STUDIED = ("train.dtype", "train.device", "train.keep", "train.trackers")
+STUDY_KEYS = ("base", "quantize", "full")
+NOT_STUDIED = ("train.dtype", "train.device", "train.recompute", "train.keep", "train.trackers")
 
 
 PROMPTS = ("alpaca", "chat", "llama2", "llama3")  # and the path of a template
@@ -48,6 +48,12 @@ class Recipe(Section):
         description="How a conversation becomes text: alpaca; llama2 or llama3, their chat forms; chat, the base "
         "model's own template; or the path of a template of your own, ending in .jinja.",
     )
+    full: bool = Field(
+        False,
+        description="Train all weights of the base instead of an adapter. Takes 18 bytes of memory a weight (fp32 "
+        "weights, gradients and two moments, and bf16 copies; 12 with adamw_8bit), and wants a learning rate ten "
+        "times lower. Such runs train one after another.",
+    )
     adapter: Adapter = Field(Adapter(), description="The LoRA adapter.")
     train: Train = Field(Train(), description="The training.")
     evaluate: list[Literal["likelihood", "classify"]] | None = Field(
@@ -67,6 +73,12 @@ class Recipe(Section):
             )
         if self.evaluate == []:
             raise ValueError("evaluate: name at least one measure, or leave the key out")
+        if self.full and "adapter" in self.model_fields_set:
+            raise ValueError("full: true trains the base itself, so there is no adapter; leave one of the two out")
+        if self.full and self.quantize != "none":
+            raise ValueError(f"full: quantized weights cannot be trained; leave out quantize: {self.quantize} or full")
+        if self.full and self.train.lora_plus_ratio != 1:
+            raise ValueError("train.lora_plus_ratio: full: true has no matrices A and B; leave one of the two out")
         if self.train.max_steps is not None and "train.epochs" in self.study:
             raise ValueError("study.train.epochs: train.max_steps sets the length, so epochs would change nothing")
         if self.evaluate is not None and "classify" in self.evaluate and self.data.classifies is False:
@@ -78,6 +90,8 @@ class Recipe(Section):
         kinds = self.study.get("quantize", [self.quantize])
         if self.double_quantization is not None and "nf4" not in kinds:
             raise ValueError(f"double_quantization: it belongs to quantize: nf4, not {kinds[0]}; leave it out")
+        if True in self.study.get("full", []) and any(key.startswith("adapter.") for key in self.study):
+            raise ValueError("study.full: runs with full: true have no adapter to vary; make two studies")
         return self
 
     @property
@@ -90,19 +104,26 @@ class Recipe(Section):
     def with_values(self, values: Mapping[str, Any], where: str = "study") -> Recipe:
         """A copy with dotted keys replaced and everything checked again; where: what a message begins with."""
         plain = self.model_dump(exclude_unset=True)
+        if values.get("full"):  # the adapter is that of the study's other runs
+            plain.pop("adapter", None)
         for key, value in values.items():
             assign(plain, key, value)
         return validated(plain, where)
 
     def to_yaml(self) -> str:
         """The recipe with every default written out; reading it back gives the same recipe."""
-        return yaml.dump(self.model_dump(), Dumper=Dumper, sort_keys=False, allow_unicode=True)
+        plain = self.model_dump()
+        if self.full:
+            del plain["adapter"]
+        elif self.adapter.from_ is not None:  # then a key left out is what that adapter has, not its default
+            plain["adapter"] = self.adapter.model_dump(exclude_unset=True)
+        return yaml.dump(plain, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[str]:
     """All dotted keys of the schema, sections before their fields."""
     for name, field in model.model_fields.items():
-        yield prefix + name
+        yield prefix + (field.alias or name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from known_keys(field.annotation, f"{prefix}{name}.")
 
@@ -112,9 +133,8 @@ def _check_axis(key: str, values: list[Any]) -> None:
     allowed = [*STUDY_KEYS, *(name for name in allowed if name not in NOT_STUDIED)]
     if key not in allowed:
         hint = "" if key in known_keys() else suggestion(key, allowed)
-        raise ValueError(
-            f"study.{key}: a study varies base, quantize, or a key of adapter or train{hint or ', not this one'}"
-        )
+        varied = ", ".join(STUDY_KEYS) + ", or a key of adapter or train"
+        raise ValueError(f"study.{key}: a study varies {varied}{hint or ', not this one'}")
     if not values:
         raise ValueError(f"study.{key}: list at least one value to try")
     if any(value in values[:position] for position, value in enumerate(values)):

@@ -17,9 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from pronk.model.adapter import AdapterShape
 from pronk.runs import RunFolder, remove_folder, write_folder
-from pronk.train.checkpoint import load_adapter, save_adapter, save_checkpoint
+from pronk.train.checkpoint import WeightFiles, save_checkpoint
 from pronk.train.fleet import Fleet, Step, optimizer_tensors
 from pronk.train.order import steps_per_epoch
 from pronk.train.progress import Work
@@ -67,9 +66,7 @@ class Journal:
     """
 
     endings: Sequence[Ending]  # by rising step
-    shape: AdapterShape
-    base: str
-    dropout: float
+    files: WeightFiles
     evaluate_every: Every
     save_every: Every
     save_extras: Callable[[Any], None]  # writes the tokenizer beside an adapter
@@ -174,11 +171,11 @@ class Recorder:
         """A run is done: as it stands, or as it stood at its best."""
         journal, best = self.journals[step.slot], end.watch.best_step
         if journal.restore_best and best is not None and best != step.number:
-            end.adapter, end.adapter_step = load_adapter(journal.checkpoint(best)), best
+            end.adapter, end.adapter_step = journal.files.load(journal.checkpoint(best)), best
         else:
             end.adapter, end.adapter_step = self.fleet.adapter.state(step.slot), step.number
         end.cost = journal.cost(step.number)
-        write_folder(end.folder.adapter, partial(self._write_adapter, journal, end.adapter))
+        write_folder(end.folder.path / journal.files.place, partial(self._write_weights, journal, end.adapter))
 
     def _end_early(self, step: Step) -> None:
         """All that this training stands for is done; if there are steps left, they are not made."""
@@ -194,15 +191,14 @@ class Recorder:
             best = f"validation loss was lowest at epoch {lowest:.2f} ({watch.best_loss:.4f})"
         self.work.say(f"  {run.plan.name}: stopped at epoch {self._epoch(step.slot, step.number):.2f}; {best}")
 
-    def _write_adapter(self, journal: Journal, state: dict[str, Tensor], path: Path) -> None:
-        save_adapter(path, state, journal.shape, journal.base, journal.dropout)
+    def _write_weights(self, journal: Journal, state: dict[str, Tensor], path: Path) -> None:
+        journal.files.save(path, state)
         journal.save_extras(path)
 
     def _checkpoint(self, slot: int, step: int, regular: bool) -> None:
         journal, run = self.journals[slot], self.fleet.runs[slot]
         adapter, optimizer = self.fleet.adapter.state(slot), optimizer_tensors(run)
-        options = {"shape": journal.shape, "base": journal.base, "dropout": journal.dropout}
-        write_folder(journal.checkpoint(step), lambda path: save_checkpoint(path, adapter, optimizer, **options))
+        write_folder(journal.checkpoint(step), lambda path: save_checkpoint(path, journal.files, adapter, optimizer))
         journal.saved[step] = regular or journal.saved.get(step, False)
 
     def _prune(self, journal: Journal) -> None:
