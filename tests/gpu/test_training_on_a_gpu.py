@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from test_on_a_gpu import _model, _plans
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pronk.train.fleet import Fleet
 
@@ -48,11 +49,22 @@ def test_rows_in_8_bits_step_as_tensors_of_their_own():
         assert all(torch.equal(wide.data[rows], own[name]) for name, wide, rows in fleet.adapter.rows(slot))
 
 
-def test_recomputing_takes_less_memory_and_gives_the_same_losses():
+def test_recomputing_gives_the_same_losses():
+    """fp32 and plain attention: in half precision the backward of flash attention sums in any order."""
+    with sdpa_kernel(SDPBackend.MATH):
+        plans = _plans(dropout=0.1)
+        _, plain, _ = _played(plans, torch.float32)
+        _, again, _ = _played(plans, torch.float32)
+        _, losses, _ = _played(plans, torch.float32, recompute="all")
+    assert torch.equal(plain, again), "this GPU repeats nothing exactly, so nothing was tested"
+    assert torch.equal(losses, plain)
+
+
+def test_recomputing_takes_less_memory_in_half_precision():
     _, plain, peak = _played(_plans(dropout=0.1), record=False)
     fleet, losses, smaller = _played(_plans(dropout=0.1), recompute="all")
     assert not fleet._accumulate.records
-    assert torch.equal(losses, plain)
+    torch.testing.assert_close(losses, plain, rtol=2e-2, atol=2e-2)
     assert smaller < 0.8 * peak
 
 
