@@ -7,7 +7,8 @@
     │   ├── BaseModelError    the base model cannot be found, read or used
     │   ├── PromptError       a prompt template is broken, or cannot write a conversation
     │   └── StudyError        a study folder is not what it should be
-    ├── ResourceError         the machine has too little of something: disk, memory (exit code 2)
+    ├── ResourceError         the machine has too little of something: disk (exit code 2)
+    │   └── OutOfMemoryError  … or memory
     └── RefusedError          a check or a gate said no (exit code 1)
 
 A message says what was found, where (file, line or key), and what is expected instead.
@@ -46,6 +47,10 @@ class StudyError(InputError):
 
 class ResourceError(PronkError):
     """The machine has too little disk or memory for what was asked."""
+
+
+class OutOfMemoryError(ResourceError):
+    """The GPU's memory, or the machine's, is not enough."""
 
 
 class RefusedError(PronkError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pronk.data.detect import with_found_formats
 from pronk.data.split import Splits, read_splits
-from pronk.errors import InputError
+from pronk.errors import InputError, OutOfMemoryError
 from pronk.recipe import Recipe
 from pronk.runs import StudyFolder, disk_guard, new_study, write_text
 from pronk.study import Fleet, Study, plan_study
@@ -154,11 +154,11 @@ def _run_fleets(ready: Sequence[Ready], work: Work) -> bool:
             if interrupted:
                 break
             work.stop.check()
-    except (InputError, KeyboardInterrupt) as error:
+    except (InputError, OutOfMemoryError, KeyboardInterrupt) as error:
         if not work.summary["runs"]:
-            work.folder.discard()
+            work.folder.discard_unless_trained()
             raise
-        if isinstance(error, InputError):
+        if not isinstance(error, KeyboardInterrupt):
             work.console.print(f"pronk: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
     for one in ready[done:]:
         for trained in one.fleet.trained:
@@ -174,12 +174,13 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     from pronk.doctor.environment import environment, peak_memory
     from pronk.evaluate.evaluation import validation_losses
     from pronk.model.load import load_model, resolve_dtype
+    from pronk.model.memory import memory_guard
     from pronk.tokens.pack import TOKEN_BUDGET
     from pronk.train.session import Watchers, train_fleet
 
     fleet, examples, device = ready.fleet, ready.examples, ready.device
     dtype, budget = resolve_dtype(work.study.recipe.train.dtype, device), TOKEN_BUDGET[device.type]
-    with work.console.status(f"loading {fleet.base}"):
+    with work.console.status(f"loading {fleet.base}"), memory_guard(f"loading {fleet.base}"):
         model = load_model(ready.base, dtype, device, fleet.quantize, fleet.double_quantization)
     work.stop.check()
     work.summary["environment"] = environment(device, dtype)
@@ -199,17 +200,21 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     if fleet.full and fleet.measures_base and work.splits.test:
         evaluated = _evaluate(ready, model, [], work)  # before training changes the base
         work.clock.lap("evaluate")
-    outcomes, interrupted = train_fleet(
-        model, ready.base.location, fleet.trained, examples, work.folder, budget, watchers, work.console,
-        work.stop.check,
-    )  # fmt: skip
+    with memory_guard("training"):
+        outcomes, interrupted = train_fleet(
+            model, ready.base.location, fleet.trained, examples, work.folder, budget, watchers, work.console,
+            work.stop.check,
+        )  # fmt: skip
     work.clock.lap("train")
     if not interrupted and work.splits.test:
         try:
             evaluate = _evaluate_whole if fleet.full else _evaluate
-            evaluated += evaluate(ready, model, outcomes, work)
+            with memory_guard("evaluating"):
+                evaluated += evaluate(ready, model, outcomes, work)
         except KeyboardInterrupt:
             interrupted = True
+        except OutOfMemoryError as error:  # what was trained stays
+            work.console.print(f"pronk: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
     work.clock.lap("evaluate")
     _write_items(evaluated, work.folder)
     trackers.finish(_metrics(evaluated, work.folder))

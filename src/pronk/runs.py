@@ -86,9 +86,11 @@ class StudyFolder:
             ) from None
         return cls(path)
 
-    def discard(self) -> None:
-        """Take the folder away again: nothing of worth was written."""
-        shutil.rmtree(self.path, ignore_errors=True)
+    def discard_unless_trained(self) -> None:
+        """Take the folder away again, unless some run has a checkpoint or is done."""
+        kept = ("runs/*/checkpoints/step-*", "runs/*/adapter", "runs/*/model")
+        if not any(next(self.path.glob(pattern), None) for pattern in kept):
+            shutil.rmtree(self.path, ignore_errors=True)
 
     @classmethod
     def open(cls, path: Path) -> StudyFolder:
