@@ -5,7 +5,6 @@ No code of a data set's author is ever run: a set that needs a script is refused
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +14,11 @@ from pronk.data.files import PARQUET_ROWS, arrow_rows, class_names
 from pronk.data.rows import Table
 from pronk.data.words import quoted
 from pronk.errors import DataError, PronkError
+from pronk.hub import cause_names, is_unreachable, silenced
 from pronk.recipe import Source
 
 HUB_SECONDS = 5.0  # to answer the first question; the hub's library would try for half a minute
 CONVERTED = "refs/convert/parquet"  # the hub's own conversion of a set: NAME/SPLIT/0000.parquet
-UNREACHABLE = {"ConnectError", "ConnectTimeout", "ProxyError", "OfflineModeIsEnabled", "LocalEntryNotFoundError"}
 FROM_HERE = "download it elsewhere and name the files, such as `source: rows.parquet`"
 
 
@@ -48,7 +47,7 @@ def _options(source: Source) -> dict[str, Any]:
     try:
         info = HfApi().dataset_info(str(source.id), revision=source.revision, timeout=HUB_SECONDS)
     except Exception as error:
-        if not _is_unreachable(error) or not _maybe_cached(source):
+        if not is_unreachable(error) or not _maybe_cached(source):
             raise
         files: list[str] = []
     else:
@@ -87,23 +86,17 @@ def _one_message(source: Source) -> Iterator[None]:
     import datasets
 
     datasets.disable_progress_bars()
-    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with silenced("datasets", "huggingface_hub"):
+            yield
     except (PronkError, MemoryError):
         raise
     except Exception as error:  # what they raise is not listed anywhere; nothing of ours runs inside
         raise DataError(_why_not(source, error)) from error
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _why_not(source: Source, error: Exception) -> str:
-    said, names = str(error), {type(cause).__name__ for cause in _causes(error)}
+    said, names = str(error), cause_names(error)
     start = f"data.source: {source.id}"
     page = f"https://huggingface.co/datasets/{source.id}"
     if "scripts are no longer supported" in said:
@@ -120,7 +113,7 @@ def _why_not(source: Source, error: Exception) -> str:
             f"{start} is neither a file here nor a data set on the hub that you may read; check the spelling, log in "
             f"with `hf auth login` (or set HF_TOKEN) if it is private, or {FROM_HERE}"
         )
-    if _is_unreachable(error):
+    if is_unreachable(error):
         return (
             f"{start} is neither a file here nor in this machine's cache, and the hub cannot be reached; go online, "
             f"or {FROM_HERE}"
@@ -142,21 +135,9 @@ def _list(names: list[str]) -> str:
     return quoted(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def _is_unreachable(error: BaseException) -> bool:
-    return any(type(cause).__name__ in UNREACHABLE or type(cause) is ConnectionError for cause in _causes(error))
-
-
 def _maybe_cached(source: Source) -> bool:
     """Whether the cache has some set of this owner; finding out more is the library's business."""
     from datasets import config
 
     owner = str(source.id).split("/")[0]
     return any(Path(config.HF_DATASETS_CACHE).glob(f"{owner}___*"))
-
-
-def _causes(error: BaseException | None) -> list[BaseException]:
-    chain: list[BaseException] = []
-    while error is not None and error not in chain:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    return chain

@@ -6,26 +6,17 @@ No code and no pickle of a model's author is ever run: remote code is off, weigh
 from __future__ import annotations
 
 import json
-import logging
-import socket
-import threading
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 import torch
 
 from pronk.errors import BaseModelError, ResourceError
+from pronk.hub import cause_names, hub_answers, is_unreachable, silenced
 
-HUB_SECONDS = 3.0
-UNREACHABLE = {
-    "ConnectionError", "ConnectError", "ConnectTimeout", "ProxyError", "LocalEntryNotFoundError",
-    "OfflineModeIsEnabled",
-}  # fmt: skip
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TO_SAFETENSORS = """if you trust its author, convert it once: python -c "from transformers import \
@@ -73,15 +64,8 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging as theirs
 
     theirs.disable_progress_bar()
-    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
+    with silenced("transformers", "huggingface_hub"):
         yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def downloaded(name: str) -> str | None:
@@ -103,36 +87,6 @@ def shards(index: Path) -> list[str]:
     return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
-def hub_answers() -> bool:
-    """Whether the hub, or the proxy on the way to it, takes a connection; the hub's library would try for a minute."""
-    from huggingface_hub import constants
-
-    if constants.is_offline_mode():
-        return False
-    hub = urlsplit(constants.ENDPOINT)
-    proxies = {} if urllib.request.proxy_bypass(hub.hostname or "") else urllib.request.getproxies()
-    door = proxies.get(hub.scheme) or proxies.get("all")
-    return _connects(urlsplit(door if "://" in door else f"http://{door}") if door else hub)
-
-
-def _connects(address: SplitResult) -> bool:
-    port = address.port or {"https": 443, "http": 80}.get(address.scheme, 1080)
-    answers: list[bool] = []
-
-    def knock() -> None:
-        try:
-            socket.create_connection((address.hostname, port), HUB_SECONDS).close()
-        except OSError:
-            return
-        answers.append(True)
-
-    # in a thread, as looking up a name knows no time limit
-    thread = threading.Thread(target=knock, daemon=True)
-    thread.start()
-    thread.join(HUB_SECONDS)
-    return bool(answers)
-
-
 def pickled(location: str) -> str:
     """What to say of weights that are pickled."""
     return (
@@ -144,7 +98,7 @@ def pickled(location: str) -> str:
 def _why_not(base: Base, error: BaseException, kind: str) -> str:
     if base.local:
         return f"base: the model in {base.location} cannot be loaded: {_reason(error, kind)}"
-    names = {type(cause).__name__ for cause in _causes(error)}
+    names = cause_names(error)
     if "GatedRepoError" in names or "gated repo" in str(error):
         return (
             f"base: {base.name} needs its licence accepted: do so at https://huggingface.co/{base.name}, then log in "
@@ -155,7 +109,7 @@ def _why_not(base: Base, error: BaseException, kind: str) -> str:
             f"base: the hub has no model {base.name} that you may read; check the spelling, log in with `hf auth "
             f"login` (or set HF_TOKEN) if it is private, {_elsewhere(base)}"
         )
-    if names & UNREACHABLE:
+    if is_unreachable(error):
         return _unreachable(base)
     if "safetensors" in str(error) and isinstance(error, OSError):
         return pickled(base.name)
@@ -171,14 +125,6 @@ def _unreachable(base: Base) -> str:
 
 def _elsewhere(base: Base) -> str:
     return f"or download it elsewhere with `hf download {base.name} --local-dir DIR` and write `base: DIR`"
-
-
-def _causes(error: BaseException | None) -> list[BaseException]:
-    chain: list[BaseException] = []
-    while error is not None and error not in chain:
-        chain.append(error)
-        error = error.__cause__ or error.__context__
-    return chain
 
 
 def _reason(error: BaseException, kind: str) -> str:
