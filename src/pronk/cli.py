@@ -50,9 +50,13 @@ def run(
     out: Out = None,
     overrides: Set = None,
     as_json: Json = False,
+    copy_to: Annotated[
+        Path | None,
+        typer.Option("--copy-to", metavar="DIR", help="Copy the study there as it grows, e.g. to a mounted drive."),
+    ] = None,
 ) -> None:
     """Train all runs of a recipe, evaluate them with their base, compare, and report."""
-    _run(recipe, overrides, out, f"studies/{recipe.stem}", as_json)
+    _run(recipe, overrides, out, f"studies/{recipe.stem}", as_json, copy_to)
 
 
 @app.command()
@@ -131,7 +135,9 @@ def main() -> None:
         sys.exit(1)
 
 
-def _run(recipe: Path, overrides: list[str] | None, out: Path | None, stem: str, as_json: bool) -> None:
+def _run(
+    recipe: Path, overrides: list[str] | None, out: Path | None, stem: str, as_json: bool, copy_to: Path | None = None
+) -> None:
     from pronk.recipe import read_recipe
     from pronk.runs import new_folder
 
@@ -139,7 +145,7 @@ def _run(recipe: Path, overrides: list[str] | None, out: Path | None, stem: str,
     from pronk import pipeline
 
     try:
-        folder, interrupted = pipeline.run_study(checked, out or new_folder(stem), _console())
+        folder, interrupted = pipeline.run_study(checked, out or new_folder(stem), _console(), copy_to)
     except KeyboardInterrupt:
         _say("interrupted; nothing was trained, so nothing is kept")
         sys.exit(130)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pronk.data.detect import with_found_formats
 from pronk.data.split import Splits, read_splits
 from pronk.errors import InputError
 from pronk.recipe import Recipe
@@ -19,8 +21,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pronk.evaluate.evaluation import Evaluated
+    from pronk.evaluate.likelihood import ItemLosses
+    from pronk.model.adapter import AdapterShape
     from pronk.tokens.examples import Examples
+    from pronk.train.mirror import Mirror
     from pronk.train.session import Outcome
+    from pronk.train.trackers import Trackers
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Work:
     console: Console
     stop: Interruption
     clock: Clock
+    mirror: Mirror | None = None
 
 
 @dataclass
@@ -60,23 +67,31 @@ class Clock:
         self.last = now
 
 
-def run_study(recipe: Recipe, out: Path, console: Console) -> tuple[StudyFolder, bool]:
+def run_study(recipe: Recipe, out: Path, console: Console, copy_to: Path | None = None) -> tuple[StudyFolder, bool]:
     """Run a whole study into a new folder; also whether it was interrupted (its state is then saved).
 
+    copy_to: a folder, such as a mounted drive, into which the study is copied while it grows.
     What can be wrong with recipe, data and base is found before anything is trained, and then nothing
     is left behind. Raises KeyboardInterrupt if the user stops it before there is anything to keep.
     """
+    from pronk.train.trackers import check_installed
+
     clock = Clock()
     with listen(lambda line: console.print(line, highlight=False)) as stop, disk_guard(out):
+        tell = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+        recipe = with_found_formats(recipe, tell)
         study = plan_study(recipe)
-        splits, labels = read_splits(recipe.data)
-        ready = [_prepare(fleet, recipe, splits, labels, console) for fleet in study.fleets]
+        check_installed(recipe.train.trackers)
+        splits, labels = read_splits(recipe.data, tell)
+        bases = dict.fromkeys(fleet.base for fleet in study.fleets)
+        ready = [one for base in bases for one in _prepare(study, base, splits, labels, console)]
         stop.check()
+        mirror = _mirror(copy_to, out, console)
         clock.lap("prepare")
         folder = StudyFolder.create(out)
-        truncated = sum(one.examples.truncated() for one in ready)
+        truncated = sum(one.examples.truncated() for one in ready if one.fleet.measures_base)
         work = Work(
-            study, splits, folder, new_study(out.name, labels, splits.counts(), truncated), console, stop, clock
+            study, splits, folder, new_study(out.name, labels, splits.counts(), truncated), console, stop, clock, mirror
         )
         _tell_plan(work)
         folder.write_items(splits.test_items())
@@ -85,6 +100,8 @@ def run_study(recipe: Recipe, out: Path, console: Console) -> tuple[StudyFolder,
         interrupted = _run_fleets(ready, work)
         work.summary |= {"phases": clock.seconds, "total_seconds": sum(clock.seconds.values())}
         _conclude(folder, work.summary)
+        if mirror is not None:
+            mirror.copy_all(folder)
     return folder, interrupted
 
 
@@ -95,23 +112,36 @@ def report(path: Path) -> Path:
         return _conclude(folder, folder.read())
 
 
-def _prepare(fleet: Fleet, recipe: Recipe, splits: Splits, labels: tuple[str, ...], console: Console) -> Ready:
-    """Everything about a fleet that can be checked without its weights."""
+def _mirror(copy_to: Path | None, out: Path, console: Console) -> Mirror | None:
+    from pronk.train.mirror import Mirror
+
+    if copy_to is None:
+        return None
+    return Mirror(copy_to, out, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+
+
+def _prepare(study: Study, name: str, splits: Splits, labels: tuple[str, ...], console: Console) -> list[Ready]:
+    """Everything about the fleets of a base that can be checked without its weights."""
     from pronk.model.adapter import chosen_layers
-    from pronk.model.load import find_base, linear_layer_names, resolve_device
+    from pronk.model.load import find_base, linear_layer_sizes, resolve_device
     from pronk.model.quantize import check_quantization
     from pronk.train.session import adapter_shape, load_examples
+    from pronk.train.start import check_start
 
-    with console.status(f"reading {fleet.base} and the data"):
-        device = resolve_device(recipe.train.device)
-        check_quantization(fleet.quantize, device)
-        base = find_base(fleet.base, lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
-        recipes = [run.recipe for run in fleet.trained]
+    fleets = [fleet for fleet in study.fleets if fleet.base == name]
+    with console.status(f"reading {name} and the data"):
+        device = resolve_device(study.recipe.train.device)
+        for quantize in dict.fromkeys(fleet.quantize for fleet in fleets):
+            check_quantization(quantize, device)
+        base = find_base(name, lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
+        recipes = [run.recipe for fleet in fleets for run in fleet.trained]
         examples = load_examples(base, recipes, splits, labels)
-        layers = linear_layer_names(base)
+        layers = linear_layer_sizes(base)
         for one in recipes:
-            chosen_layers(layers, adapter_shape(one).targets)
-    return Ready(fleet, base, device, examples)
+            check_start(one.adapter, layers)
+            if shape := adapter_shape(one):
+                chosen_layers(list(layers), shape.targets)
+    return [Ready(fleet, base, device, examples) for fleet in fleets]
 
 
 def _run_fleets(ready: Sequence[Ready], work: Work) -> bool:
@@ -145,7 +175,7 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     from pronk.evaluate.evaluation import validation_losses
     from pronk.model.load import load_model, resolve_dtype
     from pronk.tokens.pack import TOKEN_BUDGET
-    from pronk.train.session import train_fleet
+    from pronk.train.session import Watchers, train_fleet
 
     fleet, examples, device = ready.fleet, ready.examples, ready.device
     dtype, budget = resolve_dtype(work.study.recipe.train.dtype, device), TOKEN_BUDGET[device.type]
@@ -157,33 +187,87 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     trains = [run.recipe.train for run in fleet.trained]
     validation = {s: examples.validation(one.max_length, one.train_on_prompt) for s, one in enumerate(trains)}
 
-    def validate(adapter: Any, slots: Sequence[int]) -> dict[int, tuple[float, int]]:
+    def validate(adapter: Any, slots: Sequence[int]) -> dict[int, ItemLosses]:
         return validation_losses(model, adapter, slots, validation, budget)
 
+    trackers = _start_trackers(fleet, work)
+    watchers = Watchers(
+        validate if work.splits.validation else None, trackers.log,
+        work.mirror.copy_runs if work.mirror else lambda _: None,
+    )  # fmt: skip
+    evaluated: list[tuple[str, Evaluated]] = []
+    if fleet.full and fleet.measures_base and work.splits.test:
+        evaluated = _evaluate(ready, model, [], work)  # before training changes the base
+        work.clock.lap("evaluate")
     outcomes, interrupted = train_fleet(
-        model, ready.base.location, fleet.trained, examples, work.folder, budget,
-        validate if work.splits.validation else None, work.console, work.stop.check,
+        model, ready.base.location, fleet.trained, examples, work.folder, budget, watchers, work.console,
+        work.stop.check,
     )  # fmt: skip
     work.clock.lap("train")
-    evaluated: list[tuple[str, Evaluated]] = []
     if not interrupted and work.splits.test:
         try:
-            evaluated = _evaluate(ready, model, outcomes, work)
+            evaluate = _evaluate_whole if fleet.full else _evaluate
+            evaluated += evaluate(ready, model, outcomes, work)
         except KeyboardInterrupt:
             interrupted = True
     work.clock.lap("evaluate")
     _write_items(evaluated, work.folder)
-    work.summary["runs"] += _entries(ready, work.study, outcomes, bool(evaluated), peak_memory(device))
+    trackers.finish(_metrics(evaluated, work.folder))
+    with_base = fleet.baseline in dict(evaluated)
+    work.summary["runs"] += _entries(ready, work.study, outcomes, with_base, peak_memory(device))
     return interrupted
 
 
+def _start_trackers(fleet: Fleet, work: Work) -> Trackers:
+    """Begin every run of a fleet in the tools that the recipe names."""
+    from pronk.train.trackers import Opening, Trackers, flat
+
+    def tell(line: str) -> None:
+        work.console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    trackers = Trackers(work.study.recipe.train.trackers, tell)
+    for trained in fleet.trained:
+        for run in trained.runs:
+            path = work.folder.run(run.name).path
+            trackers.start(Opening(work.folder.path.name, run.name, path, flat(run.recipe.model_dump()), run.settings))
+    return trackers
+
+
+def _metrics(evaluated: Sequence[tuple[str, Evaluated]], folder: StudyFolder) -> dict[str, dict[str, float]]:
+    """The test metrics of runs whose items are written, by name."""
+    from pronk.compare.items import read_items
+    from pronk.compare.summary import run_metrics
+
+    return {name: run_metrics(read_items(folder.path, name)) for name, _ in evaluated}
+
+
 def _evaluate(ready: Ready, model: Any, outcomes: Sequence[Outcome], work: Work) -> list[tuple[str, Evaluated]]:
-    """The base and every run that was trained, on all test items."""
+    """The base and every adapter that was trained, on all test items."""
+    trained = {one.name: (one.shape, one.adapter) for one in outcomes if one.shape and one.adapter is not None}
+    results = _measure(ready, model, list(trained.values()), work)
+    return list(zip([ready.fleet.baseline, *trained], results, strict=True))
+
+
+def _evaluate_whole(ready: Ready, model: Any, outcomes: Sequence[Outcome], work: Work) -> list[tuple[str, Evaluated]]:
+    """Every model that was trained, one after another in the place of the base."""
+    from pronk.model.whole import put_weights
+
+    evaluated = []
+    for one in outcomes:
+        if one.adapter is not None:
+            put_weights(model, one.adapter)
+            evaluated.append((one.name, _measure(ready, model, [], work)[0]))
+    return evaluated
+
+
+def _measure(
+    ready: Ready, model: Any, adapters: Sequence[tuple[AdapterShape, Mapping[str, Any]]], work: Work
+) -> list[Evaluated]:
+    """The model as it stands and the given adapters on all test items."""
     from pronk.evaluate.evaluation import Evaluation
     from pronk.train import progress
 
-    trained = [outcome for outcome in outcomes if outcome.adapter is not None]
-    evaluation = Evaluation(model, [(one.shape, one.adapter or {}) for one in trained])
+    evaluation = Evaluation(model, adapters)
     truths = [conversation.answer for conversation in work.splits.test]
     with progress.work(work.console, "evaluating", evaluation.work(ready.examples)) as bar:
 
@@ -193,7 +277,7 @@ def _evaluate(ready: Ready, model: Any, outcomes: Sequence[Outcome], work: Work)
 
         results = evaluation.run(ready.examples, truths, work.study.recipe.evaluations, advance)
     evaluation.close()
-    return list(zip([ready.fleet.baseline, *(one.name for one in trained)], results, strict=True))
+    return results
 
 
 def _write_items(evaluated: Sequence[tuple[str, Evaluated]], folder: StudyFolder) -> None:
@@ -231,6 +315,9 @@ def _entries(
                 "message": outcome.message,
                 "trainable_parameters": outcome.trainable_parameters,
                 **outcome.cost,
+                "best_step": outcome.best_step,
+                "best_validation_loss": outcome.best_loss,
+                "adapter_step": outcome.adapter_step,
                 "tokens_per_second": tokens / seconds if seconds else None,
                 "peak_memory_bytes": peak,
                 "shared_with": [run.name for run in group[outcome.name].runs if run.name != outcome.name],
@@ -242,6 +329,7 @@ def _entries(
 def _conclude(folder: StudyFolder, summary: dict[str, Any]) -> Path:
     """Metrics, comparisons, study.json and the report, all from the item results in the folder."""
     from pronk.compare.items import read_items
+    from pronk.compare.overfitting import overfitting
     from pronk.compare.pairs import compare_runs, evaluated
     from pronk.compare.report import write_report
     from pronk.compare.summary import run_metrics
@@ -249,6 +337,8 @@ def _conclude(folder: StudyFolder, summary: dict[str, Any]) -> Path:
     items = {run["name"]: read_items(folder.path, run["name"]) for run in summary["runs"] if evaluated(run)}
     for run in summary["runs"]:
         run["metrics"] = run_metrics(items[run["name"]]) if run["name"] in items else {}
+        if not run["baseline"]:
+            run["overfitting"] = overfitting(folder.path, run["name"])
     summary["comparisons"] = compare_runs(summary["runs"], items)
     folder.write(summary)
     return write_report(folder.path)

@@ -3,7 +3,8 @@
 DIR/study.json            runs, comparisons, data and environment
 DIR/items.jsonl           the test items: id, input, reference, label
 DIR/report.html
-DIR/runs/NAME/            recipe.yaml · metrics.jsonl · items/ · adapter/ · checkpoints/ · tensorboard/
+DIR/runs/NAME/            recipe.yaml · metrics.jsonl · validation.jsonl · best.json
+                          items/ · adapter/ or model/ · checkpoints/ · tensorboard/
 """
 
 from __future__ import annotations
@@ -43,8 +44,22 @@ class RunFolder:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
+        self._append("metrics.jsonl", record)
+
+    def log_validation(self, step: int, epoch: float, tokens: Iterable[int], losses: Iterable[float]) -> None:
+        """Append one line to validation.jsonl: target tokens and summed nats of each validation row at a step."""
+        rounded = [float(f"{loss:.6g}") for loss in losses]
+        self._append("validation.jsonl", {"step": step, "epoch": epoch, "tokens": list(tokens), "losses": rounded})
+
+    def write_best(self, step: int, epoch: float, loss: float, checkpoint: Path) -> None:
+        """Say in best.json where the weights with the lowest validation loss lie; they are whole by then."""
+        place = os.path.relpath(checkpoint, self.path)
+        best = {"step": step, "epoch": epoch, "validation_loss": loss, "checkpoint": place}
+        write_text(self.path / "best.json", json.dumps(best, indent=2) + "\n")
+
+    def _append(self, name: str, record: Mapping[str, Any]) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def write_items(self, evaluation: str, records: Iterable[Mapping[str, Any]]) -> None:
@@ -167,6 +182,15 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
             shutil.rmtree(before)
         else:
             aside.rename(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder; whenever that breaks off, nothing half is left under its name."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        os.replace(path, aside / path.name)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -3,7 +3,8 @@
 grid        every combination of the values in `study`   → Run
 prefixes    runs that differ only in `epochs`, under a schedule that does not look ahead,
             are one trained run with snapshots            → TrainedRun
-fleets      all trained runs over one base in memory      → Fleet
+fleets      all trained runs over one base in memory; a run that
+            trains the base itself (full: true) has its own  → Fleet
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class Fleet:
-    """The trained runs that share one base model in memory, quantized or not."""
+    """The trained runs that share one base model in memory, quantized or not. measures_base: one fleet of each
+    base does."""
 
     base: str
     quantize: Quantize
@@ -56,6 +58,12 @@ class Fleet:
     dtype: str
     baseline: str
     trained: tuple[TrainedRun, ...]
+    measures_base: bool = True
+
+    @property
+    def full(self) -> bool:
+        """Whether the base itself is trained: it must be measured before."""
+        return self.trained[0].recipe.full
 
 
 @dataclass(frozen=True)
@@ -73,24 +81,22 @@ def plan_study(recipe: Recipe) -> Study:
     groups: dict[tuple[str, Quantize], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.recipe.base, run.recipe.quantize), []).append(run)
-    fleets = [_fleet(kept, members, list(groups)) for kept, members in groups.items()]
-    names = [run.name for run in runs] + [fleet.baseline for fleet in fleets]
+    fleets = [fleet for kept, members in groups.items() for fleet in _fleets(kept, members, list(groups))]
+    names = [run.name for run in runs] + [fleet.baseline for fleet in fleets if fleet.measures_base]
     if len(set(names)) < len(names):
         raise RecipeError("study: two runs would get the same name: " + ", ".join(sorted(names)))
     return Study(recipe, tuple(runs), tuple(fleets))
 
 
-def _fleet(kept: tuple[str, Quantize], members: list[Run], all_kept: list[tuple[str, Quantize]]) -> Fleet:
-    """The fleet of runs over one base in memory; its baseline is named by what tells it from the other fleets'."""
+def _fleets(kept: tuple[str, Quantize], members: list[Run], all_kept: list[tuple[str, Quantize]]) -> list[Fleet]:
+    """The fleets of runs over one base; its baseline is named by what tells it from the other bases'."""
     telling = [_slug(value) for at, value in enumerate(kept) if any(other[at] != value for other in all_kept)]
-    recipe = members[0].recipe
-    return Fleet(
-        *kept,
-        recipe.double_quantization is not False,
-        recipe.train.dtype,
-        "_".join([BASELINE, *telling]),
-        tuple(_share_prefixes(members)),
-    )
+    recipe, baseline = members[0].recipe, "_".join([BASELINE, *telling])
+    double, dtype = recipe.double_quantization is not False, recipe.train.dtype
+    return [
+        Fleet(*kept, double, dtype, baseline, company, measures_base=number == 0)
+        for number, company in enumerate(_companies(_share_prefixes(members)))
+    ]
 
 
 def _grid(recipe: Recipe) -> list[Run]:
@@ -123,6 +129,12 @@ def _share_prefixes(runs: list[Run]) -> list[TrainedRun]:
     for run in runs:
         groups.setdefault(_prefix_key(run), []).append(run)
     return [TrainedRun(tuple(sorted(group, key=lambda run: run.recipe.train.epochs))) for group in groups.values()]
+
+
+def _companies(trained: list[TrainedRun]) -> list[tuple[TrainedRun, ...]]:
+    """Trained runs that can share a model: all that leave it as it is, and each of the others by itself."""
+    company = tuple(run for run in trained if not run.recipe.full)
+    return [*([company] if company else []), *((run,) for run in trained if run.recipe.full)]
 
 
 def _prefix_key(run: Run) -> str:

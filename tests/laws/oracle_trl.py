@@ -20,6 +20,8 @@ from trl import SFTConfig, SFTTrainer
 from pronk.train.fleet import RunPlan
 from pronk.train.order import batch_indices
 
+OPTIMIZERS = {"adamw": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit"}
+
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """TRL wants a tokenizer; of this one only the padding is used."""
@@ -68,7 +70,7 @@ def train_with_trl(
     accumulate: int = 1,
     trainer_class: type[Recording] = Recording,
 ) -> tuple[State, list[dict[str, float]]]:
-    """The final adapter, and loss, learning_rate and gradient_norm of each step.
+    """The final adapter, or all weights for a plan without one, and loss, learning_rate and gradient_norm of each step.
 
     TRL reads in sequence the batches that pronk's order gives, laid one behind the other.
     """
@@ -86,11 +88,12 @@ def train_with_trl(
         output_dir=str(folder), use_cpu=True, bf16=False, fp16=False, gradient_checkpointing=False,
         per_device_train_batch_size=plan.batch_size // accumulate, gradient_accumulation_steps=accumulate,
         num_train_epochs=1, train_sampling_strategy="sequential", completion_only_loss=True, packing=False,
-        max_length=None, optim="adamw_torch", learning_rate=plan.learning_rate, weight_decay=plan.weight_decay,
+        max_length=None, optim=OPTIMIZERS[plan.optimizer],
+        learning_rate=plan.learning_rate, weight_decay=plan.weight_decay,
         lr_scheduler_type=plan.schedule, warmup_steps=plan.warmup_steps, max_grad_norm=plan.clip or 0.0,
         logging_steps=1, report_to="none", save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False,
     )  # fmt: skip
-    model = peft_model(base, plan.shape, start)
+    model = base.requires_grad_(True) if plan.shape is None else peft_model(base, plan.shape, start)
     trainer = trainer_class(model=model, args=args, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -101,4 +104,5 @@ def train_with_trl(
         {"loss": loss, "learning_rate": log["learning_rate"], "gradient_norm": float(log["grad_norm"])}
         for loss, log in zip(losses, logs, strict=True)
     ]
-    return read_state(model), steps
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
+    return weights if plan.shape is None else read_state(model), steps

@@ -1,5 +1,6 @@
 """Law 6: an adapter that pronk saved gives the same logits in PEFT."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ SHAPES = [
     AdapterShape(3, 5),
     AdapterShape(1, 2.5, ("down_proj",)),
     AdapterShape(16, 16, ("k_proj", "gate_proj", "o_proj")),
+    AdapterShape(9, 4, ("q_proj", "up_proj"), use_rslora=True),
 ]
 
 
@@ -107,7 +109,7 @@ def test_saving_and_loading_is_exact(tmp_path: Path) -> None:
     assert all(torch.equal(adapter.state(1)[key], value) for key, value in state.items())
 
 
-@pytest.mark.parametrize("fault", ["alpha", "transposed rank", "A of a neighbour"])
+@pytest.mark.parametrize("fault", ["alpha", "rslora", "transposed rank", "A of a neighbour"])
 def test_a_fault_shows(fault: str, tmp_path: Path) -> None:
     model = packed_model()
     adapter = attach(model, SHAPES)
@@ -115,6 +117,8 @@ def test_a_fault_shows(fault: str, tmp_path: Path) -> None:
     state, shape = adapter.state(1), SHAPES[1]
     if fault == "alpha":
         shape = AdapterShape(shape.rank, shape.rank, shape.targets)
+    elif fault == "rslora":
+        shape = replace(shape, use_rslora=True)
     elif fault == "transposed rank":
         state = {key: value.flip(0) if "lora_A" in key else value for key, value in state.items()}
     else:

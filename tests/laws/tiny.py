@@ -43,11 +43,13 @@ class TrueNorm(nn.Module):
         return nn.functional.rms_norm(hidden, hidden.shape[-1:], self.weight, self.eps)
 
 
-def plain_model(dtype: torch.dtype = torch.float64, layers: int = 2, seed: int = 7) -> LlamaForCausalLM:
+def plain_model(
+    dtype: torch.dtype = torch.float64, layers: int = 2, seed: int = 7, tied: bool = False
+) -> LlamaForCausalLM:
     """A random Llama with transformers' own attention. The same for the same arguments."""
     config = LlamaConfig(
         vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=layers, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=False,
+        num_key_value_heads=2, max_position_embeddings=128, tie_word_embeddings=tied,
         bos_token_id=1, eos_token_id=2, pad_token_id=0, attn_implementation="sdpa",
     )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
@@ -65,9 +67,11 @@ def plain_model(dtype: torch.dtype = torch.float64, layers: int = 2, seed: int =
     return model.eval().requires_grad_(False)
 
 
-def packed_model(dtype: torch.dtype = torch.float64, layers: int = 2, seed: int = 7) -> LlamaForCausalLM:
+def packed_model(
+    dtype: torch.dtype = torch.float64, layers: int = 2, seed: int = 7, tied: bool = False
+) -> LlamaForCausalLM:
     """The same model, with pronk's packed attention."""
-    model = plain_model(dtype, layers, seed)
+    model = plain_model(dtype, layers, seed, tied)
     use_packed_attention(model)
     return model
 
@@ -177,7 +181,9 @@ def farthest(one: Mapping[str, State], other: Mapping[str, State]) -> tuple[floa
 def peft_model(base: Any, shape: AdapterShape, state: Mapping[str, Tensor]) -> Any:
     """PEFT's model with the same adapter, as the oracle; dropout off."""
     targets = list(LINEARS) if shape.targets == "all-linear" else list(shape.targets)
-    config = LoraConfig(r=shape.rank, lora_alpha=shape.alpha, target_modules=targets, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=shape.rank, lora_alpha=shape.alpha, target_modules=targets, task_type="CAUSAL_LM", use_rslora=shape.use_rslora
+    )
     model = get_peft_model(base, config)
     put_state(model, state)
     return model

@@ -7,7 +7,7 @@ from pronk.recipe import Recipe
 from pronk.study import plan_study
 
 
-def plan(study=None, base="smollm2", **train):
+def plan(study=None, base="smollm2", full=False, adapter=None, **train):
     return plan_study(
         Recipe.model_validate(
             {
@@ -15,6 +15,8 @@ def plan(study=None, base="smollm2", **train):
                 "data": {"source": "a.jsonl", "format": "pairs"},
                 "train": train,
                 "study": study or {},
+                "full": full,
+                **({"adapter": adapter} if adapter else {}),
             }
         )
     )
@@ -27,6 +29,36 @@ def names(study):
 def trained(study):
     """The names of the runs that are trained as one, by fleet."""
     return [[[run.name for run in group.runs] for group in fleet.trained] for fleet in study.fleets]
+
+
+# --- full fine-tuning -------------------------------------------------------------------------------
+
+
+def test_runs_that_train_the_base_itself_have_a_fleet_each():
+    study = plan({"full": [True, False], "train.learning_rate": [1e-4, 1e-5], "train.epochs": [1, 2]})
+    assert trained(study) == [
+        [[f"full-False_learning_rate-{rate}_epochs-{epochs}" for epochs in (1, 2)] for rate in ("0.0001", "1e-05")],
+        *([[f"full-True_learning_rate-{rate}_epochs-{epochs}" for epochs in (1, 2)]] for rate in ("0.0001", "1e-05")),
+    ]
+    assert [fleet.full for fleet in study.fleets] == [False, True, True]
+    assert [fleet.measures_base for fleet in study.fleets] == [True, False, False]
+    assert {fleet.baseline for fleet in study.fleets} == {"base"}
+
+
+def test_every_base_is_measured_once():
+    study = plan({"base": ["a", "b"], "train.seed": [1, 2]}, full=True)
+    assert [(fleet.base, fleet.baseline, fleet.measures_base) for fleet in study.fleets] == [
+        ("a", "base_a", True), ("a", "base_a", False), ("b", "base_b", True), ("b", "base_b", False),
+    ]  # fmt: skip
+
+
+def test_the_adapter_of_a_study_is_that_of_its_other_runs():
+    study = plan({"full": [False, True]}, adapter={"rank": 8})
+    assert [run.recipe.full for run in study.runs] == [False, True]
+    assert study.runs[0].recipe.adapter.rank == 8
+    assert "adapter" not in study.runs[1].recipe.to_yaml()
+    with pytest.raises(ValueError, match=r"study\.full: .*no adapter to vary"):
+        plan({"full": [False, True], "adapter.rank": [1, 2]})
 
 
 # --- grid -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 
 from pronk.model.adapter import AdapterShape
 from pronk.tokens.prompt import Example
-from pronk.train.checkpoint import load_adapter, load_optimizer, save_adapter, save_checkpoint
+from pronk.train.checkpoint import AdapterFiles, load_adapter, load_optimizer, save_adapter, save_checkpoint
 from pronk.train.fleet import Fleet, RunPlan, optimizer_tensors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,9 +39,8 @@ def plans() -> list[RunPlan]:
 def save(fleet: Fleet, folder: Path, slot: int) -> Path:
     path = folder / str(slot)
     path.mkdir()
-    save_checkpoint(
-        path, fleet.adapter.state(slot), optimizer_tensors(fleet.runs[slot]), shape=SHAPES[slot], base="b", dropout=0.25
-    )
+    files = AdapterFiles(SHAPES[slot], "b", 0.25)
+    save_checkpoint(path, files, fleet.adapter.state(slot), optimizer_tensors(fleet.runs[slot]))
     return path
 
 

@@ -13,7 +13,7 @@ import torch
 
 import pronk.model.hub as subject
 from pronk.errors import BaseModelError
-from pronk.model.load import linear_layer_names, load_config, load_model, load_tokenizer
+from pronk.model.load import linear_layer_sizes, load_config, load_model, load_tokenizer
 
 CPU = torch.device("cpu")
 HUB = subject.Base("owner/model", "owner/model", local=False)
@@ -70,7 +70,7 @@ def test_what_is_on_this_machine_needs_no_hub(hub: Path, tiny_base: Path, monkey
 
 def test_what_is_partly_on_this_machine_is_told_before_anything_is_loaded(hub: Path, tiny_base: Path) -> None:
     put_into_cache(hub, tiny_base, "config.json", "tokenizer.json")
-    for load_part in (load_config, load_tokenizer, linear_layer_names):
+    for load_part in (load_config, load_tokenizer, linear_layer_sizes):
         with pytest.raises(BaseModelError, match="not on this machine and the hub cannot be reached"):
             load_part(HUB)
 

@@ -132,19 +132,20 @@ def test_context_length(folder: Path) -> None:
         subject.context_length(subject.load_config(base))
 
 
-def test_linear_layer_names(folder: Path) -> None:
+def test_linear_layer_sizes(folder: Path) -> None:
     from pronk.model.adapter import linear_layers
 
     base = subject.find_base(str(folder))
-    names = subject.linear_layer_names(base)
-    assert names == list(linear_layers(load(folder)))
-    assert len(names) == 14
+    sizes = subject.linear_layer_sizes(base)
+    loaded = linear_layers(load(folder))
+    assert sizes == {name: tuple(linear.weight.shape[::-1]) for name, linear in loaded.items()}
+    assert len(sizes) == 14
     start = time.perf_counter()
-    assert subject.linear_layer_names(base) == names
+    assert subject.linear_layer_sizes(base) == sizes
     assert time.perf_counter() - start < 0.5  # measured: 0.02 s
     (folder / "config.json").write_text(json.dumps({"model_type": "clip"}))
     with pytest.raises(BaseModelError, match="not a causal language model"):
-        subject.linear_layer_names(base)
+        subject.linear_layer_sizes(base)
 
 
 # --- the cache of conversions --------------------------------------------------------------------

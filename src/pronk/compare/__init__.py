@@ -5,6 +5,7 @@
     resampling.py   paired permutation tests and bootstrap intervals for nll and macro-F1
     items.py        a run's item results, read from its folder into arrays
     pairs.py        which runs of a study are compared, on which metrics, with what verdict
+    overfitting.py  whether a run overfits, from its validation row by row
     summary.py      a run's metrics for study.json, from its item results
     terminal.py     the ranking and the verdicts as lines of text
     report.py       report.html, one self-contained file; its parts: sections.py, words.py, charts.py

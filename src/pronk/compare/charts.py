@@ -43,11 +43,15 @@ _STYLE: Any = {  # matplotlib types it by every key that it knows
 
 @dataclass(frozen=True)
 class Curve:
-    """The losses of one run: epochs (points,) and nats per target token (points,)."""
+    """The losses of one run: epochs (points,) and nats per target token (points,).
+
+    mark: the epoch at which overfitting began; the nearest point is ringed.
+    """
 
     series: int
     epochs: NDArray[np.float64]
     losses: NDArray[np.float64]
+    mark: float | None = None
 
 
 def dash(series: int) -> str:
@@ -84,6 +88,8 @@ def loss_chart(curves: Sequence[Curve], identifier: str, points: bool) -> str:
             line.set_markersize(4.0)
             if pattern:
                 line.set_dashes(pattern)
+            if curve.mark is not None:
+                _ring(axes, curve, curve.mark)
         axes.set_xlabel("epoch")
         axes.set_ylabel("nats per target token")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
@@ -92,6 +98,16 @@ def loss_chart(curves: Sequence[Curve], identifier: str, points: bool) -> str:
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(written, format="svg", metadata=nothing)
     return _for_inlining(written.getvalue(), identifier)
+
+
+def _ring(axes: Any, curve: Curve, mark: float) -> None:
+    """A ring around the point where overfitting began."""
+    nearest = int(np.abs(curve.epochs - mark).argmin())
+    colour = _SERIES.format(curve.series % COLOURS)
+    axes.plot(
+        curve.epochs[nearest], curve.losses[nearest], marker="o", markersize=10, fillstyle="none",
+        markeredgecolor=colour, markeredgewidth=1.5, linestyle="none",
+    )  # fmt: skip
 
 
 def _for_inlining(svg: str, identifier: str) -> str:

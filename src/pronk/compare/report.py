@@ -53,6 +53,7 @@ def render(study_folder: Path) -> str:
         tables=sections.comparisons_by_metric(comparisons),
         family=len(comparisons),
         curves=curves,
+        overfitting=sections.overfitting(runs),
         confusions=sections.confusions(runs, items, study.get("labels") or []),
         flips=sections.flips(study_folder, runs, items),
         settings=sections.settings(runs),

@@ -62,11 +62,27 @@ def ranking(runs: list[Run], comparisons: list[View]) -> View:
 
 
 def _overfitting(run: Run) -> str:
+    """The verdict in a few words, for the ranking."""
     found = run.get("overfitting")
-    if isinstance(found, dict):
-        since = f" from epoch {words.setting(found['epoch'])}" if found.get("epoch") is not None else ""
-        return f"{found.get('verdict', '')}{since}"
-    return "" if found is None else words.setting(found)
+    if not isinstance(found, dict):
+        return "" if found is None else words.setting(found)
+    since = f" from epoch {words.epoch(found['epoch'])}" if found.get("verdict") == "overfitting" else ""
+    return f"{found.get('verdict', '')}{since}"
+
+
+def overfitting(runs: list[Run]) -> list[View]:
+    """A line for each run that has a verdict: what it rests on, and which weights the run has."""
+    views = []
+    for run in runs:
+        found = run.get("overfitting")
+        if isinstance(found, dict):
+            weights = ""
+            if run.get("adapter_step") is not None and run["adapter_step"] != run.get("steps"):
+                early = "It stopped early" if run.get("status") == "stopped_early" else "It went to its end"
+                weights = f"{early}; adapter and metrics are those of step {run['adapter_step']} of {run['steps']}."
+            views.append({"name": run["name"], "said": words.overfitting(found), "weights": weights,
+                          "bad": found.get("verdict") == "overfitting"})  # fmt: skip
+    return views
 
 
 def comparison(entry: View) -> View:
@@ -115,13 +131,16 @@ def comparisons_by_metric(comparisons: list[View]) -> list[View]:
 def curves(folder: Path, runs: list[Run]) -> View | None:
     """The two loss charts and their legend; None where no run has logged a loss."""
     found: dict[str, list[charts.Curve]] = {"train": [], "validation": []}
-    legend = []
+    legend, marked = [], False
     for series, run in enumerate(run for run in runs if not run.get("baseline")):
         logged = _losses(run_folder(folder, run["name"]) / "metrics.jsonl")
+        verdict = run.get("overfitting")
+        mark = verdict.get("epoch") if isinstance(verdict, dict) and verdict.get("verdict") == "overfitting" else None
+        marked = marked or mark is not None
         for kind, points in logged.items():
             if len(points):
                 losses = charts.smooth(points[:, 1]) if kind == "train" else points[:, 1]
-                found[kind].append(charts.Curve(series, points[:, 0], losses))
+                found[kind].append(charts.Curve(series, points[:, 0], losses, mark))
         if any(len(points) for points in logged.values()):
             legend.append({"name": run["name"], "colour": series % charts.COLOURS + 1, "dash": charts.dash(series)})
     titles = {"train": "Training loss, smoothed", "validation": "Validation loss"}
@@ -130,7 +149,7 @@ def curves(folder: Path, runs: list[Run]) -> View | None:
         for kind, lines in found.items()
         if lines
     ]
-    return {"charts": drawn, "legend": legend} if drawn else None
+    return {"charts": drawn, "legend": legend, "marked": marked} if drawn else None
 
 
 def _losses(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:

@@ -34,7 +34,23 @@ def terminal_summary(study: dict[str, Any]) -> str:
         "  ".join([name.ljust(left), *(cell.rjust(width) for cell, width in zip(row, [*widths, 0], strict=True))])
         for name, row in zip(names, rows, strict=True)
     ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_overfitting(runs)])
+
+
+def _overfitting(runs: list[dict[str, Any]]) -> list[str]:
+    """A line for each run that overfits, or would go on improving."""
+    lines = []
+    for run in runs:
+        found = run.get("overfitting")
+        if not isinstance(found, dict):
+            continue
+        verdict = found.get("verdict")
+        if verdict == "overfitting":
+            said = f"overfits after epoch {words.epoch(found['epoch'])}, validation loss rose by "
+            lines.append(f"{said}{words.number(found['rise'])}: {_short(run['name'], 22)}")
+        elif verdict == "still improving":
+            lines.append(f"still improving at its end, train longer: {_short(run['name'], 36)}")
+    return lines
 
 
 def _verdict(run: dict[str, Any], runs: list[dict[str, Any]], metric: str, comparisons: list[dict[str, Any]]) -> str:

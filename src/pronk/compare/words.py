@@ -150,3 +150,30 @@ def _lead(best: Run, rivals: list[dict[str, Any]]) -> Markup:
         return Markup(f"Its lead over {others} could be chance.")
     names = Markup(", ").join(tied[:4]) + (f" and {len(tied) - 4} more" if len(tied) > 4 else "")
     return Markup("Its lead over {} could be chance.").format(names)
+
+
+def overfitting(found: dict[str, Any]) -> str:
+    """What the overfitting verdict rests on, and what to do, in one or two sentences."""
+    verdict = str(found.get("verdict", ""))
+    if found.get("lowest") is None:
+        return f"{verdict}: {found['reason']}." if found.get("reason") else f"{verdict}."
+    lowest, last = epoch(found["epoch"]), epoch(found["last_epoch"])
+    rise = f"Validation loss was lowest at epoch {lowest} ({number(found['lowest'])})"
+    if found.get("interval"):
+        rise += f" and {number(found['rise'], signed=True)} higher at epoch {last} (95% interval "
+        rise += f"{interval(found['interval'])}; p {p_value(found['p_value'])}, the choice of the lowest allowed for)"
+    if verdict == "overfitting":
+        fall = number(found["train_fall"])
+        return f"{verdict}. {rise}, while training loss fell by {fall}. Stop at epoch {lowest}."
+    if verdict == "still improving":
+        fall = f"Validation loss fell by {number(found['fall'])} from epoch {epoch(found['fall_since'])} to {last}"
+        return f"{verdict}. {fall} (95% interval {interval(found['fall_interval'])}). Longer training may help."
+    if found.get("reason"):
+        return f"{verdict}. {rise}, and {found['reason']}."
+    ending = ", which chance could explain." if found.get("interval") else ", the last, but hardly lower than before."
+    return f"{verdict}. {rise}{ending}"
+
+
+def epoch(value: float) -> str:
+    """An epoch with as many digits as it needs, two at most."""
+    return f"{value:.2f}".rstrip("0").rstrip(".")

@@ -1,7 +1,13 @@
 """From files to conversations, and from conversations to train, validation and test.
 
 conversation.py   the one record type that every format becomes
-sources.py        reading files of each format, with errors that name file and line
+sources.py        the story of reading: sources → rows → records → one list
+tables.py         which table a source is: files.py (.jsonl .json .csv .parquet) or hub.py
+detect.py         which format it is, where the recipe does not say
+where.py          which rows are kept
+formats.py        what the columns of a format mean; turns.py (lists of turns), labels.py (classification)
+mix.py            several sources by weight
+rows.py, words.py what a row and its problems are; words for people
 split.py          duplicates out, then a seeded, balanced split
 samples/          the embedded example data
 """

@@ -40,6 +40,16 @@ class Conversation:
 
     @property
     def subject(self) -> str:
-        """What a person would recognise the example by: the last user turn's text or instruction."""
+        """What a person would recognise the example by: the last user turn's text or instruction.
+
+        Where there is no question (the format `text`), how the text begins.
+        """
+        if len(self.messages) == 1:
+            return shortened(self.answer)
         last = self.messages[-2]
         return last.context or last.content
+
+
+def shortened(text: str, letters: int = 100) -> str:
+    """A text, or its first letters and a mark that there are more."""
+    return text if len(text) <= letters else text[:letters].rstrip() + "…"

@@ -1,6 +1,6 @@
 """Which rows train, which watch the training, and which are kept apart for the comparison.
 
-duplicates out → one seeded shuffle → test drawn → train drawn from the rest → validation out of train
+duplicates out → one seeded shuffle (or none) → test drawn → train drawn from the rest → validation out of train
 """
 
 from __future__ import annotations
@@ -69,9 +69,12 @@ class _Unique:
         return f" after {' and '.join(parts)} {verb} removed" if parts else ""
 
 
-def read_splits(data: Data) -> tuple[Splits, tuple[str, ...]]:
-    """Read the data of a recipe and split it; also the labels, none where it is not for classification."""
-    conversations, labels = read_conversations(data)
+def read_splits(data: Data, tell: Callable[[str], None] = lambda _: None) -> tuple[Splits, tuple[str, ...]]:
+    """Read the data of a recipe and split it; also the labels, none where it is not for classification.
+
+    tell is given a line for what is worth knowing: what was found out, and how many rows were left out.
+    """
+    conversations, labels = read_conversations(data, tell)
     return split_conversations(conversations, labels, data.split), labels
 
 
@@ -82,7 +85,8 @@ def split_conversations(conversations: Sequence[Conversation], labels: Sequence[
     the first is kept, so none crosses from one part to another; with contradictory labels all are
     removed. labels are the names that `balanced` makes equal, in the order that gets remainders.
     The same arguments give the same parts; `validation` has no influence on which rows are in test,
-    `seed` alone decides on the shuffle.
+    `seed` alone decides on the shuffle. Without `shuffle` each part keeps the order of the rows: train first,
+    test last, validation between.
 
     Raises DataError when there are too few rows, with the numbers.
     """
@@ -94,22 +98,28 @@ def split_conversations(conversations: Sequence[Conversation], labels: Sequence[
     test, train = _test_and_train(unique, groups, group_of, split)
     validation = _validation(train, groups, split)
 
+    if not split.shuffle:
+        return _in_order(unique, test, train, validation, group_of)
     generator = random.Random(split.seed)
     rows = list(unique.rows)
     generator.shuffle(rows)
-    test_rows, rows = _draw(rows, test, group_of, generator)
-    train_rows, _ = _draw(rows, train, group_of, generator)
-    validation_rows, train_rows = _draw(train_rows, validation, group_of, generator)
+    # the last rows drawn are mostly of the scarcest label: in this order they would be one block
+    test_rows, rows = _draw(rows, test, group_of)
+    generator.shuffle(test_rows)
+    train_rows, _ = _draw(rows, train, group_of)
+    generator.shuffle(train_rows)
+    validation_rows, train_rows = _draw(train_rows, validation, group_of)
+    generator.shuffle(validation_rows)
     # what validation leaves begins with a block of the label that it filled first
     generator.shuffle(train_rows)
     return Splits(tuple(train_rows), tuple(validation_rows), tuple(test_rows), unique.duplicates, unique.contradictory)
 
 
 def question_key(conversation: Conversation) -> Key:
-    """Equal for conversations that ask the same, up to case, spaces and Unicode form."""
-    return tuple(
-        (message.role, _normal(message.content), _normal(message.context)) for message in conversation.question
-    )
+    """Equal for conversations that ask the same, or plain texts that are the same, up to case, spaces and
+    Unicode form."""
+    asked = conversation.question or conversation.messages
+    return tuple((message.role, _normal(message.content), _normal(message.context)) for message in asked)
 
 
 def _normal(text: str) -> str:
@@ -135,12 +145,9 @@ def _same_group(_: Conversation) -> str:
 
 
 def _draw(
-    rows: list[Conversation],
-    quotas: Quotas,
-    group_of: Callable[[Conversation], str],
-    generator: random.Random,
+    rows: list[Conversation], quotas: Quotas, group_of: Callable[[Conversation], str]
 ) -> tuple[list[Conversation], list[Conversation]]:
-    """The first rows that fill the quotas, shuffled, and the rest in their order."""
+    """The first rows that fill the quotas, and the rest, both in their order."""
     wanted, drawn, rest = dict(quotas), [], []
     for row in rows:
         group = group_of(row)
@@ -149,9 +156,18 @@ def _draw(
             drawn.append(row)
         else:
             rest.append(row)
-    # the last rows drawn are mostly of the scarcest label: in this order they would be one block
-    generator.shuffle(drawn)
     return drawn, rest
+
+
+def _in_order(
+    unique: _Unique, test: Quotas, train: Quotas, validation: Quotas, group_of: Callable[[Conversation], str]
+) -> Splits:
+    """Without a shuffle: the first rows train, the last of these are for validation, the last of all for the test."""
+    test_rows, before = _draw(unique.rows[::-1], test, group_of)
+    train_rows, _ = _draw(before[::-1], train, group_of)
+    validation_rows, rest = _draw(train_rows[::-1], validation, group_of)
+    train_part, validation_part, test_part = (tuple(rows[::-1]) for rows in (rest, validation_rows, test_rows))
+    return Splits(train_part, validation_part, test_part, unique.duplicates, unique.contradictory)
 
 
 # --- how many rows -----------------------------------------------------------------------------

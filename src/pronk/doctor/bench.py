@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 
 from pronk.doctor.peers.work import Result, Work
-from pronk.errors import InputError, RefusedError
+from pronk.errors import InputError, RecipeError, RefusedError
 from pronk.recipe import Recipe, read_recipe
 from pronk.study import plan_study
 
@@ -94,13 +94,15 @@ def _make_work(recipe: Recipe, steps: int, start: Path) -> Work:
     run = plan_study(recipe).runs[0].recipe
     if run.quantize != "none":
         raise InputError("bench train: both sides train on the base as it is; leave quantize out of this recipe")
-    base, train = find_base(run.base), run.train
+    base, train, shape = find_base(run.base), run.train, adapter_shape(run)
+    if shape is None:
+        raise RecipeError("full: `pronk bench train` measures adapters; leave full: true out")
     rows = load_examples(base, [run], *read_splits(run.data)).train(train.max_length)
     # TRL's batches are all full, so ours must be too
     rows = rows[: len(rows) // train.batch_size * train.batch_size]
     device = resolve_device(train.device)
     dtype = resolve_dtype(train.dtype, device)
-    adapter = attach(load_model(base, dtype, device), [adapter_shape(run)])
+    adapter = attach(load_model(base, dtype, device), [shape])
     adapter.initialize(0, train.seed)
     save_file(adapter.state(0), start)
     return Work(

@@ -22,7 +22,8 @@ PLAIN_BYTES = {"fp32": 4, "bf16": 2}
 
 @dataclass(frozen=True)
 class Module:
-    """A module with weights of its own. parameters: of the base; rank, trained: of the adapter on it, if any.
+    """A module with weights of its own. parameters: of the base; rank: of the adapter on it, if any; trained: that
+    adapter's weights, or with full fine-tuning the module's own.
 
     quantized: weights in fewer bits. bytes: what the base's part takes. A weight that two modules share counts
     with the first.
@@ -119,13 +120,15 @@ def _inspected(recipe: Recipe, title: str, adapted: bool, ranks: Mapping[str, in
     dtype = resolve_dtype(recipe.train.dtype, resolve_device(recipe.train.device))
     model = outline(find_base(recipe.base), dtype)
     linears = linear_layers(model)
-    if adapted and ranks is None:
-        shape = adapter_shape(recipe)
+    shape = adapter_shape(recipe)  # None where the base itself is trained
+    if shape and adapted and ranks is None:
         ranks = dict.fromkeys(chosen_layers(list(linears), shape.targets), shape.rank)
     modules = [_quantized(one, recipe) if one.name in linears else one for one in _modules(model)]
     detail = [*([] if recipe.quantize == "none" else [str(recipe.quantize)]), _short_dtype(dtype)]
     name = title if title == recipe.base else f"{title} on {recipe.base}"
     heading = f"{name}: {type(model).__name__}, {', '.join(detail)}"
+    if shape is None:
+        return Inspection(heading, tuple(replace(one, trained=one.parameters) for one in modules))
     return Inspection(heading, tuple(_with_adapter(one, (ranks or {}).get(one.name)) for one in modules))
 
 

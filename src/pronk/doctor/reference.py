@@ -34,8 +34,15 @@ def reference_page() -> str:
 def _sections(model: type[BaseModel] = Recipe, path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
     yield path or "The top level", model
     for name, field in model.model_fields.items():
-        if _is_section(field):
-            yield from _sections(typing.cast(type[BaseModel], field.annotation), f"{path}.{name}".lstrip("."))
+        for section in _models(field.annotation):
+            yield from _sections(section, f"{path}.{name}".lstrip("."))
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a key may hold: its type, or those that its type names, each once."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return list(dict.fromkeys(model for part in typing.get_args(annotation) for model in _models(part)))
 
 
 def _is_section(field: FieldInfo) -> bool:
@@ -45,7 +52,7 @@ def _is_section(field: FieldInfo) -> bool:
 def _row(name: str, field: FieldInfo) -> str:
     default = "required" if field.is_required() else f"`{_yaml(field.default)}`"
     kind = _kind(field.annotation).replace("|", "or")
-    return f"| `{name}` | {kind} | {default} | {(field.description or '').replace('|', '/')} |"
+    return f"| `{field.alias or name}` | {kind} | {default} | {(field.description or '').replace('|', '/')} |"
 
 
 def _yaml(value: Any) -> str:
@@ -57,6 +64,8 @@ def _kind(annotation: Any) -> str:
     names = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null", Any: "any"}
     if annotation in names:
         return names[annotation]
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "keys"
     arguments = typing.get_args(annotation)
     origin = typing.get_origin(annotation)
     if origin is typing.Literal:

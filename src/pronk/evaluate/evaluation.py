@@ -94,7 +94,6 @@ def validation_losses(
     slots: Sequence[int],
     examples: Mapping[int, Sequence[Example]],
     token_budget: int,
-) -> dict[int, tuple[float, int]]:
-    """Mean loss in nats per target token, and target tokens, of each slot's validation examples."""
-    results = answer_losses(model, adapter, {slot: examples[slot] for slot in slots}, token_budget)
-    return {slot: (result.metrics()["nll"], int(result.tokens.sum())) for slot, result in results.items()}
+) -> dict[int, ItemLosses]:
+    """The losses of each slot's validation examples, example by example."""
+    return answer_losses(model, adapter, {slot: examples[slot] for slot in slots}, token_budget)

@@ -1,13 +1,15 @@
-"""The base model, frozen, and the wide adapter over it.
+"""The base model, and what is trained of it: the wide adapter, or all of its weights.
 
 load.py        embedded model, local folder, .gguf or hub id → model and tokenizer
 hub.py         what transformers loads, from this machine or the hub; why it cannot, in one message
 gguf.py        a .gguf file → a folder of safetensors, tensor by tensor
 quantize.py    frozen weights in 4 or 8 bits, and back
 adapter.py     the wide adapter: every run's LoRA in one product
+whole.py       all weights of a model behind the same interface
 dropout.py     dropout masks that depend on nothing but run, step, example and place
 attention.py   packed attention: no sequence sees another
 loss.py        cross-entropy on target tokens only, chunk by chunk
+recompute.py   layers that are computed again in the backward pass
 forward.py     a micro-batch through the model
 generate.py    label scores and greedy answers from one reading of the prompt
 """

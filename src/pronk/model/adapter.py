@@ -1,7 +1,7 @@
 """The wide adapter: the LoRA adapters of all runs in one dense product (Hu et al. 2021, arXiv:2106.09685).
 
 For a linear layer W, stack the runs' A_k into A and their transposed B_k into B; a mask M holds
-alpha_k / rank_k on the columns of the run that a token belongs to, and zero elsewhere:
+its scaling (alpha_k / rank_k) on the columns of the run that a token belongs to, and zero elsewhere:
 
     y = x Wᵀ + ((x Aᵀ) ∘ M) B
 
@@ -35,10 +35,13 @@ class AdapterShape:
     rank: int
     alpha: float
     targets: str | tuple[str, ...] = "all-linear"
+    use_rslora: bool = False
 
     @property
     def scaling(self) -> float:
-        return self.alpha / self.rank
+        """alpha / rank, or alpha / √rank, which keeps gradients of one size at every rank (rsLoRA;
+        Kalajdzievski 2023, arXiv:2312.03732)."""
+        return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Block:
     tokens: slice
     rows: slice
     foreign_TR: Tensor | None  # where M is zero
-    scaling: float | Tensor  # alpha / rank of each row; one number where all agree
+    scaling: float | Tensor  # of each row; one number where all agree
 
     def product(self, left: Tensor, right: Tensor) -> Tensor:
         """(left · right) ∘ M, except that a zero of M also stops what is not finite: 0 · inf is NaN, and
@@ -242,6 +245,11 @@ class WideAdapter:
                 )
                 layer.A_RI.data[rows] = start.to(layer.A_RI)
                 layer.B_RO.data[rows] = 0
+
+    rounded = False  # whether products use rounded copies of what is trained
+
+    def settle(self, slot: int) -> None:
+        """After an update: nothing, as products read these weights themselves."""
 
     def clear(self, slot: int) -> None:
         """Set a run's adapter to zero, so that nothing of it is left in any product."""

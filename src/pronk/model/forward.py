@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pronk.model.adapter import WideAdapter
 from pronk.model.attention import Packing, packing
 from pronk.model.dropout import DropoutKeys, token_keys
 from pronk.model.loss import target_losses, weighted_loss
+from pronk.model.whole import Trainable
 
 
 class MicroBatch(Protocol):
@@ -78,7 +78,7 @@ def loss_precision(model: Any) -> torch.dtype:
 
 
 def training_loss(
-    model: Any, adapter: WideAdapter, batch: DeviceBatch, dropout: SlotDropout | None = None
+    model: Any, adapter: Trainable, batch: DeviceBatch, dropout: SlotDropout | None = None
 ) -> tuple[Tensor, Tensor]:
     """Weighted loss of a micro-batch, differentiable, and the loss of each target (N)."""
     hidden_TD = _hidden(model, adapter, batch, dropout)
@@ -86,7 +86,7 @@ def training_loss(
 
 
 @torch.no_grad()
-def evaluation_losses(model: Any, adapter: WideAdapter, batch: MicroBatch) -> Tensor:
+def evaluation_losses(model: Any, adapter: Trainable, batch: MicroBatch) -> Tensor:
     """Negative log-likelihood in nats of each target (N); nothing is kept for a gradient."""
     moved = to_device(batch, output_head(model).device, loss_precision(model))
     hidden_TD = _hidden(model, adapter, moved, None)
@@ -94,12 +94,12 @@ def evaluation_losses(model: Any, adapter: WideAdapter, batch: MicroBatch) -> Te
 
 
 def output_head(model: Any) -> Tensor:
-    """The frozen matrix from hidden states to logits (V × D)."""
+    """The matrix from hidden states to logits (V × D)."""
     head: Tensor = model.get_output_embeddings().weight
     return head
 
 
-def _hidden(model: Any, adapter: WideAdapter, batch: DeviceBatch, dropout: SlotDropout | None) -> Tensor:
+def _hidden(model: Any, adapter: Trainable, batch: DeviceBatch, dropout: SlotDropout | None) -> Tensor:
     keys = None
     if dropout is not None:
         seeds_T, steps_T = dropout.seeds[batch.slots_T], dropout.steps[batch.slots_T]

@@ -83,13 +83,19 @@ def context_length(config: Any) -> int:
 
 
 def linear_layer_names(base: Base) -> list[str]:
-    """The names of all linear layers without the output head, from the configuration alone.
+    """The names of all linear layers without the output head; see linear_layer_sizes."""
+    return list(linear_layer_sizes(base))
+
+
+def linear_layer_sizes(base: Base) -> dict[str, tuple[int, int]]:
+    """Input and output features of all linear layers without the output head, from the configuration alone.
 
     Raises BaseModelError if it is not the configuration of a causal language model.
     """
     from pronk.model.adapter import linear_layers
 
-    return list(linear_layers(outline(base)))
+    layers = linear_layers(outline(base))
+    return {name: (linear.in_features, linear.out_features) for name, linear in layers.items()}
 
 
 def outline(base: Base, dtype: torch.dtype | None = None) -> Any:

@@ -25,7 +25,7 @@ def target_losses(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tens
 
 
 def weighted_loss(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights_N: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ weight · loss, differentiable in hidden_ND (the head is frozen), and the single losses (N)."""
+    """Σ weight · loss, differentiable in hidden_ND and in the head, and the single losses (N)."""
     total, losses_N = _ChunkedLoss.apply(hidden_ND, head_VD, targets_N, weights_N)
     return total, losses_N
 
@@ -36,6 +36,9 @@ class _ChunkedLoss(torch.autograd.Function):
         ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights_N: Tensor
     ) -> tuple[Tensor, Tensor]:
         gradient_ND = torch.empty_like(hidden_ND)
+        gradient_VD = None  # of the head, unless it is frozen
+        if ctx.needs_input_grad[1]:
+            gradient_VD = torch.zeros_like(head_VD, dtype=torch.promote_types(head_VD.dtype, torch.float32))
         losses = []
         for start in range(0, len(targets_N), CHUNK):
             part = slice(start, start + CHUNK)
@@ -44,16 +47,20 @@ class _ChunkedLoss(torch.autograd.Function):
             losses.append(-log_p.gather(1, targets)[:, 0])
             # d loss / d logits = softmax - one-hot, in place of the log-probabilities
             slope = log_p.exp_().scatter_add_(1, targets, torch.full_like(log_p[:, :1], -1).expand_as(targets))
-            gradient_ND[part] = slope.mul_(weights_N[part, None]).to(head_VD.dtype) @ head_VD
+            slope = slope.mul_(weights_N[part, None]).to(head_VD.dtype)
+            gradient_ND[part] = slope @ head_VD
+            if gradient_VD is not None:
+                gradient_VD += slope.T @ hidden_ND[part]
         losses_N = torch.cat(losses)
-        ctx.save_for_backward(gradient_ND)
+        ctx.save_for_backward(gradient_ND, gradient_VD)
         ctx.mark_non_differentiable(losses_N)
         return (losses_N * weights_N).sum(), losses_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        (gradient_ND,) = ctx.saved_tensors
-        return gradient_ND * grads[0].to(gradient_ND.dtype), None, None, None
+        gradient_ND, gradient_VD = ctx.saved_tensors
+        dhead_VD = None if gradient_VD is None else gradient_VD * grads[0]
+        return gradient_ND * grads[0].to(gradient_ND.dtype), dhead_VD, None, None
 
 
 def _logits(hidden_ND: Tensor, head_VD: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pronk.model.adapter import WideAdapter
 from pronk.model.attention import Lookback, Packing, borders
 from pronk.model.forward import (
     DeviceBatch,
@@ -24,6 +23,7 @@ from pronk.model.forward import (
     to_device,
     training_loss,
 )
+from pronk.model.whole import Trainable
 
 # Above this size the GPU is busy enough by itself, and a recording would only hold on to memory.
 GRAPH_PARAMETERS = 1_000_000_000
@@ -52,7 +52,7 @@ class _Recording:
 class GradientStep:
     """Adds a micro-batch's gradients to those of the adapter's parameters."""
 
-    def __init__(self, model: Any, adapter: WideAdapter, dropout: SlotDropout | None) -> None:
+    def __init__(self, model: Any, adapter: Trainable, dropout: SlotDropout | None) -> None:
         self.model, self.adapter, self.dropout = model, adapter, dropout
         self.precision = loss_precision(model)
         self.device = next(model.parameters()).device

@@ -10,21 +10,13 @@ notation.py            YAML and dotted keys
 problems.py            what is wrong, in words
 """
 
-from pronk.recipe.data import Data, Split
+from pronk.recipe.data import FILE_ENDINGS, Data, Format, Source, Split
 from pronk.recipe.reading import read_recipe, recipe_of_base
 from pronk.recipe.schema import Quantize, Recipe, known_keys
 from pronk.recipe.section import Section
 from pronk.recipe.training import Adapter, Train
 
 __all__ = [
-    "Adapter",
-    "Data",
-    "Quantize",
-    "Recipe",
-    "Section",
-    "Split",
-    "Train",
-    "known_keys",
-    "read_recipe",
-    "recipe_of_base",
-]
+    "FILE_ENDINGS", "Adapter", "Data", "Format", "Quantize", "Recipe", "Section", "Source", "Split", "Train",
+    "known_keys", "read_recipe", "recipe_of_base",
+]  # fmt: skip

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from pronk.recipe.section import Section
 
 Rows = int | float
+Format = Literal["classify", "alpaca", "pairs", "messages", "sharegpt", "text"]
+FILE_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
+# Not read, but plainly files: a name that ends so is never taken for a hub id.
+OTHER_ENDINGS = (".arrow", ".gz", ".jsonlines", ".ndjson", ".tsv", ".txt", ".xls", ".xlsx", ".yaml", ".yml", ".zip")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 class Split(Section):
@@ -20,7 +27,12 @@ class Split(Section):
     validation: Rows = Field(0.1, ge=0, description="Rows taken from train to watch the loss on; 0 for none.")
     test: Rows = Field(0.1, ge=0, description="Rows kept apart for the comparison; 0 for none.")
     balanced: bool = Field(False, description="As many rows of each label in train and in test (classify only).")
-    seed: int = Field(42, ge=0, description="Seed of the shuffle before the split.")
+    shuffle: bool = Field(
+        True,
+        description="Shuffle the rows before dividing them. false: train takes the first rows, test the last ones, "
+        "each in the order of the files. Training draws its batches in a seeded order (train.seed) either way.",
+    )
+    seed: int = Field(42, ge=0, description="Seed of the shuffle, and of the rows drawn by source weights.")
 
     @model_validator(mode="after")
     def _whole_rows(self) -> Self:
@@ -31,16 +43,71 @@ class Split(Section):
         return self
 
 
+class Source(Section):
+    """A file or a hub data set with keys of its own, as `source` or as one of its list."""
+
+    path: str | None = Field(None, description="A file; relative to the recipe. Either this or id.")
+    id: str | None = Field(None, description="A data set on the Hugging Face hub, such as owner/name.")
+    name: str | None = Field(None, description="id: which configuration (subset) of the set.")
+    split: str = Field("train", description="id: which of the set's own splits is read; pronk divides it anew.")
+    revision: str | None = Field(
+        None, description="id: branch, tag or commit; refs/convert/parquet is the hub's own conversion."
+    )
+    weight: float | None = Field(
+        None,
+        gt=0,
+        description="Share of this source in the mix. Rows stand in the proportion of the weights and none is "
+        "repeated: the source with the fewest rows for its weight gives all, the others a seeded draw. Absent "
+        "everywhere: all rows of all sources; absent here only: 1.",
+    )
+    format: Format | None = Field(None, description="In place of data.format, for this source.")
+    columns: dict[str, str] | None = Field(None, description="In place of data.columns, for this source.")
+    where: str | None = Field(None, description="In place of data.where, for this source.")
+
+    @model_validator(mode="after")
+    def _file_or_set(self) -> Self:
+        if (self.path is None) == (self.id is None):
+            raise ValueError("path: a source has either a path (file) or an id (hub data set)")
+        for key, usual in (("name", None), ("split", "train"), ("revision", None)):
+            if self.path is not None and getattr(self, key) != usual:
+                raise ValueError(f"{key}: only a hub data set (id) has this, not a file (path)")
+        return self
+
+
+def _kind_of_source(value: Any) -> str:
+    return "(list)" if isinstance(value, list) else "(keys)" if isinstance(value, dict | Source) else "(text)"
+
+
+# The tags tell pydantic which type to try, so that it complains about that one alone; problems.py drops them.
+OneSource = Annotated[Annotated[str, Tag("(text)")] | Annotated[Source, Tag("(keys)")], Discriminator(_kind_of_source)]
+Sources = Annotated[
+    Annotated[str, Tag("(text)")] | Annotated[Source, Tag("(keys)")] | Annotated[list[OneSource], Tag("(list)")],
+    Discriminator(_kind_of_source),
+]
+
+
 class Data(Section):
     """Where the examples come from and how they are read."""
 
-    source: str | list[str] = Field(description="File or files, .jsonl or .csv; paths are relative to the recipe.")
-    format: Literal["classify", "alpaca", "pairs"] = Field(
-        description="classify: a text and its label. alpaca: instruction, input, output. "
-        "pairs: a prompt and its response."
+    source: Sources = Field(
+        description="A file (.jsonl, .json, .csv or .parquet; relative to the recipe), a hub data set (owner/name), "
+        "one of them with keys of its own (see data.source), or a list of these. A text is a file if it exists or "
+        "ends like one; else owner/name is a hub id."
+    )
+    format: Format | None = Field(
+        None,
+        description="classify: a text and its label. alpaca: instruction, input, output. pairs: a prompt and its "
+        "response. messages: OpenAI's list of {role, content}. sharegpt: a list of {from, value}. text: plain text "
+        "to go on with. Found out from the columns where they leave no doubt, when absent.",
     )
     columns: dict[str, str] = Field(
         {}, description="Where a format's field has another name in the file, e.g. {text: sentence}."
+    )
+    where: str | None = Field(
+        None,
+        description="Which rows to keep, e.g. \"input == ''\" or \"label in ['a', 'b'] and len(document) < 4000\". "
+        "Column names (column('first turn') where one is no plain word), texts, numbers, true, false, null; "
+        "== != < <= > >= in, and or not; len(), lower(), number(). An absent value is null.",
     )
     labels: dict[str, str | int] | list[str] | None = Field(
         None,
@@ -52,18 +119,56 @@ class Data(Section):
         description="What the model is asked to do with each text (classify, pairs); "
         "classify names the labels by default.",
     )
-    system: str | None = Field(None, description="A system message before each conversation.")
+    system: str | None = Field(None, description="A system message before each conversation that has none of its own.")
     split: Split = Field(Split(), description="How the rows are divided.")
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The sources one by one, each with its own format, columns and where or else the section's."""
+        given = self.source if isinstance(self.source, list) else [self.source]
+        return tuple(self._complete(one) for one in given)
+
+    @property
+    def classifies(self) -> bool | None:
+        """Whether the examples have labels; None while a format still has to be found out."""
+        formats = {source.format for source in self.sources}
+        return None if None in formats else formats == {"classify"}
+
+    def _complete(self, given: str | Source) -> Source:
+        if isinstance(given, str):
+            given = Source(id=given) if is_hub_id(given) else Source(path=given)
+        # the section's columns belong to the section's format
+        inherited = self.columns if given.format in (None, self.format) else {}
+        return given.model_copy(
+            update={
+                "format": given.format or self.format,
+                "columns": inherited if given.columns is None else given.columns,
+                "where": self.where if given.where is None else given.where,
+            }
+        )
+
     @model_validator(mode="after")
-    def _labels_only_for_classify(self) -> Self:
-        if self.format != "classify":
-            if self.labels is not None:
-                raise ValueError(f"labels: only the format classify has labels, not {self.format}")
-            if self.split.balanced:
-                raise ValueError(f"split.balanced: only the format classify can be balanced, not {self.format}")
-        if self.format == "alpaca" and self.instruction is not None:
-            raise ValueError("instruction: rows of the format alpaca bring their own instruction")
+    def _fits_the_format(self) -> Self:
+        formats = [source.format for source in self.sources if source.format]
+        for format in formats:
+            if format != "classify":
+                if self.labels is not None:
+                    raise ValueError(f"labels: only the format classify has labels, not {format}")
+                if self.split.balanced:
+                    raise ValueError(f"split.balanced: only the format classify can be balanced, not {format}")
+            if format not in ("classify", "pairs") and self.instruction is not None:
+                raise ValueError(f"instruction: rows of the format {format} bring their own instruction")
+            if format == "text" and self.system is not None:
+                raise ValueError("system: rows of the format text are plain text, without a system message")
+        if "classify" in formats and set(formats) != {"classify"}:
+            other = next(format for format in formats if format != "classify")
+            raise ValueError(f"source: rows to classify and rows of the format {other} cannot be mixed")
         if self.labels is not None and len(self.labels) < 2:
             raise ValueError("labels: classification needs at least two labels")
         return self
+
+
+def is_hub_id(text: str, folder: Path | None = None) -> bool:
+    """Whether a source given as text is a hub data set: owner/name, no file ending, and nothing of that name here."""
+    is_file = text.lower().endswith((*FILE_ENDINGS, *OTHER_ENDINGS)) or ((folder or Path()) / text).exists()
+    return HUB_ID.fullmatch(text) is not None and not is_file

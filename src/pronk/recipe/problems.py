@@ -30,14 +30,18 @@ _EXPECTED = {
 
 def _explain(problem: Any, known: Sequence[str]) -> tuple[str, str, str]:
     """One problem that pydantic found, as subject, what was found, and what is expected."""
-    place = [str(part) for part in problem["loc"]]
+    # in parentheses: the tags of recipe/data.py; a number: which item of a list of sources
+    place = [str(part) for part in problem["loc"] if not str(part).startswith("(")]
+    in_source = place[:2] == ["data", "source"]
+    if in_source:
+        place = [part for part in place if not part.isdigit()]
     kind = problem["type"]
     if kind == "extra_forbidden":
         return f"unknown key {'.'.join(place)}", suggestion(".".join(place), known), ""
     if kind == "missing":
         return f"{'.'.join(place)} is missing", "", ""
     # inside a union pydantic appends the names of the tried types; they are no part of the key
-    while len(place) > 1 and ".".join(place) not in known and (place[0] != "study" or len(place) > 2):
+    while not in_source and len(place) > 1 and ".".join(place) not in known and (place[0] != "study" or len(place) > 2):
         place.pop()
     key = ".".join(place)
     if kind == "value_error":
@@ -56,7 +60,7 @@ def suggestion(key: str, known: Sequence[str]) -> str:
     section, _, last = key.rpartition(".")
     same = [name for name in known if name.rpartition(".")[2] == last]
     beside = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == section}
-    anywhere = {name.rpartition(".")[2]: name for name in known}
+    anywhere = {name.rpartition(".")[2]: name for name in reversed(known)}  # the first of a name counts
     for names in (beside, anywhere):
         same += [names[near] for near in difflib.get_close_matches(last, list(names), n=1, cutoff=0.6)]
     return f"; did you mean {same[0]}?" if same else ""

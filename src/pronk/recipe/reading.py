@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pronk.errors import RecipeError
+from pronk.recipe.data import is_hub_id
 from pronk.recipe.notation import assign, parse_yaml, section
 from pronk.recipe.schema import Recipe, validated
 
@@ -60,7 +61,11 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 
 def _resolve_paths(plain: dict[str, Any], folder: Path) -> None:
     """Make the paths of a recipe file relative to its own folder."""
-    places = (plain, "base"), (plain, "prompt"), (plain.get("study"), "base"), (plain.get("data"), "source")
+    study, start = plain.get("study"), plain.get("adapter")
+    places = (
+        (plain, "base"), (plain, "prompt"), (plain.get("data"), "source"), (start, "from"),
+        (study, "base"), (study, "adapter.from"),
+    )  # fmt: skip
     for inner, key in places:
         if isinstance(inner, dict) and key in inner:
             inner[key] = _resolved(key, inner[key], folder)
@@ -70,20 +75,28 @@ def _resolved(key: str, value: Any, folder: Path) -> Any:
     """A path or a list of them, from folder; what is neither is left for the schema to refuse."""
     if isinstance(value, list):
         return [_resolved(key, item, folder) for item in value]
+    if isinstance(value, dict) and isinstance(value.get("path"), str):
+        return {**value, "path": _path(value["path"], folder)}
     if not isinstance(value, str):
         return value
     if key == "base":
         return _base_path(value, folder)
-    if key == "prompt" and not value.endswith(".jinja"):
+    if key == "prompt":
+        return _path(value, folder) if value.endswith(".jinja") else value
+    if key == "source" and is_hub_id(value, folder):
         return value
-    return os.path.normpath(folder / Path(value).expanduser())
+    return _path(value, folder)
+
+
+def _path(text: str, folder: Path) -> str:
+    return os.path.normpath(folder / Path(text).expanduser())
 
 
 def _base_path(base: str, folder: Path) -> str:
     """A base that looks like a path is one; any other name is left for the hub."""
     looks_like_path = base.endswith(".gguf") or base.startswith((".", "/", "~"))
     if looks_like_path or (folder / base / "config.json").exists():
-        return os.path.normpath(folder / Path(base).expanduser())
+        return _path(base, folder)
     return base
 
 
@@ -92,7 +105,7 @@ def _override(plain: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise RecipeError(f"--set {override}: expected key=value, such as train.epochs=3")
     key, value = key.strip(), parse_yaml(text, f"--set {key}")
-    if key in ("base", "prompt", "study.base", "data.source"):
+    if key in ("base", "prompt", "study.base", "data.source", "adapter.from", "study.adapter.from"):
         value = _resolved(key.rsplit(".", 1)[-1], value, Path.cwd())
     if key == "study.base" and isinstance(value, str):
         value = [value]

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from pronk.errors import RecipeError
-from pronk.recipe.data import Data
+from pronk.recipe.data import Data, Source
 from pronk.recipe.notation import Dumper, assign
 from pronk.recipe.problems import explained, suggestion
 from pronk.recipe.section import Section
@@ -19,8 +19,8 @@ Quantize = Literal["none", "int8", "nf4"]
 
 # A study may vary these; everything else must be the same for the runs to be comparable.
 STUDY_SECTIONS = ("adapter", "train")
-STUDY_KEYS = ("base", "quantize")  # each value is a base of its own in memory
-NOT_STUDIED = ("train.dtype", "train.device")
+STUDY_KEYS = ("base", "quantize", "full")
+NOT_STUDIED = ("train.dtype", "train.device", "train.recompute", "train.keep", "train.trackers")
 
 
 PROMPTS = ("alpaca", "chat", "llama2", "llama3")  # and the path of a template
@@ -48,6 +48,12 @@ class Recipe(Section):
         description="How a conversation becomes text: alpaca; llama2 or llama3, their chat forms; chat, the base "
         "model's own template; or the path of a template of your own, ending in .jinja.",
     )
+    full: bool = Field(
+        False,
+        description="Train all weights of the base instead of an adapter. Takes 18 bytes of memory a weight (fp32 "
+        "weights, gradients and two moments, and bf16 copies; 12 with adamw_8bit), and wants a learning rate ten "
+        "times lower. Such runs train one after another.",
+    )
     adapter: Adapter = Field(Adapter(), description="The LoRA adapter.")
     train: Train = Field(Train(), description="The training.")
     evaluate: list[Literal["likelihood", "classify"]] | None = Field(
@@ -67,15 +73,25 @@ class Recipe(Section):
             )
         if self.evaluate == []:
             raise ValueError("evaluate: name at least one measure, or leave the key out")
+        if self.full and "adapter" in self.model_fields_set:
+            raise ValueError("full: true trains the base itself, so there is no adapter; leave one of the two out")
+        if self.full and self.quantize != "none":
+            raise ValueError(f"full: quantized weights cannot be trained; leave out quantize: {self.quantize} or full")
+        if self.full and self.train.lora_plus_ratio != 1:
+            raise ValueError("train.lora_plus_ratio: full: true has no matrices A and B; leave one of the two out")
         if self.train.max_steps is not None and "train.epochs" in self.study:
             raise ValueError("study.train.epochs: train.max_steps sets the length, so epochs would change nothing")
-        if self.evaluate is not None and "classify" in self.evaluate and self.data.format != "classify":
-            raise ValueError(f"evaluate: classify needs data.format: classify, not {self.data.format}")
+        if self.evaluate is not None and "classify" in self.evaluate and self.data.classifies is False:
+            raise ValueError(f"evaluate: classify needs data.format: classify, not {self.data.sources[0].format}")
+        if self.train.stop == "early" and not self.data.split.validation:
+            raise ValueError("train.stop: early needs validation rows to watch; data.split.validation takes none")
         for key, values in self.study.items():
             _check_axis(key, values)
         kinds = self.study.get("quantize", [self.quantize])
         if self.double_quantization is not None and "nf4" not in kinds:
             raise ValueError(f"double_quantization: it belongs to quantize: nf4, not {kinds[0]}; leave it out")
+        if True in self.study.get("full", []) and any(key.startswith("adapter.") for key in self.study):
+            raise ValueError("study.full: runs with full: true have no adapter to vary; make two studies")
         return self
 
     @property
@@ -83,24 +99,31 @@ class Recipe(Section):
         """What is measured, the default resolved."""
         if self.evaluate is not None:
             return tuple(self.evaluate)
-        return ("likelihood", "classify") if self.data.format == "classify" else ("likelihood",)
+        return ("likelihood", "classify") if self.data.classifies else ("likelihood",)
 
-    def with_values(self, values: Mapping[str, Any]) -> Recipe:
-        """A copy with dotted keys replaced and everything checked again."""
+    def with_values(self, values: Mapping[str, Any], where: str = "study") -> Recipe:
+        """A copy with dotted keys replaced and everything checked again; where: what a message begins with."""
         plain = self.model_dump(exclude_unset=True)
+        if values.get("full"):  # the adapter is that of the study's other runs
+            plain.pop("adapter", None)
         for key, value in values.items():
             assign(plain, key, value)
-        return validated(plain, "study")
+        return validated(plain, where)
 
     def to_yaml(self) -> str:
         """The recipe with every default written out; reading it back gives the same recipe."""
-        return yaml.dump(self.model_dump(), Dumper=Dumper, sort_keys=False, allow_unicode=True)
+        plain = self.model_dump()
+        if self.full:
+            del plain["adapter"]
+        elif self.adapter.from_ is not None:  # then a key left out is what that adapter has, not its default
+            plain["adapter"] = self.adapter.model_dump(exclude_unset=True)
+        return yaml.dump(plain, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 def known_keys(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[str]:
     """All dotted keys of the schema, sections before their fields."""
     for name, field in model.model_fields.items():
-        yield prefix + name
+        yield prefix + (field.alias or name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from known_keys(field.annotation, f"{prefix}{name}.")
 
@@ -110,9 +133,8 @@ def _check_axis(key: str, values: list[Any]) -> None:
     allowed = [*STUDY_KEYS, *(name for name in allowed if name not in NOT_STUDIED)]
     if key not in allowed:
         hint = "" if key in known_keys() else suggestion(key, allowed)
-        raise ValueError(
-            f"study.{key}: a study varies base, quantize, or a key of adapter or train{hint or ', not this one'}"
-        )
+        varied = ", ".join(STUDY_KEYS) + ", or a key of adapter or train"
+        raise ValueError(f"study.{key}: a study varies {varied}{hint or ', not this one'}")
     if not values:
         raise ValueError(f"study.{key}: list at least one value to try")
     if any(value in values[:position] for position, value in enumerate(values)):
@@ -124,5 +146,6 @@ def validated(plain: dict[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(plain)
     except ValidationError as error:
-        problems = explained(error.errors(), list(known_keys()))
+        of_a_source = [f"data.source.{name}" for name in Source.model_fields]
+        problems = explained(error.errors(), [*known_keys(), *of_a_source])
     raise RecipeError("\n".join(f"{where}: {line}" for line in problems))

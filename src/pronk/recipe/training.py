@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from pronk.recipe.section import Section
 
@@ -15,8 +15,19 @@ Every = PositiveInt | Literal["epoch"]
 class Adapter(Section):
     """Low-rank adaptation (LoRA, Hu et al. 2021, arXiv:2106.09685) of linear layers."""
 
+    from_: str | None = Field(
+        None,
+        alias="from",  # a word of Python's own
+        description="An adapter to go on with: a folder in PEFT's format, or a run's folder. Its rank, alpha, "
+        "use_rslora and targets hold; leave those keys out.",
+    )
     rank: PositiveInt = Field(16, description="Rank r of the update B·A.")
     alpha: float = Field(16.0, gt=0, description="The update is scaled by alpha / rank.")
+    use_rslora: bool = Field(
+        False,
+        description="Scale by alpha / √rank instead, so that large ranks learn as fast as small ones "
+        "(rsLoRA, Kalajdzievski 2023, arXiv:2312.03732).",
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of the adapter's inputs dropped while training.")
     targets: Literal["all-linear"] | list[str] = Field(
         "all-linear",
@@ -39,6 +50,11 @@ class Train(Section):
         16, description="Examples per step; how they are cut into micro-batches is pronk's business."
     )
     learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate.")
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw",
+        description="AdamW, or AdamW whose two moments take one byte a weight instead of four (block-wise 8-bit, "
+        "Dettmers et al. 2022, arXiv:2110.02861).",
+    )
     schedule: Literal["constant", "constant_with_warmup", "linear", "cosine"] = Field(
         "constant",
         description="Course of the learning rate after the warm-up; constant and constant_with_warmup are the same.",
@@ -46,7 +62,13 @@ class Train(Section):
     warmup_steps: int = Field(
         0, ge=0, description="Steps over which the learning rate rises from 0, with any schedule."
     )
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW.")
+    lora_plus_ratio: float = Field(
+        1.0,
+        gt=0,
+        description="LoRA+ (Hayou et al. 2024, arXiv:2402.12354): the matrix B learns at this multiple of the learning "
+        "rate, A at the learning rate itself. The paper suggests 16; 1 is plain LoRA.",
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay of AdamW; of matrices only.")
     clip: float | None = Field(1.0, gt=0, description="Largest gradient norm of a run; null for no clipping.")
     seed: int = Field(42, ge=0, description="Seed of the adapter's start, the data order and dropout.")
     max_length: PositiveInt | None = Field(
@@ -61,6 +83,32 @@ class Train(Section):
     )
     evaluate_every: Every = Field("epoch", description="Steps between validation losses, or epoch.")
     save_every: Every = Field("epoch", description="Steps between checkpoints, or epoch.")
+    keep: PositiveInt | None = Field(
+        None,
+        description="How many of the newest checkpoints to keep, null for all; the best one by validation loss "
+        "is kept beside them.",
+    )
+    stop: Literal["none", "early"] = Field(
+        "none",
+        description="early: a run ends when its validation loss no longer falls, and is then what it was at its best: "
+        "weights and reported metrics are those of the lowest validation loss. none: the last step counts.",
+    )
+    patience: PositiveInt = Field(
+        3, description="With stop: early, how many evaluations in a row may bring no improvement."
+    )
+    min_delta: float = Field(
+        0.0,
+        ge=0,
+        description="With stop: early, how far (nats per token) validation loss must fall to count as an improvement.",
+    )
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
+        ["tensorboard"], description="Where the metrics of all runs are shown beside metrics.jsonl; [] for nowhere."
+    )
+    recompute: NonNegativeInt | Literal["none", "all"] = Field(
+        "none",
+        description="How many layers' activations are computed again in the backward pass instead of kept: less "
+        "memory, the same result, up to a third more time. A number, none or all.",
+    )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="Type of the base model's weights and products; auto: bf16 on a GPU that has it, else fp32. "

@@ -1,11 +1,13 @@
-"""Adapters in PEFT's format, and with them what a run needs to go on; nothing is ever pickled."""
+"""Adapters in PEFT's format, models in transformers', and with them what a run needs to go on; nothing is
+ever pickled."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -13,6 +15,49 @@ from torch import Tensor
 from pronk.model.adapter import AdapterShape
 
 WEIGHTS, CONFIG, OPTIMIZER = "adapter_model.safetensors", "adapter_config.json", "optimizer.safetensors"
+
+
+class WeightFiles(Protocol):
+    """How a run's weights are written and read. place: their folder in the run's."""
+
+    @property
+    def place(self) -> str: ...
+    def save(self, folder: Path, state: Mapping[str, Tensor]) -> None: ...
+    def load(self, folder: Path) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFiles:
+    """An adapter in PEFT's format."""
+
+    shape: AdapterShape
+    base: str
+    dropout: float = 0.0
+    place = "adapter"
+
+    def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
+        """Write WideAdapter.state of a run."""
+        save_adapter(folder, state, self.shape, self.base, self.dropout)
+
+    def load(self, folder: Path) -> dict[str, Tensor]:
+        """The inverse of save."""
+        return load_adapter(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A whole model as transformers saves it, to be named as `base:`."""
+
+    model: Any
+    place = "model"
+
+    def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
+        """Write WholeModel.state with the model's configuration."""
+        self.model.save_pretrained(folder, state_dict=dict(state))
+
+    def load(self, folder: Path) -> dict[str, Tensor]:
+        """The inverse of save, several shards included."""
+        return {name: tensor for file in folder.glob("model*.safetensors") for name, tensor in load_file(file).items()}
 
 
 def save_adapter(
@@ -26,6 +71,7 @@ def save_adapter(
         "base_model_name_or_path": base,
         "r": shape.rank,
         "lora_alpha": shape.alpha,
+        "use_rslora": shape.use_rslora,
         "lora_dropout": dropout,
         "target_modules": _target_modules(state, shape.targets),
         "bias": "none",
@@ -35,9 +81,11 @@ def save_adapter(
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def save_checkpoint(folder: Path, state: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], **adapter: Any) -> None:
-    """An adapter, its optimizer's moments, and the counters that its randomness hangs on."""
-    save_adapter(folder, state, **adapter)
+def save_checkpoint(
+    folder: Path, files: WeightFiles, state: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]
+) -> None:
+    """A run's weights, its optimizer's moments, and the counters that its randomness hangs on."""
+    files.save(folder, state)
     save_file(dict(optimizer), folder / OPTIMIZER, metadata={"format": "pt"})
 
 

@@ -9,7 +9,7 @@ played again without that run.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,9 @@ from torch import Tensor
 
 from pronk.model.adapter import AdapterShape, attach
 from pronk.model.forward import SlotDropout
+from pronk.model.recompute import Recompute
 from pronk.model.step import GradientStep
+from pronk.model.whole import Trainable, WholeModel
 from pronk.tokens.pack import Member, MicroBatch, pack
 from pronk.tokens.prompt import Example
 from pronk.train.optimizer import RunOptimizer, allocate_gradients
@@ -28,20 +30,23 @@ from pronk.train.schedule import rate_factor
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """All that the fleet needs to know of a run, in plain values."""
+    """All that the fleet needs to know of a run, in plain values. shape: None trains the whole model."""
 
     name: str
     examples: Sequence[Example]
-    shape: AdapterShape
+    shape: AdapterShape | None
     steps: int
     batch_size: int
     learning_rate: float
+    optimizer: str = "adamw"
     schedule: str = "constant"
     warmup_steps: int = 0
+    lora_plus_ratio: float = 1.0
     weight_decay: float = 0.0
     clip: float | None = 1.0
     dropout: float = 0.0
     seed: int = 42
+    start: Mapping[str, Tensor] | None = None  # an adapter to go on with, in PEFT's names
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +63,17 @@ class Step:
 
 @dataclass(slots=True)
 class RunState:
-    """Where a run is. error: why it was taken out of the fleet."""
+    """Where a run is. error: why it was taken out of the fleet; ended: it stopped before its last step."""
 
     plan: RunPlan
     optimizer: RunOptimizer | None
     step: int = 0
     error: str = ""
+    ended: bool = False
 
     @property
     def running(self) -> bool:
-        return not self.error and self.step < self.plan.steps
+        return not self.error and not self.ended and self.step < self.plan.steps
 
 
 @dataclass(slots=True)
@@ -80,19 +86,30 @@ class _Round:
 
 
 class Fleet:
-    """Runs that train together over one frozen base model."""
+    """Runs that train together over one frozen base model, or one run that trains the model itself.
 
-    def __init__(self, model: Any, plans: Sequence[RunPlan], token_budget: int) -> None:
+    recompute: how many layers, or none or all.
+    """
+
+    def __init__(self, model: Any, plans: Sequence[RunPlan], token_budget: int, recompute: int | str = "none") -> None:
         self.model, self.token_budget = model, token_budget
-        self.adapter = attach(model, [plan.shape for plan in plans])
+        self.adapter = _trainable(model, plans)
         self._gradients = allocate_gradients(self.adapter)
         self._largest = torch.finfo(next(model.parameters()).dtype).max  # more would be infinite in a product
         self._dropout = _dropout(plans, self._gradients.device)
         self._accumulate = GradientStep(model, self.adapter, self._dropout)
+        self._recompute = Recompute(model, recompute)
+        if self._recompute.layers:
+            self._accumulate.records = False  # a recording would hold on to the memory that this is to save
         self.runs = []
         for slot, plan in enumerate(plans):
             self.adapter.initialize(slot, plan.seed)
-            optimizer = RunOptimizer(self.adapter, slot, plan.learning_rate, plan.weight_decay, plan.clip)
+            if plan.start is not None:
+                self.adapter.load(slot, plan.start)
+            optimizer = RunOptimizer(
+                self.adapter, slot, plan.learning_rate, plan.weight_decay, plan.clip, plan.lora_plus_ratio,
+                plan.optimizer,
+            )  # fmt: skip
             self.runs.append(RunState(plan, optimizer))
 
     def train(self, after_round: Callable[[list[Step]], None] = lambda _: None) -> None:
@@ -111,6 +128,10 @@ class Fleet:
                 self._take_out(slot, reason)
         return []
 
+    def end(self, slot: int) -> None:
+        """Let a run stop here, between two rounds: the others go on as if it had been planned so long."""
+        self.runs[slot].ended = True
+
     def _compute_gradients(self, slots: Sequence[int]) -> _Round:
         self._gradients.zero_()
         device, precision = self._gradients.device, self._gradients.dtype
@@ -119,7 +140,8 @@ class Fleet:
         if self._dropout is not None:
             self._dropout.steps.copy_(torch.tensor([run.step for run in self.runs]))
         for batch in batches:
-            losses_N, weights_N = self._accumulate(batch)
+            with self._recompute:
+                losses_N, weights_N = self._accumulate(batch)
             slots_N = torch.from_numpy(batch.slots_T[batch.rows_N]).to(device)
             losses_K.index_add_(0, slots_N, losses_N * weights_N)
         norms = [self._optimizer(slot).gradient_norm() for slot in slots]
@@ -167,6 +189,7 @@ class Fleet:
             factor = rate_factor(plan.schedule, run.step, plan.steps, plan.warmup_steps)
             optimizer.step(factor, self._gradients.new_tensor(played.norms[slot]))
             largest.append(optimizer.largest_weight())
+            self.adapter.settle(slot)
             run.step += 1
             rate = plan.learning_rate * factor
             steps.append(Step(slot, run.step, played.losses[slot], rate, played.norms[slot], played.tokens[slot]))
@@ -184,6 +207,15 @@ class Fleet:
         self.runs[slot].error = f"{reason}; a lower learning rate or clipping may help"
         self.runs[slot].optimizer = None
         self.adapter.clear(slot)
+
+
+def _trainable(model: Any, plans: Sequence[RunPlan]) -> Trainable:
+    shapes = [plan.shape for plan in plans if plan.shape is not None]
+    if shapes:
+        assert len(shapes) == len(plans), "a run that trains the whole model has a fleet of its own"
+        return attach(model, shapes)
+    assert len(plans) == 1, "a run that trains the whole model has a fleet of its own"
+    return WholeModel(model)
 
 
 def _dropout(plans: Sequence[RunPlan], device: torch.device) -> SlotDropout | None:

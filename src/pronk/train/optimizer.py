@@ -1,32 +1,54 @@
 """AdamW for one run, over its own rows of the wide adapter (Loshchilov and Hutter 2019, arXiv:1711.05101).
 
 A run's parameters are views of its rows, so PyTorch's own AdamW updates the wide tensors in place,
-and each run has its own step count, learning rate, decay, clipping and moments.
+and each run has its own step count, learning rate, decay, clipping and moments. The same views go to
+bitsandbytes' AdamW with moments in 8 bits: each view is a tensor of its own to it, so that no block of
+256 moments under one scale holds moments of two runs.
+
+A run that trains the whole model has all of its weights for rows; nothing else is different.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pronk.model.adapter import WideAdapter
+from pronk.model.whole import Trainable
 
 
 class RunOptimizer:
     """The optimizer of one run. Gradients must have been allocated (`allocate_gradients`) before."""
 
-    def __init__(self, adapter: WideAdapter, slot: int, learning_rate: float, weight_decay: float, clip: float | None):
-        self.peak, self.clip = learning_rate, clip
-        self.names, self.views = [], []
+    def __init__(
+        self, adapter: Trainable, slot: int, learning_rate: float, weight_decay: float, clip: float | None,
+        lora_plus_ratio: float = 1.0, kind: str = "adamw",
+    ) -> None:  # fmt: skip
+        self.clip = clip
+        self.names: list[str] = []
+        self.views: list[nn.Parameter] = []
         for name, wide, rows in adapter.rows(slot):
             view = nn.Parameter(wide.data[rows])
             assert wide.grad is not None
             view.grad = wide.grad[rows]
             self.names.append(name)
             self.views.append(view)
-        self.adamw = torch.optim.AdamW(self.views, lr=learning_rate, weight_decay=weight_decay, fused=True)
+        self._keep_weights = adapter.rounded
+        groups = self._groups(learning_rate, weight_decay, lora_plus_ratio)
+        self._counts_in_tensors = kind == "adamw"  # bitsandbytes counts steps in plain numbers
+        self.adamw = _adamw(kind, groups, learning_rate)
+
+    def _groups(self, learning_rate: float, weight_decay: float, lora_plus_ratio: float) -> list[dict[str, Any]]:
+        """Weights of one peak learning rate and one decay. B may learn faster than A: LoRA+ (Hayou et al. 2024,
+        arXiv:2402.12354); vectors, which are norms and biases, do not decay, as with transformers' Trainer."""
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, view in zip(self.names, self.views, strict=True):
+            peak = learning_rate * (lora_plus_ratio if name.endswith(".B") else 1.0)
+            groups.setdefault((peak, weight_decay if view.dim() > 1 else 0.0), []).append(view)
+        return [{"params": views, "peak": peak, "weight_decay": decay} for (peak, decay), views in groups.items()]
 
     def gradient_norm(self) -> Tensor:
         """L2 norm of the run's whole gradient, a scalar on the device; not finite if any part is not."""
@@ -34,10 +56,11 @@ class RunOptimizer:
         return norm
 
     def step(self, factor: float, norm: Tensor) -> None:
-        """Clip by the norm and update with `factor` times the peak learning rate."""
+        """Clip by the norm and update with `factor` times the peak learning rates."""
         if self.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self.views, self.clip, norm)
-        self.adamw.param_groups[0]["lr"] = self.peak * factor
+        for group in self.adamw.param_groups:
+            group["lr"] = group["peak"] * factor
         self.adamw.step()
 
     def largest_weight(self) -> Tensor:
@@ -45,27 +68,43 @@ class RunOptimizer:
         return torch.nn.utils.get_total_norm(self.views, norm_type=float("inf"))
 
     def state(self) -> dict[str, Tensor]:
-        """Moments and step count as tensors on the CPU, by the names of the wide tensors."""
+        """Moments and step count as tensors on the CPU, by the names of the wide tensors; with them the trained
+        weights, where a model's own are rounded copies."""
         tensors = {}
         for name, view in zip(self.names, self.views, strict=True):
-            for part, value in self.adamw.state[view].items():
-                tensors[f"{name}.{part}"] = value.detach().cpu().clone()
+            weight = {"weight": view.detach()} if self._keep_weights else {}
+            for part, value in {**self.adamw.state[view], **weight}.items():
+                tensors[f"{name}.{part}"] = torch.as_tensor(value).detach().cpu().clone()
         return tensors
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of `state`."""
         for name, view in zip(self.names, self.views, strict=True):
             parts = {key.rsplit(".", 1)[-1]: value for key, value in tensors.items() if key.rpartition(".")[0] == name}
-            self.adamw.state[view] = {
-                part: value.clone() if part == "step" and not view.is_cuda else value.to(view.device)
-                for part, value in parts.items()
-            }
+            if self._keep_weights:
+                view.data.copy_(parts.pop("weight"))
+            self.adamw.state[view] = {part: value.to(view.device, copy=True) for part, value in parts.items()}
+            if not self._counts_in_tensors:
+                self.adamw.state[view]["step"] = int(parts["step"])
 
 
-def allocate_gradients(adapter: WideAdapter) -> Tensor:
-    """Give every wide tensor a gradient that is a view of one flat tensor, and return that tensor."""
+def _adamw(kind: str, groups: list[dict[str, Any]], learning_rate: float) -> Any:
+    """PyTorch's AdamW, or that of bitsandbytes with moments in blocks of 8 bits (Dettmers et al. 2022,
+    arXiv:2110.02861). The latter keeps tensors below 4,096 values in 32 bits."""
+    if kind == "adamw":
+        return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    # while it is imported, bitsandbytes advises a package with 4-bit kernels, which are not needed here
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit(groups, lr=learning_rate)
+
+
+def allocate_gradients(adapter: Trainable) -> Tensor:
+    """Give every wide tensor a gradient that is a view of one flat tensor, and return that tensor (fp32 or better)."""
     parameters = adapter.parameters
-    flat = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype, device=parameters[0].device)
+    precision = torch.promote_types(parameters[0].dtype, torch.float32)
+    flat = torch.zeros(sum(p.numel() for p in parameters), dtype=precision, device=parameters[0].device)
     for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
         parameter.grad = part.view_as(parameter)
     return flat

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,28 +16,48 @@ from pronk.model.adapter import AdapterShape
 from pronk.model.hub import Base
 from pronk.model.load import context_length, load_config, load_tokenizer
 from pronk.recipe import Recipe
-from pronk.runs import StudyFolder
+from pronk.runs import RunFolder, StudyFolder
 from pronk.study import TrainedRun
 from pronk.tokens.examples import Examples, make_examples
+from pronk.train.checkpoint import AdapterFiles, ModelFiles, WeightFiles
 from pronk.train.fleet import Fleet, RunPlan, Step
 from pronk.train.order import steps_per_epoch
 from pronk.train.progress import work
-from pronk.train.recorder import Ending, Journal, Recorder
+from pronk.train.recorder import Ending, Journal, Recorder, RowLosses
+from pronk.train.start import read_start, start_weights
+from pronk.train.stopping import early, never
 
-Validate = Callable[[Any, Sequence[int]], dict[int, tuple[float, int]]]
+Validate = Callable[[Any, Sequence[int]], Mapping[int, RowLosses]]
+
+
+@dataclass(frozen=True, slots=True)
+class Watchers:
+    """Who is told while a fleet trains: validate gets the fleet's adapter and slots, and gives each slot's
+    validation row by row; log gets a run's name and each of its records; mirror the folders that changed."""
+
+    validate: Validate | None
+    log: Callable[[str, Mapping[str, Any]], None] = lambda *_: None
+    mirror: Callable[[Sequence[RunFolder]], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one run of the study. adapter: by PEFT's names; None if the run did not get there."""
+    """What became of one run of the study. adapter: its weights by name, None if the run did not get there;
+    shape: None where they are those of the whole model.
+
+    best_step: where validation loss was lowest, best_loss; adapter_step: the step that adapter is from.
+    """
 
     name: str
-    shape: AdapterShape
-    status: str  # finished, failed, interrupted
+    shape: AdapterShape | None
+    status: str  # finished, stopped_early, failed, interrupted
     message: str
     adapter: dict[str, Tensor] | None
     trainable_parameters: int
     cost: dict[str, float]  # steps, train_tokens, train_seconds
+    best_step: int | None = None
+    best_loss: float | None = None
+    adapter_step: int | None = None
 
 
 def load_examples(base: Base, recipes: Sequence[Recipe], splits: Splits, labels: tuple[str, ...]) -> Examples:
@@ -57,18 +77,19 @@ def load_examples(base: Base, recipes: Sequence[Recipe], splits: Splits, labels:
 
 def train_fleet(
     model: Any, base: str, trained: Sequence[TrainedRun], examples: Examples, folder: StudyFolder,
-    token_budget: int, validate: Validate | None, console: Console, check: Callable[[], None],
+    token_budget: int, watchers: Watchers, console: Console, check: Callable[[], None],
 ) -> tuple[list[Outcome], bool]:  # fmt: skip
     """Train all runs of a fleet; also whether it was interrupted, in which case the state is saved.
 
-    validate gets the fleet's adapter and slots, and gives each slot's validation loss and tokens.
     check is called between rounds and raises KeyboardInterrupt if the user wants to stop.
     """
-    fleet = Fleet(model, [run_plan(run, examples) for run in trained], token_budget)
-    journals = [_journal(run, base, examples, folder) for run in trained]
+    recompute = trained[0].recipe.train.recompute
+    fleet = Fleet(model, [run_plan(run, examples) for run in trained], token_budget, recompute)
+    journals = [_journal(run, weight_files(model, base, run.recipe), examples, folder) for run in trained]
     interrupted = False
     with work(console, "training", sum(run.plan.steps for run in fleet.runs)) as bar:
-        recorder = Recorder(fleet, journals, partial(validate, fleet.adapter) if validate else None, bar)
+        validate = partial(watchers.validate, fleet.adapter) if watchers.validate else None
+        recorder = Recorder(fleet, journals, validate, bar, watchers.log, watchers.mirror)
 
         def after_round(steps: list[Step]) -> None:
             recorder.after_round(steps)
@@ -79,8 +100,6 @@ def train_fleet(
         except KeyboardInterrupt:
             interrupted = True
             recorder.save_all()
-        finally:
-            recorder.close()
     outcomes = _outcomes(fleet, trained, journals, interrupted)
     fleet.adapter.detach()
     return outcomes, interrupted
@@ -88,30 +107,42 @@ def train_fleet(
 
 def run_plan(trained: TrainedRun, examples: Examples) -> RunPlan:
     """The plain values of a run that the fleet needs."""
-    train = trained.recipe.train
+    train, start = trained.recipe.train, trained.recipe.adapter.from_
     rows = examples.train(train.max_length, train.train_on_prompt)
     return RunPlan(
         name=trained.name,
         examples=rows,
         shape=adapter_shape(trained.recipe),
+        start=None if start is None else start_weights(start),
         steps=total_steps(trained.recipe, len(rows)),
         batch_size=train.batch_size,
         learning_rate=train.learning_rate,
+        optimizer=train.optimizer,
         schedule=train.schedule,
         warmup_steps=train.warmup_steps,
+        lora_plus_ratio=train.lora_plus_ratio,
         weight_decay=train.weight_decay,
         clip=train.clip,
-        dropout=trained.recipe.adapter.dropout,
+        dropout=0.0 if trained.recipe.full else trained.recipe.adapter.dropout,
         seed=train.seed,
     )
 
 
-def adapter_shape(recipe: Recipe) -> AdapterShape:
-    """The adapter that a recipe asks for."""
-    targets = recipe.adapter.targets
-    return AdapterShape(
-        recipe.adapter.rank, recipe.adapter.alpha, targets if isinstance(targets, str) else tuple(targets)
-    )
+def weight_files(model: Any, base: str, recipe: Recipe) -> WeightFiles:
+    """How a run's weights are written: an adapter, or the whole model."""
+    shape = adapter_shape(recipe)
+    return ModelFiles(model) if shape is None else AdapterFiles(shape, base, recipe.adapter.dropout)
+
+
+def adapter_shape(recipe: Recipe) -> AdapterShape | None:
+    """The adapter that a recipe asks for: its own, or that of the adapter to go on with; None for full: true."""
+    wanted = recipe.adapter
+    if recipe.full:
+        return None
+    if wanted.from_ is not None:
+        return read_start(wanted.from_).shape
+    targets = wanted.targets if isinstance(wanted.targets, str) else tuple(wanted.targets)
+    return AdapterShape(wanted.rank, wanted.alpha, targets, wanted.use_rslora)
 
 
 def total_steps(recipe: Recipe, examples: int) -> int:
@@ -119,7 +150,7 @@ def total_steps(recipe: Recipe, examples: int) -> int:
     return recipe.train.max_steps or recipe.train.epochs * steps_per_epoch(examples, recipe.train.batch_size)
 
 
-def _journal(trained: TrainedRun, base: str, examples: Examples, folder: StudyFolder) -> Journal:
+def _journal(trained: TrainedRun, files: WeightFiles, examples: Examples, folder: StudyFolder) -> Journal:
     train = trained.recipe.train
     rows = len(examples.train(train.max_length))
     endings = [Ending(total_steps(run.recipe, rows), folder.run(run.name)) for run in trained.runs]
@@ -128,8 +159,9 @@ def _journal(trained: TrainedRun, base: str, examples: Examples, folder: StudyFo
         examples.prompt.tokenizer.save_pretrained(path)
 
     return Journal(
-        endings, adapter_shape(trained.recipe), base, trained.recipe.adapter.dropout,
-        train.evaluate_every, train.save_every, save_tokenizer,
+        endings, files, train.evaluate_every, train.save_every, save_tokenizer,
+        rule=early(train.patience, train.min_delta) if train.stop == "early" else never(),
+        restore_best=train.stop == "early", keep=train.keep,
     )  # fmt: skip
 
 
@@ -138,15 +170,19 @@ def _outcomes(
 ) -> list[Outcome]:
     outcomes = []
     for slot, (run, journal) in enumerate(zip(trained, journals, strict=True)):
-        error = fleet.runs[slot].error
-        for member in run.runs:
-            adapter = journal.adapters.get(member.name)
-            status = "finished" if adapter else "failed" if error else "interrupted" if interrupted else "failed"
-            so_far = {
-                "steps": fleet.runs[slot].step, "train_tokens": journal.tokens, "train_seconds": journal.seconds,
-            }  # fmt: skip
+        state, size = fleet.runs[slot], fleet.adapter.size(slot)
+        for member, end in zip(run.runs, journal.endings, strict=True):
+            status = _status(end, state.error, interrupted)
+            cost = end.cost or journal.cost(state.step)
+            best_loss = None if end.watch.best_step is None else end.watch.best_loss
             outcomes.append(
-                Outcome(member.name, journal.shape, status, "" if adapter else error, adapter,
-                        fleet.adapter.size(slot), journal.costs.get(member.name, so_far))
+                Outcome(member.name, state.plan.shape, status, "" if end.done else state.error, end.adapter, size, cost,
+                        end.watch.best_step, best_loss, end.adapter_step)
             )  # fmt: skip
     return outcomes
+
+
+def _status(end: Ending, error: str, interrupted: bool) -> str:
+    if end.done:
+        return "stopped_early" if end.cost["steps"] < end.step else "finished"
+    return "interrupted" if interrupted and not error else "failed"

@@ -1,0 +1,56 @@
+"""What every kind of file becomes before it is understood: a table of rows, read one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pronk.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Values by column, and where they stand, for messages to people."""
+
+    values: dict[str, Any]
+    place: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A source, opened. rows can be gone through once; nothing holds more than a few of them at a time."""
+
+    name: str  # as people know it
+    rows: Iterator[Row]
+    columns: tuple[str, ...] | None = None  # None where each row has columns of its own
+    place: str = ""  # where the columns are named
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by column: what its numbers mean
+
+
+class RowError(Exception):
+    """A row that makes no record. kind: what is counted together; the text says what is wrong. Never leaves the room:
+    Problems turns it into a DataError with the row's place."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Problems:
+    """Gathers what is wrong with rows, so that one message can also say how often."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+        self._count: dict[str, int] = {}
+
+    def add(self, kind: str, place: str, message: str) -> None:
+        """Note a problem of some row; those of one kind are counted together."""
+        self._first.setdefault(kind, f"{place}: {message}")
+        self._count[kind] = self._count.get(kind, 0) + 1
+
+    def raise_first(self, unit: str = "row") -> None:
+        """Raise DataError with the first problem and how many more there are of its kind; nothing if there is none."""
+        for kind, message in self._first.items():
+            more = self._count[kind] - 1
+            raise DataError(message + (f" (and {more} more {unit}{'s' if more > 1 else ''})" if more else ""))
