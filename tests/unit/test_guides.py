@@ -5,6 +5,7 @@ Each check is a function from a page's text to what is wrong with it; `FAULTS` s
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -114,7 +115,7 @@ def _wrong(words: list[str]) -> list[str]:
     options = {name for parameter in command.params for name in parameter.opts}
     used = [word.partition("=")[0] for word in rest if word.startswith("--")]
     faults = [f"{' '.join(words)}: there is no {option}" for option in used if option not in options]
-    settings = [after for word, after in zip(rest, rest[1:], strict=False) if word == "--set"]
+    settings = [after for word, after in itertools.pairwise(rest) if word == "--set"]
     return faults + [fault for setting in settings for fault in _wrong_setting(setting)]
 
 
