@@ -25,6 +25,7 @@ from pronk.model.adapter import AdapterShape
 from pronk.runs import StudyFolder
 from pronk.tokens.prompt import Example
 from pronk.train import recorder as module
+from pronk.train.checkpoint import AdapterFiles
 from pronk.train.fleet import Fleet, RunPlan, Step
 from pronk.train.progress import work
 from pronk.train.recorder import Ending, Journal, Recorder
@@ -69,7 +70,9 @@ def play(
         names = [*(f"steps-{length}" for length in steps[:-1]), one.name]
         endings = [Ending(length, folder.run(name)) for length, name in zip(steps, names, strict=True)]
         journals.append(
-            Journal(endings, one.shape, "tiny", 0.0, every, save_every, lambda _: None, rule, bool(patience), keep)
+            Journal(
+                endings, AdapterFiles(one.shape, "tiny"), every, save_every, lambda _: None, rule, bool(patience), keep
+            )
         )
     rows = dict.fromkeys(range(len(plans)), VALIDATION)
     played = Played(fleet, journals, {}, path)

@@ -143,7 +143,9 @@ class Fleet:
             with self._recompute:
                 losses_N, weights_N = self._accumulate(batch)
             slots_N = torch.from_numpy(batch.slots_T[batch.rows_N]).to(device)
-            losses_K.index_add_(0, slots_N, losses_N * weights_N)
+            own_KN = slots_N == torch.arange(len(self.runs), device=device)[:, None]
+            # a sum along a row has an order; index_add on a GPU has none
+            losses_K += torch.where(own_KN, losses_N * weights_N, 0).sum(1)
         norms = [self._optimizer(slot).gradient_norm() for slot in slots]
         # one wait for the device in a round: everything that must be known on the host
         numbers = torch.stack([*losses_K[list(slots)], *norms]).tolist()
