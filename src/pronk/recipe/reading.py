@@ -28,6 +28,17 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return validated(plain, str(path))
 
 
+def recipe_of_base(base: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe that speaks of a base only, for what needs no data. A path is relative to the current folder.
+
+    Raises RecipeError as `read_recipe` does.
+    """
+    plain: dict[str, Any] = {"base": _base_path(base, Path.cwd()), "data": {"source": "no data", "format": "pairs"}}
+    for override in overrides:
+        _override(plain, override)
+    return validated(plain, f"--set for {base}")
+
+
 def _load_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
