@@ -62,7 +62,8 @@ class Sampler:
         upto_NV = probability_NV.double().cumsum(dim=-1)
         wanted_N1 = self.uniform(members_N, step)[:, None] * upto_NV[:, -1:]
         # the first token whose sum is above what is wanted: never one of probability zero
-        return torch.searchsorted(upto_NV, wanted_N1, right=True)[:, 0]
+        token_N = torch.searchsorted(upto_NV, wanted_N1, right=True)[:, 0]
+        return token_N.clamp(max=logits_NV.shape[-1] - 1)  # for logits that are not finite
 
     def uniform(self, members_N: Tensor, step: int) -> Tensor:
         """A number between 0 and 1, both left out, for each row: float64 (N) with 32 random bits."""

@@ -11,6 +11,7 @@ from pronk.errors import OptionError
 from pronk.recipe.problems import explained
 from pronk.recipe.section import Section
 
+COLDEST = 0.001  # logits divided by less may leave the range of fp32
 DRAWING = ("top_k", "top_p", "seed")  # what means nothing where nothing is drawn
 
 
@@ -38,6 +39,8 @@ class Generation(Section):
                 f"{given[0]}: without a temperature answers are greedy and nothing is drawn; "
                 f"add a temperature such as 0.7, or leave {given[0]} out"
             )
+        if 0 < self.temperature < COLDEST:
+            raise ValueError(f"temperature: {self.temperature:g} would only overflow; write 0 for the likeliest token")
         if "" in self.stop:
             raise ValueError("stop: an empty text would end every answer at once")
         return self
