@@ -99,7 +99,13 @@ def generate(
     drawing = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     given = {**drawing, "max_new_tokens": max_new_tokens, "stop": stop or None}
     settings = {key: value for key, value in given.items() if value is not None}
-    answered = ask.generate(models, questions, base, prompt, overrides or [], settings, out, _console())
+    try:
+        answered = ask.generate(models, questions, base, prompt, overrides or [], settings, out, _console())
+    except KeyboardInterrupt:
+        answered = None
+    if answered is None or (answered.interrupted and not answered.answers):
+        _say("interrupted; nothing was answered")
+        sys.exit(130)
     if as_json:
         print(ask.as_json(answered))
     else:
