@@ -364,12 +364,8 @@ def no_instruction(patch: pytest.MonkeyPatch) -> None:
 
 
 def another_form(patch: pytest.MonkeyPatch) -> None:
-    original = pronk_asking._ask_one
-
-    def faulty(number: int, model: Any, *args: Any) -> Any:
-        return original(number, replace(model, form=replace(model.form, kind="alpaca")), *args)
-
-    patch.setattr(pronk_asking, "_ask_one", faulty)
+    original = pronk_asking._prompt
+    patch.setattr(pronk_asking, "_prompt", lambda base, form: original(base, replace(form, kind="alpaca")))
 
 
 def slots_mixed_up(patch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from pronk.ask.adapters import refused
-from pronk.ask.models import Model
+from pronk.ask.models import Form, Model
 from pronk.data.questions import Question
 from pronk.errors import BaseModelError, DataError
 from pronk.recipe import Generation, Recipe
@@ -68,10 +68,9 @@ class _Asked:
 def ask(models: Sequence[Model], questions: Sequence[Question], settings: Generation, console: Console) -> Answered:
     """Ask every model every question; models over one base together, bases one after another.
 
-    What can be wrong with models and questions is found before any weights are loaded. Ctrl-C ends the answers
-    where they are. Raises BaseModelError, StudyError, PromptError or DataError.
+    What is wrong with a question is found before any weights are loaded. Ctrl-C ends the answers where they
+    are. Raises BaseModelError, StudyError, PromptError or DataError.
     """
-    from pronk.train import progress
     from pronk.train.interrupt import listen
 
     def tell(line: str) -> None:
@@ -80,42 +79,60 @@ def ask(models: Sequence[Model], questions: Sequence[Question], settings: Genera
     found: dict[tuple[int, int], Answer] = {}
     with listen(lambda _: tell("stopping; what is answered is kept")) as stop:
         with console.status("reading the questions"):
-            asked = [_ask_one(number, model, questions, settings, tell) for number, model in enumerate(models)]
-        with progress.work(console, "answering", sum(sum(one.limits) for one in asked)) as bar:
-            for group in _over_one_base(asked):
-                if not stop.asked:
-                    found |= _answers(group, questions, settings, stop, bar, console)
-                    gc.collect()  # a base of several gigabytes goes before the next one comes
+            asked = _ask_all(models, questions, settings, tell)
+        for group in _over_one_base(asked):
+            if not stop.asked:
+                found |= _answers(group, questions, settings, stop, console)
+                gc.collect()  # a base of several gigabytes goes before the next one comes
     ordered = tuple(found[place] for place in sorted(found))
     return Answered(tuple(model.name for model in models), tuple(questions), settings, ordered, bool(stop.asked))
 
 
-def _ask_one(number: int, model: Model, questions: Sequence[Question], settings: Generation, tell: Any) -> _Asked:
-    """The questions as a model reads them; no weights are loaded."""
-    from pronk.model.load import context_length, find_base, load_config, load_tokenizer
+def _ask_all(
+    models: Sequence[Model], questions: Sequence[Question], settings: Generation, tell: Callable[[str], None]
+) -> list[_Asked]:
+    """The questions as each model reads them; no weights are loaded."""
+    from pronk.model.load import context_length, find_base, load_config
+
+    prompts: dict[tuple[str, str | None, str | None], Prompt] = {}  # a large vocabulary takes a second to read
+    asked = []
+    for number, model in enumerate(models):
+        base, form = find_base(model.recipe.base, tell), model.form
+        config = load_config(base)
+        key = base.location, form.kind, form.tokens
+        prompt = prompts[key] = prompts.get(key) or _prompt(base, form)
+        ids = prompt.question_ids([form.messages(question) for question in questions])
+        if form.plain:
+            ids = [one[:-1] for one in ids]  # a text to go on with has not ended
+        context = context_length(config)
+        _check(model, questions, ids, context, config.vocab_size)
+        limits = [min(settings.max_new_tokens, context - len(one)) for one in ids]
+        asked.append(_Asked(number, model, base, prompt, ids, limits))
+    return asked
+
+
+def _prompt(base: Any, form: Form) -> Prompt:
+    from pronk.model.load import load_tokenizer
     from pronk.tokens.prompt import Prompt
 
-    base = find_base(model.recipe.base, tell)
-    config = load_config(base)
-    form = model.form
     tokenizer = load_tokenizer(replace(base, location=form.tokens, local=True) if form.tokens else base)
-    prompt = Prompt(form.kind or ("chat" if getattr(tokenizer, "chat_template", None) else "alpaca"), tokenizer)
-    ids = prompt.question_ids([form.messages(question) for question in questions])
-    if form.plain:
-        ids = [one[:-1] for one in ids]  # a text to go on with has not ended
-    context = context_length(config)
+    return Prompt(form.kind or ("chat" if getattr(tokenizer, "chat_template", None) else "alpaca"), tokenizer)
+
+
+def _check(
+    model: Model, questions: Sequence[Question], ids: Sequence[Sequence[int]], context: int, vocabulary: int
+) -> None:
     for question, one in zip(questions, ids, strict=True):
         if len(one) >= context:
             raise DataError(
                 f"{question.place}: for {model.name} the question takes {len(one)} tokens, and this base reads "
                 f"{context} at most, its answer included; shorten the question"
             )
-        if max(one, default=0) >= config.vocab_size:
+        if max(one, default=0) >= vocabulary:
             raise BaseModelError(
-                f"base: its tokenizer gives the id {max(one)}, but the model has only {config.vocab_size} embeddings; "
-                "tokenizer and model do not belong together"
+                f"base: the tokenizer of {model.name} gives the id {max(one)}, but the model has only {vocabulary} "
+                "embeddings; tokenizer and model do not belong together"
             )
-    return _Asked(number, model, base, prompt, ids, [min(settings.max_new_tokens, context - len(one)) for one in ids])
 
 
 def _over_one_base(asked: Sequence[_Asked]) -> list[list[_Asked]]:
@@ -150,12 +167,12 @@ class _Row:
 
 def _answers(
     group: Sequence[_Asked], questions: Sequence[Question], settings: Generation, stop: Interruption,
-    bar: Work, console: Console,
+    console: Console,
 ) -> dict[tuple[int, int], Answer]:  # fmt: skip
     """The answers of models over one base, by question and model."""
-    from pronk.evaluate.classify import batches_by_length
     from pronk.evaluate.evaluation import evaluation_budget
     from pronk.model.load import load_model, resolve_device, resolve_dtype
+    from pronk.train import progress
 
     train = group[0].model.recipe.train
     device = resolve_device(train.device)
@@ -163,19 +180,24 @@ def _answers(
         model = load_model(group[0].base, resolve_dtype(train.dtype, device), device)
         adapter, slots = _attached(model, group)
     found: dict[tuple[int, int], Answer] = {}
-    # a batch has one end token; nearly always all forms end answers with the same
+    with progress.work(console, "answering", sum(sum(one.limits) for one in group)) as bar:
+        for rows in _batches(group, slots, len(questions), evaluation_budget(model)):
+            if not stop.asked:
+                answers = _batch(model, adapter, rows, questions, settings, stop, bar)
+                found |= {(row.number, row.asked.number): answer for row, answer in zip(rows, answers, strict=True)}
+    return found
+
+
+def _batches(group: Sequence[_Asked], slots: Sequence[int], questions: int, token_budget: int) -> Iterator[list[_Row]]:
+    """All questions to all models of a group. A batch has one end token; nearly always all forms have the same."""
+    from pronk.evaluate.classify import batches_by_length
+
     for end_id in dict.fromkeys(one.prompt.end_id for one in group):
         together = [(one, slot) for one, slot in zip(group, slots, strict=True) if one.prompt.end_id == end_id]
-        rows = [_Row(one, slot, number) for one, slot in together for number in range(len(questions))]
+        rows = [_Row(one, slot, number) for one, slot in together for number in range(questions)]
         longest = max(row.limit for row in rows)
-        for batch in batches_by_length([row.ids for row in rows], [0], evaluation_budget(model), longest):
-            if not stop.asked:
-                chosen = [rows[place] for place, _ in batch]
-                for row, answer in zip(
-                    chosen, _batch(model, adapter, chosen, questions, settings, stop, bar), strict=True
-                ):
-                    found[row.number, row.asked.number] = answer
-    return found
+        for batch in batches_by_length([row.ids for row in rows], [0], token_budget, longest):
+            yield [rows[place] for place, _ in batch]
 
 
 def _attached(model: Any, group: Sequence[_Asked]) -> tuple[WideAdapter, list[int]]:
