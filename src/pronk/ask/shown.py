@@ -46,7 +46,7 @@ def show(answered: Answered, console: Console) -> None:
         write(f"{number}. {asked}", 0, 1, "bold")
         for answer in answers:
             write(answer.model + _mark(answer), 2, 0, "cyan")
-            write(answer.text.strip("\n") or "(nothing)", 4, 1)
+            write(answer.text.strip() or "(nothing)", 4, 1)
     for line in summary(answered):
         write(line, 0, 0)
 
