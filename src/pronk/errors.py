@@ -6,7 +6,8 @@
     │   ├── DataError         a file, a line, a column or a row
     │   ├── BaseModelError    the base model cannot be found, read or used
     │   ├── PromptError       a prompt template is broken, or cannot write a conversation
-    │   └── StudyError        a study folder is not what it should be
+    │   ├── StudyError        a study, run or adapter folder is not what it should be
+    │   └── OptionError       options that no run of the verb could follow
     ├── ResourceError         the machine has too little of something: disk (exit code 2)
     │   └── OutOfMemoryError  … or memory
     └── RefusedError          a check or a gate said no (exit code 1)
@@ -42,7 +43,11 @@ class PromptError(InputError):
 
 
 class StudyError(InputError):
-    """A study folder is missing, foreign, or in the way."""
+    """A study, run or adapter folder is missing, foreign, or in the way."""
+
+
+class OptionError(InputError):
+    """An option of a verb has a value that cannot work, or contradicts another."""
 
 
 class ResourceError(PronkError):

@@ -52,7 +52,7 @@ def classify(
     end_id = answer_ids[0][-1]
     longest = max(len(ids) for ids in answer_ids) + EXTRA_TOKENS
     items: dict[int, list[ClassifiedItem | None]] = {slot: [None] * len(prompts) for slot in slots}
-    for batch in _batches(prompts, slots, token_budget, longest):
+    for batch in batches_by_length(prompts, slots, token_budget, longest):
         reading = pack_prompts([prompts[item] for item, _ in batch], [slot for _, slot in batch])
         answers = score_and_answer(model, adapter, reading, answer_ids, longest, end_id)
         texts = tokenizer.batch_decode(answers.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -93,7 +93,7 @@ def _covers(outer: re.Match[str], inner: re.Match[str]) -> bool:
     return outer.start() <= inner.start() and inner.end() <= outer.end() and outer.span() != inner.span()
 
 
-def _batches(
+def batches_by_length(
     prompts: Sequence[Sequence[int]], slots: Sequence[int], token_budget: int, longest_answer: int
 ) -> list[list[tuple[int, int]]]:
     """(item, slot) pairs by falling length, so that rows of a batch hardly differ and the largest

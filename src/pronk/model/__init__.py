@@ -11,5 +11,6 @@ attention.py   packed attention: no sequence sees another
 loss.py        cross-entropy on target tokens only, chunk by chunk
 recompute.py   layers that are computed again in the backward pass
 forward.py     a micro-batch through the model
-generate.py    label scores and greedy answers from one reading of the prompt
+generate.py    label scores and answers from one reading of the prompt
+sampling.py    drawing a token: temperature, top-k, top-p
 """

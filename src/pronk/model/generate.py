@@ -1,4 +1,4 @@
-"""Label scores and greedy answers, both from one reading of each prompt.
+"""Label scores and answers, both from one reading of each prompt.
 
 Rows of different adapters share a batch: the base model and every run answer side by side.
 Prompts are read packed, without padding; their keys and values are then laid out in rows, to which
@@ -8,7 +8,7 @@ Shapes: N rows, S new tokens of a row, L columns of keys and values, C continuat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,16 @@ from torch import Tensor
 from pronk.model.adapter import WideAdapter
 from pronk.model.forward import MicroBatch, loss_precision, output_head, to_device
 from pronk.model.loss import target_losses
+from pronk.model.sampling import Choose, likeliest
+
+# Told of every token as it is written: (members, their new tokens) → which of these rows end here.
+Watch = Callable[[list[int], list[int]], Sequence[bool]]
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """scores_NC: log-probability in nats of each continuation in full. ids: greedy answers,
-    the end token left out. ended: whether a row's answer reached its end token."""
+    """scores_NC: log-probability in nats of each continuation in full. ids: answers, the end
+    token left out. ended: whether a row's answer reached its end token."""
 
     scores_NC: Tensor
     ids: list[list[int]]
@@ -88,8 +92,10 @@ def score_and_answer(
     continuations: Sequence[Sequence[int]] = (),
     max_new_tokens: int = 0,
     end_id: int = -1,
+    choose: Choose = likeliest,
+    watch: Watch | None = None,
 ) -> Answers:
-    """Score every continuation after every prompt, and answer every prompt greedily.
+    """Score every continuation after every prompt, and answer every prompt, greedily unless `choose` draws.
 
     reading: N prompts, each with one target, whatever token is behind it (tokens.pack.pack_prompts); its
     slots say which adapter a prompt has (BASE_SLOT for the base model). Results are in the members' order.
@@ -100,7 +106,9 @@ def score_and_answer(
     slots_N = torch.from_numpy(reading.slots_T[reading.rows_N]).to(device)
     last_ND = _read_prompts(model, adapter, reading, cache)
     scores_NC = _score(model, adapter, cache, slots_N, last_ND, continuations)
-    ids, ended = _answer(model, adapter, cache, slots_N, last_ND, max_new_tokens, end_id)
+    rows = Rows(slots_N, torch.from_numpy(reading.members_N).to(device), max_new_tokens, end_id)
+    _answer(model, adapter, cache, rows, last_ND, choose, watch)
+    ids, ended = rows.answers()
     given = np.argsort(reading.members_N)
     return Answers(scores_NC[torch.from_numpy(given).to(device)], [ids[n] for n in given], [ended[n] for n in given])
 
@@ -170,28 +178,56 @@ def _score(
     return -losses_NM.new_zeros(rows, len(continuations)).index_add_(1, owners, losses_NM)
 
 
+class Rows:
+    """Answers as they grow, a row for each prompt; `row_N` are those still in the batch."""
+
+    def __init__(self, slots_N: Tensor, members_N: Tensor, max_new_tokens: int, end_id: int) -> None:
+        self.slots_N, self.members_N, self.end_id = slots_N, members_N, end_id
+        self.written_NM = torch.full((len(slots_N), max_new_tokens), end_id, device=slots_N.device)
+        self.ended_N = torch.zeros_like(slots_N, dtype=torch.bool)  # at the end token
+        self.stopped_N = torch.zeros_like(self.ended_N)  # by the watch
+        self.row_N = torch.arange(len(slots_N), device=slots_N.device)
+        self.step = 0
+
+    @property
+    def going_N(self) -> Tensor:
+        """Of the rows in the batch, those whose answer goes on."""
+        return ~(self.ended_N | self.stopped_N)[self.row_N]
+
+    def write(self, token_N: Tensor, watch: Watch | None) -> None:
+        """Add a token to each answer that goes on."""
+        going_N = self.going_N
+        self.written_NM[self.row_N, self.step] = token_N.masked_fill(~going_N, self.end_id)
+        self.ended_N[self.row_N] |= going_N & (token_N == self.end_id)
+        self.step += 1
+        row_N = self.row_N[self.going_N]
+        if watch is not None and len(row_N):
+            ends = watch(self.members_N[row_N].tolist(), self.written_NM[row_N, self.step - 1].tolist())
+            self.stopped_N[row_N] = torch.tensor(ends, device=row_N.device)
+
+    def answers(self) -> tuple[list[list[int]], list[bool]]:
+        """Ids without the end token, and whether there was one, in the order of the reading."""
+        end, table = self.end_id, self.written_NM.tolist()
+        return [row[: row.index(end)] if end in row else row for row in table], self.ended_N.tolist()
+
+
 def _answer(
-    model: Any, adapter: WideAdapter, cache: PromptCache, slots_N: Tensor,
-    last_ND: Tensor, max_new_tokens: int, end_id: int,
-) -> tuple[list[list[int]], list[bool]]:  # fmt: skip
-    head, device = output_head(model), slots_N.device
-    written_NM = torch.full((len(slots_N), max_new_tokens), end_id, device=device)
-    ended_N = torch.zeros_like(slots_N, dtype=torch.bool)
-    row_N = torch.arange(len(slots_N), device=device)  # those still in the batch
-    hidden_ND = last_ND
-    for step in range(max_new_tokens):
-        token_N = (hidden_ND @ head.T).argmax(dim=-1).masked_fill(ended_N[row_N], end_id)
-        written_NM[row_N, step] = token_N
-        ended_N[row_N] = token_N == end_id
-        going_N = ~ended_N[row_N]
+    model: Any, adapter: WideAdapter, cache: PromptCache, rows: Rows, last_ND: Tensor, choose: Choose,
+    watch: Watch | None,
+) -> None:  # fmt: skip
+    head, hidden_ND = output_head(model), last_ND
+    most = rows.written_NM.shape[1]
+    while rows.step < most:
+        token_N = choose(hidden_ND @ head.T, rows.members_N[rows.row_N], rows.step)
+        rows.write(token_N, watch)
+        going_N = rows.going_N
         left = int(going_N.sum())
-        if step + 1 == max_new_tokens or not left:
+        if rows.step == most or not left:
             break
-        if 2 * left <= len(row_N):  # the cache is copied, so not for every row that ends
-            row_N, token_N = row_N[going_N], token_N[going_N]
+        if 2 * left <= len(going_N):  # the cache is copied, so not for every row that ends
+            rows.row_N, token_N = rows.row_N[going_N], token_N[going_N]
             cache.keep(going_N)
-        seen_SS = torch.ones(1, step + 1, dtype=torch.bool, device=device)
-        positions_NS = (cache.lengths_N + step)[:, None]
-        hidden_ND = _extend(model, adapter, cache, slots_N[row_N], token_N[:, None], positions_NS, seen_SS)[:, 0]
-    table = written_NM.tolist()
-    return [row[: row.index(end_id)] if end_id in row else row for row in table], ended_N.tolist()
+        seen_SS = torch.ones(1, rows.step, dtype=torch.bool, device=token_N.device)
+        positions_NS = (cache.lengths_N + rows.step - 1)[:, None]
+        slots_N = rows.slots_N[rows.row_N]
+        hidden_ND = _extend(model, adapter, cache, slots_N, token_N[:, None], positions_NS, seen_SS)[:, 0]

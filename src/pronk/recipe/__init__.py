@@ -5,18 +5,20 @@ and of the generated reference page. Unknown keys and wrong types are errors tha
 
 data.py, training.py   the sections
 schema.py              the whole recipe
+generation.py          how answers are written (no part of a recipe)
 reading.py             from a file and overrides to a checked recipe
 notation.py            YAML and dotted keys
 problems.py            what is wrong, in words
 """
 
 from pronk.recipe.data import FILE_ENDINGS, Data, Format, Source, Split
+from pronk.recipe.generation import Generation, generation_settings
 from pronk.recipe.reading import read_recipe, recipe_of_base
 from pronk.recipe.schema import Quantize, Recipe, known_keys
 from pronk.recipe.section import Section
 from pronk.recipe.training import Adapter, Train
 
 __all__ = [
-    "FILE_ENDINGS", "Adapter", "Data", "Format", "Quantize", "Recipe", "Section", "Source", "Split", "Train",
-    "known_keys", "read_recipe", "recipe_of_base",
+    "FILE_ENDINGS", "Adapter", "Data", "Format", "Generation", "Quantize", "Recipe", "Section", "Source", "Split",
+    "Train", "generation_settings", "known_keys", "read_recipe", "recipe_of_base",
 ]  # fmt: skip

@@ -1,0 +1,307 @@
+"""All models over one base answer side by side, in as few batches as memory allows."""
+
+from __future__ import annotations
+
+import gc
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from pronk.ask.adapters import refused
+from pronk.ask.models import Form, Model
+from pronk.data.questions import Question
+from pronk.errors import BaseModelError, DataError
+from pronk.recipe import Generation, Recipe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pronk.model.adapter import WideAdapter
+    from pronk.tokens.prompt import Prompt
+    from pronk.train.interrupt import Interruption
+    from pronk.train.progress import Work
+
+# end: at the model's end token. stop: at a stop word. length: at the most tokens allowed, or all that the base
+# can read. interrupted: by the user.
+Ended = Literal["end", "stop", "length", "interrupted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one model wrote. tokens: how many, the end token left out. The text may be hostile."""
+
+    model: str
+    question: Question
+    text: str
+    ended: Ended
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Answered:
+    """All answers, question by question, in the order of the models. interrupted: some may be missing."""
+
+    models: tuple[str, ...]
+    questions: tuple[Question, ...]
+    settings: Generation
+    answers: tuple[Answer, ...]
+    interrupted: bool = False
+
+    def of(self, question: Question) -> list[Answer]:
+        """The answers to one question."""
+        return [answer for answer in self.answers if answer.question == question]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A model with its questions as ids. number: its place among all. limits: most new tokens of each answer."""
+
+    number: int
+    model: Model
+    base: Any
+    prompt: Prompt
+    ids: list[list[int]]
+    limits: list[int]
+
+
+def ask(models: Sequence[Model], questions: Sequence[Question], settings: Generation, console: Console) -> Answered:
+    """Ask every model every question; models over one base together, bases one after another.
+
+    What is wrong with a question is found before any weights are loaded. Ctrl-C ends the answers where they
+    are. Raises BaseModelError, StudyError, PromptError or DataError.
+    """
+    from pronk.train.interrupt import listen
+
+    def tell(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    found: dict[tuple[int, int], Answer] = {}
+    with listen(lambda _: tell("stopping; what is answered is kept")) as stop:
+        with console.status("reading the questions"):
+            asked = _ask_all(models, questions, settings, tell)
+        for group in _over_one_base(asked):
+            if not stop.asked:
+                found |= _answers(group, questions, settings, stop, console)
+                gc.collect()  # a base of several gigabytes goes before the next one comes
+    ordered = tuple(found[place] for place in sorted(found))
+    return Answered(tuple(model.name for model in models), tuple(questions), settings, ordered, bool(stop.asked))
+
+
+def _ask_all(
+    models: Sequence[Model], questions: Sequence[Question], settings: Generation, tell: Callable[[str], None]
+) -> list[_Asked]:
+    """The questions as each model reads them; no weights are loaded."""
+    from pronk.model.load import context_length, find_base, load_config
+
+    prompts: dict[tuple[str, str | None, str | None], Prompt] = {}  # a large vocabulary takes a second to read
+    asked = []
+    for number, model in enumerate(models):
+        base, form = find_base(model.recipe.base, tell), model.form
+        config = load_config(base)
+        key = base.location, form.kind, form.tokens
+        prompt = prompts[key] = prompts.get(key) or _prompt(base, form)
+        ids = prompt.question_ids([form.messages(question) for question in questions])
+        if form.plain:
+            ids = [one[:-1] for one in ids]  # a text to go on with has not ended
+        context = context_length(config)
+        _check(model, questions, ids, context, config.vocab_size)
+        limits = [min(settings.max_new_tokens, context - len(one)) for one in ids]
+        asked.append(_Asked(number, model, base, prompt, ids, limits))
+    return asked
+
+
+def _prompt(base: Any, form: Form) -> Prompt:
+    from pronk.model.load import load_tokenizer
+    from pronk.tokens.prompt import Prompt
+
+    tokenizer = load_tokenizer(replace(base, location=form.tokens, local=True) if form.tokens else base)
+    return Prompt(form.kind or ("chat" if getattr(tokenizer, "chat_template", None) else "alpaca"), tokenizer)
+
+
+def _check(
+    model: Model, questions: Sequence[Question], ids: Sequence[Sequence[int]], context: int, vocabulary: int
+) -> None:
+    for question, one in zip(questions, ids, strict=True):
+        if len(one) >= context:
+            raise DataError(
+                f"{question.place}: for {model.name} the question takes {len(one)} tokens, and this base reads "
+                f"{context} at most, its answer included; shorten the question"
+            )
+        if max(one, default=0) >= vocabulary:
+            raise BaseModelError(
+                f"base: the tokenizer of {model.name} gives the id {max(one)}, but the model has only {vocabulary} "
+                "embeddings; tokenizer and model do not belong together"
+            )
+
+
+def _over_one_base(asked: Sequence[_Asked]) -> list[list[_Asked]]:
+    """Models that share a base in memory."""
+    groups: dict[tuple[Any, ...], list[_Asked]] = {}
+    for one in asked:
+        groups.setdefault(_loading(one.model.recipe), []).append(one)
+    return list(groups.values())
+
+
+def _loading(recipe: Recipe) -> tuple[Any, ...]:
+    """All of a recipe that says how its base lies in memory."""
+    return recipe.base, recipe.quantize, recipe.double_quantization, recipe.train.dtype, recipe.train.device
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A question to a model."""
+
+    asked: _Asked
+    slot: int
+    number: int  # of the question
+
+    @property
+    def ids(self) -> list[int]:
+        return self.asked.ids[self.number]
+
+    @property
+    def limit(self) -> int:
+        return self.asked.limits[self.number]
+
+
+def _answers(
+    group: Sequence[_Asked], questions: Sequence[Question], settings: Generation, stop: Interruption,
+    console: Console,
+) -> dict[tuple[int, int], Answer]:  # fmt: skip
+    """The answers of models over one base, by question and model."""
+    from pronk.evaluate.evaluation import evaluation_budget
+    from pronk.model.load import load_model, resolve_device, resolve_dtype
+    from pronk.model.memory import memory_guard
+    from pronk.model.quantize import check_quantization
+    from pronk.train import progress
+
+    recipe = group[0].model.recipe
+    device = resolve_device(recipe.train.device)
+    check_quantization(recipe.quantize, device)
+    dtype, double = resolve_dtype(recipe.train.dtype, device), recipe.double_quantization is not False
+    name = group[0].base.name
+    with console.status(f"loading {name}"), memory_guard(f"loading {name}"):
+        model = load_model(group[0].base, dtype, device, recipe.quantize, double)
+        adapter, slots = _attached(model, group)
+    found: dict[tuple[int, int], Answer] = {}
+    work = progress.work(console, "answering", sum(sum(one.limits) for one in group))
+    with memory_guard("answering"), work as bar:
+        for rows in _batches(group, slots, len(questions), evaluation_budget(model)):
+            if not stop.asked:
+                answers = _batch(model, adapter, rows, questions, settings, stop, bar)
+                found |= {(row.number, row.asked.number): answer for row, answer in zip(rows, answers, strict=True)}
+    return found
+
+
+def _batches(group: Sequence[_Asked], slots: Sequence[int], questions: int, token_budget: int) -> Iterator[list[_Row]]:
+    """All questions to all models of a group. A batch has one end token; nearly always all forms have the same."""
+    from pronk.evaluate.classify import batches_by_length
+
+    for end_id in dict.fromkeys(one.prompt.end_id for one in group):
+        together = [(one, slot) for one, slot in zip(group, slots, strict=True) if one.prompt.end_id == end_id]
+        rows = [_Row(one, slot, number) for one, slot in together for number in range(questions)]
+        longest = max(row.limit for row in rows)
+        for batch in batches_by_length([row.ids for row in rows], [0], token_budget, longest):
+            yield [rows[place] for place, _ in batch]
+
+
+def _attached(model: Any, group: Sequence[_Asked]) -> tuple[WideAdapter, list[int]]:
+    """All adapters of a group in one wide adapter, and the slot of each of its models."""
+    from pronk.model.adapter import AdapterShape, attach, linear_layers
+    from pronk.tokens.pack import BASE_SLOT
+    from pronk.train.checkpoint import load_adapter
+
+    layers = {name: (linear.in_features, linear.out_features) for name, linear in linear_layers(model).items()}
+    adapters = {one.model.adapter.folder: one.model.adapter for one in group if one.model.adapter}
+    for adapter in adapters.values():
+        adapter.check_fits(layers)
+    wide = attach(model, [AdapterShape(a.rank, a.alpha, tuple(a.sizes)) for a in adapters.values()])
+    folders = list(adapters)
+    for slot, folder in enumerate(folders):
+        state = load_adapter(folder)
+        if not all(tensor.isfinite().all() for tensor in state.values()):
+            raise refused(folder, "it holds weights that are not finite numbers; its training went wrong")
+        wide.load(slot, state)
+    return wide, [folders.index(one.model.adapter.folder) if one.model.adapter else BASE_SLOT for one in group]
+
+
+def _batch(
+    model: Any, adapter: WideAdapter, rows: Sequence[_Row], questions: Sequence[Question], settings: Generation,
+    stop: Interruption, bar: Work,
+) -> list[Answer]:  # fmt: skip
+    from pronk.model.generate import score_and_answer
+    from pronk.model.sampling import Filter, Sampler, likeliest
+    from pronk.tokens.pack import pack_prompts
+
+    watcher = _Watcher(rows, settings.stop, stop, bar)
+    choose: Any = likeliest
+    if settings.draws:
+        allowed = Filter(settings.temperature, settings.top_k, settings.top_p)
+        choose = Sampler(allowed, settings.seed, [_key(questions[row.number]) for row in rows])
+    reading = pack_prompts([row.ids for row in rows], [row.slot for row in rows])
+    longest = max(row.limit for row in rows)
+    answers = score_and_answer(
+        model, adapter, reading, (), longest, rows[0].asked.prompt.end_id, choose=choose, watch=watcher
+    )
+    watcher.advance()
+    return [
+        _answer(row, questions[row.number], ids, ended, settings)
+        for row, ids, ended in zip(rows, answers.ids, answers.ended, strict=True)
+    ]
+
+
+def _answer(row: _Row, question: Question, ids: list[int], at_end: bool, settings: Generation) -> Answer:
+    text, stopped = cut(_decoded(row.asked.prompt, [ids])[0], settings.stop)
+    ended: Ended = "stop" if stopped else "end" if at_end else "length" if len(ids) == row.limit else "interrupted"
+    if ended in ("length", "interrupted"):
+        text = text.rstrip("\ufffd")  # the first bytes of a character that was not finished
+    return Answer(row.asked.model.name, question, text, ended, len(ids))
+
+
+def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """The text before the first stop word, and whether there was one."""
+    places = [text.index(word) for word in stops if word in text]
+    return (text[: min(places)], True) if places else (text, False)
+
+
+def _decoded(prompt: Prompt, ids: list[list[int]]) -> list[str]:
+    texts: list[str] = prompt.tokenizer.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return texts
+
+
+def _key(question: Question) -> int:
+    """What the draws for a question hang on: the same for every model, whatever else is asked."""
+    return zlib.crc32(f"{question.text}\0{question.context}".encode())
+
+
+class _Watcher:
+    """Says where answers end before the model ends them: at a stop word, at a row's limit, at Ctrl-C.
+
+    A stop word may straddle tokens, so the last few of them are read together: each holds a byte at least.
+    """
+
+    def __init__(self, rows: Sequence[_Row], stops: Sequence[str], stop: Interruption, bar: Work) -> None:
+        self.rows, self.stops, self.stop, self.bar = rows, stops, stop, bar
+        self.prompt = rows[0].asked.prompt
+        self.written: list[list[int]] = [[] for _ in rows]
+        self.window = max((len(word.encode()) for word in stops), default=0) + 8
+        self.counted = 0
+
+    def __call__(self, members: list[int], tokens: list[int]) -> list[bool]:
+        """See pronk.model.generate.Watch."""
+        for member, token in zip(members, tokens, strict=True):
+            self.written[member].append(token)
+        ends = [bool(self.stop.asked) or len(self.written[m]) >= self.rows[m].limit for m in members]
+        if self.stops:
+            tails = _decoded(self.prompt, [self.written[member][-self.window :] for member in members])
+            ends = [end or cut(tail, self.stops)[1] for end, tail in zip(ends, tails, strict=True)]
+        self.advance([member for member, end in zip(members, ends, strict=True) if not end])
+        return ends
+
+    def advance(self, going: Sequence[int] = ()) -> None:
+        """Move the bar: what an answer leaves unwritten is done too."""
+        open_tokens = sum(self.rows[member].limit - len(self.written[member]) for member in going)
+        done = sum(row.limit for row in self.rows) - open_tokens
+        self.bar.advance(done - self.counted, f"{len(self.rows) - len(going)} of {len(self.rows)} answers")
+        self.counted = done
