@@ -130,11 +130,13 @@ def run(
     recipe: str | Path,
     out: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    copy_to: str | Path | None = None,
 ) -> Study:
     """Train all runs of a recipe, evaluate them with their base, compare, and report: `pronk run`.
 
     out: a new folder, studies/RECIPE by default. overrides: values for dotted recipe keys, such as
-    {"train.epochs": 3}. Raises PronkError if something about them is wrong, KeyboardInterrupt if stopped:
+    {"train.epochs": 3}. copy_to: a folder, such as a mounted drive, that the study is copied to as it grows.
+    Raises PronkError if something about them is wrong, KeyboardInterrupt if stopped:
     what was trained by then is saved, and `pronk.report` opens it.
     """
     from pronk import pipeline
@@ -142,7 +144,8 @@ def run(
 
     recipe = Path(recipe)
     checked = read_recipe(recipe, _texts(overrides))
-    folder, interrupted = pipeline.run_study(checked, Path(out or new_folder(f"studies/{recipe.stem}")), _console())
+    place, mirror = Path(out or new_folder(f"studies/{recipe.stem}")), Path(copy_to) if copy_to else None
+    folder, interrupted = pipeline.run_study(checked, place, _console(), mirror)
     if interrupted:
         raise KeyboardInterrupt(f"what was trained is saved; open it with pronk.report({str(folder.path)!r})")
     return _opened(folder)

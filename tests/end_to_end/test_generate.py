@@ -165,17 +165,29 @@ def test_rslora_scales_as_peft_says(study: Path, tmp_path: Path, pronk: Pronk) -
     assert all(found["one", text]["answer"] == found["other", text]["answer"] for text in TEXTS)
 
 
-def test_a_whole_trained_model_answers_beside_its_base(
-    study: Path, tmp_path: Path, pronk: Pronk, tiny_base: Path
-) -> None:
-    """As full fine-tuning leaves it: runs/NAME/model in place of an adapter. Here the model is the base itself."""
-    run = tmp_path / "studies" / "runs" / "whole"
-    run.mkdir(parents=True)
-    shutil.copy(study / "runs" / "rank-2" / "recipe.yaml", run)
-    shutil.copytree(tiny_base, run / "model")
+@pytest.mark.filterwarnings(PEFT_WARNS)
+def test_a_whole_trained_model_answers_beside_its_base(tmp_path: Path, pronk: Pronk, tiny_base: Path) -> None:
+    """Full fine-tuning leaves a model in place of an adapter: it is asked in its run's form, and is its own base."""
+    place = Workplace(tmp_path, tiny_base)
+    place.recipe |= {"full": True, "prompt": "chat"}
+    place.recipe["data"]["system"] = SYSTEM
+    del place.recipe["adapter"]
+    assert pronk(*place.arguments()).code == 0
+    run = place.out / "runs" / "tuned"
     found = answers(pronk("generate", str(run), "--base", *asked(*TEXTS), "--max-new-tokens", str(NEW), "--json"))
-    assert list(found) == [(model, text) for text in TEXTS for model in ("base", "whole")]
-    assert all(found["base", text]["answer"] == found["whole", text]["answer"] for text in TEXTS)
+    assert list(found) == [(model, text) for text in TEXTS for model in ("base", "tuned")]
+    for model, folder in (("base", tiny_base), ("tuned", run / "model")):
+        assert found[model, TEXTS[0]]["answer"] == theirs(folder, None, TEXTS[0], NEW)[0].rstrip("\ufffd")
+
+
+def test_a_quantized_base_is_quantized_again(study: Path, pronk: Pronk) -> None:
+    """A run's recipe says how its base lay in memory; here it is told to do so."""
+    arguments = ["generate", str(study), "--base", *asked(*TEXTS), "--temperature", "1", "--json"]
+    plain, nf4 = (
+        answers(pronk(*arguments, "--max-new-tokens", str(NEW), *more)) for more in ([], ["--set", "quantize=nf4"])
+    )
+    assert plain.keys() == nf4.keys()
+    assert plain != nf4
 
 
 def test_a_base_is_asked_in_its_own_form_or_the_one_named(tiny_base: Path, pronk: Pronk) -> None:
@@ -264,10 +276,10 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "unknown key": (["{run}", "--set", "train.devise=cpu"], ["train.devise", "did you mean train.device?"]),
     "out is no jsonl": (["{run}", "--out", "{tmp}/answers.txt"], ["answers.txt", ".jsonl"]),
     "out exists": (["{run}", "--out", "{tmp}/taken.jsonl"], ["taken.jsonl", "exists already"]),
-    "adapter of another base": (["{tmp}/foreign"], ["foreign", "this adapter cannot be used", "of another base"]),
-    "adapter of another kind": (["{tmp}/dora"], ["use_dora", "pronk does not do"]),
+    "adapter of another base": (["{tmp}/foreign"], ["foreign: ", "of another base"]),
+    "adapter of another kind": (["{tmp}/dora"], ["dora: it is a DoRA adapter (use_dora), which pronk does not do"]),
     "adapter without weights": (["{tmp}/weightless"], ["has no adapter_model.safetensors"]),
-    "adapter that is not finite": (["{tmp}/nan"], ["nan: this adapter cannot be used", "not finite"]),
+    "adapter that is not finite": (["{tmp}/nan"], ["nan: it holds weights that are not finite"]),
 }
 
 
@@ -380,7 +392,12 @@ def slots_mixed_up(patch: pytest.MonkeyPatch) -> None:
 
 def alpha_ignored(patch: pytest.MonkeyPatch) -> None:
     original = pronk_models.read_adapter
-    patch.setattr(pronk_models, "read_adapter", lambda folder: replace(original(folder), alpha=1.0))
+
+    def faulty(folder: Path) -> Any:
+        found = original(folder)
+        return replace(found, shape=replace(found.shape, alpha=1.0))
+
+    patch.setattr(pronk_models, "read_adapter", faulty)
 
 
 @pytest.mark.parametrize("fault", [no_system, no_instruction, another_form, slots_mixed_up, alpha_ignored])

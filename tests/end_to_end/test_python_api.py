@@ -41,7 +41,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Workplac
 @pytest.fixture(scope="module")
 def study(place: Workplace) -> Any:
     overrides = {"study.adapter.rank": [2, 4], "train.learning_rate": 1e-2, "data.split.balanced": False}
-    return pronk.run(place.folder / "recipe.yaml", out=place.out, overrides=overrides)
+    drive = place.folder / "drive"
+    drive.mkdir()
+    return pronk.run(place.folder / "recipe.yaml", out=place.out, overrides=overrides, copy_to=drive)
 
 
 def test_import_loads_nothing_heavy() -> None:
@@ -81,6 +83,10 @@ def test_overrides_reach_the_recipe(study: Any) -> None:
     recipe = (study["rank-2"].path / "recipe.yaml").read_text(encoding="utf-8")
     assert "learning_rate: 0.01" in recipe
     assert "balanced: false" in recipe
+
+
+def test_a_study_is_copied_to_a_drive(study: Any) -> None:
+    assert list((study.path.parent / "drive").rglob("report.html"))
 
 
 def test_a_study_shows_itself(study: Any) -> None:

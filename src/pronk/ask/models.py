@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pronk.ask.adapters import CONFIG, SavedAdapter, read_adapter, refused
 from pronk.data.conversation import Message
 from pronk.data.labels import default_instruction
 from pronk.data.questions import Question
-from pronk.errors import OptionError, StudyError
+from pronk.errors import OptionError, RecipeError, StudyError
 from pronk.recipe import Data, Recipe, read_recipe, recipe_of_base
+
+if TYPE_CHECKING:
+    from pronk.train.start import Start
+
+CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Model:
     name: str
     recipe: Recipe
     form: Form
-    adapter: SavedAdapter | None = None
+    adapter: Start | None = None
     origin: str | None = None
     run: Path | None = None
 
@@ -109,7 +114,7 @@ def _run(folder: Path, overrides: list[str], checkpoint: Path | None = None) -> 
     """A run's model: its adapter (or that of a checkpoint) over its base, or its whole model."""
     recipe = read_recipe(folder / "recipe.yaml", overrides)
     name, run = folder.absolute().name, folder.absolute()
-    plain = str(recipe.data.format) == "text"
+    plain = all(source.format == "text" for source in recipe.data.sources)
     form = Form(recipe.prompt, recipe.data.system, _instruction(recipe.data, run), plain)
     if checkpoint is not None:
         return Model(f"{name}/{checkpoint.name}", recipe, form, read_adapter(checkpoint), recipe.base, run)
@@ -133,10 +138,27 @@ def _adapter(folder: Path, given: list[str], overrides: list[str]) -> Model:
     adapter = read_adapter(folder)
     named = [one.removeprefix("base=") for one in overrides if one.startswith("base=")]
     if not (base := named[-1] if named else adapter.base):
-        raise refused(folder, f"its {CONFIG} does not name its base; add --set base=…")
+        raise StudyError(f"{folder}: its {CONFIG} does not name the base of this adapter; add --set base=…")
     recipe = recipe_of_base(base, given)
     tokens = str(folder) if (folder / "tokenizer_config.json").is_file() else None
     return Model(place.name, recipe, Form(_chosen_form(recipe), tokens=tokens), adapter, recipe.base)
+
+
+def read_adapter(folder: Path) -> Start:
+    """What an adapter is; its weights are not read. Raises StudyError that says why pronk cannot use it."""
+    from pronk.train.start import read_start
+
+    with about_adapters():
+        return read_start(str(folder))
+
+
+@contextmanager
+def about_adapters() -> Iterator[None]:
+    """What is wrong with an adapter to go on with is wrong with one to ask; only no recipe's key is to blame."""
+    try:
+        yield
+    except RecipeError as error:
+        raise StudyError(str(error).removeprefix("adapter.from: ")) from None
 
 
 def _chosen_form(recipe: Recipe) -> str | None:
@@ -145,7 +167,7 @@ def _chosen_form(recipe: Recipe) -> str | None:
 
 def _instruction(data: Data, run: Path) -> str | None:
     """What stood before each question in training; rows of most formats bring their own."""
-    if data.instruction or data.format != "classify":
+    if data.instruction or not data.classifies:
         return data.instruction
     labels = list(data.labels or _study(run).get("labels") or ())
     return default_instruction([str(label) for label in labels]) if len(labels) > 1 else None

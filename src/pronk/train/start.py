@@ -43,11 +43,13 @@ torch.load('{1}/{0}', weights_only=True).items()}}, '{1}/{2}')\""""
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """An adapter found, not yet loaded. shapes: of its tensors, by PEFT's names."""
+    """An adapter found, not yet loaded. shapes: of its tensors, by PEFT's names. base: as its configuration
+    names it, if it does."""
 
     folder: Path
     shape: AdapterShape
     shapes: dict[str, tuple[int, ...]]
+    base: str | None = None
 
     @property
     def layers(self) -> list[str]:
@@ -66,7 +68,8 @@ def read_start(path: str) -> Start:
         raise _refused(folder, f"its {CONFIG} has no numbers r and lora_alpha") from None
     layers = Start(folder, AdapterShape(rank, alpha), shapes).layers
     shape = AdapterShape(rank, alpha, _targets(config, layers), bool(config.get("use_rslora")))
-    return Start(folder, shape, shapes)
+    base = config.get("base_model_name_or_path")
+    return Start(folder, shape, shapes, base if isinstance(base, str) and base else None)
 
 
 def check_start(wanted: Adapter, layers: Mapping[str, tuple[int, int]]) -> None:
@@ -77,7 +80,7 @@ def check_start(wanted: Adapter, layers: Mapping[str, tuple[int, int]]) -> None:
     if wanted.from_ is None:
         return
     start = read_start(wanted.from_)
-    _check_base(start, layers)
+    check_base(start, layers)
     for key in ("rank", "alpha", "use_rslora"):
         asked, has = getattr(wanted, key), getattr(start.shape, key)
         if key in wanted.model_fields_set and asked != has:
@@ -166,7 +169,8 @@ def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _check_base(start: Start, layers: Mapping[str, tuple[int, int]]) -> None:
+def check_base(start: Start, layers: Mapping[str, tuple[int, int]]) -> None:
+    """Check an adapter against a base's linear layers: input and output features. Raises RecipeError."""
     rank = start.shape.rank
     for name in start.layers:
         if name not in layers:
