@@ -361,6 +361,8 @@ def _tell_plan(work: Work) -> None:
     ]
     if any(removed):
         lines.append(f"left out: {removed[0]} duplicates, {removed[1]} rows of one text with different labels")
+    if splits.same_opening:
+        lines.append(f"{splits.same_opening} rows open as others do; those that open alike are in one part")
     if cut := data["truncated_answers"]:
         lines.append(
             f"warning: {cut} answers are cut by train.max_length and lose their end; raise it if memory allows"
