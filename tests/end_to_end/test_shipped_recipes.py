@@ -173,7 +173,7 @@ def test_the_korean_recipe_is_that_of_the_courses() -> None:
     assert {key: found[key] for key in expected} == expected
 
 
-def test_a_recipe_with_a_key_that_is_gone_shows(base: Path, tmp_path: Path, pronk: Callable[..., Told]) -> None:
+def test_a_recipe_with_a_key_that_is_gone_shows(tmp_path: Path, pronk: Callable[..., Told]) -> None:
     """The planted fault: a shipped recipe that today's schema does not know."""
     text = (ROOT / "recipes" / "early-stopping.yaml").read_text(encoding="utf-8")
     path, rows = tmp_path / "old.yaml", tmp_path / "rows.jsonl"

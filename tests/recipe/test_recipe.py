@@ -406,6 +406,15 @@ def test_wrong_values_of_the_data(message_of, format, inside, message):
     assert message_of(text) == f"recipe.yaml: {message}"
 
 
+def test_similarity_and_its_longest_answer(read, message_of):
+    text = SHORT + "evaluate: [similarity]\n"
+    assert read(text).max_new_tokens is None
+    assert read(text + "max_new_tokens: 64").max_new_tokens == 64
+    assert message_of(text + "max_new_tokens: 0") == "recipe.yaml: max_new_tokens: found 0, expected greater than 0"
+    said = "max_new_tokens: only evaluate: [similarity] answers freely; add it, or leave the key out"
+    assert message_of(SHORT + "max_new_tokens: 64") == f"recipe.yaml: {said}"
+
+
 def test_an_evaluation_that_the_format_does_not_have(message_of):
     text = SHORT.replace("classify", "pairs") + "evaluate: [classify]"
     assert message_of(text) == "recipe.yaml: evaluate: classify needs data.format: classify, not pairs"

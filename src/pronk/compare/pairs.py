@@ -44,9 +44,9 @@ def compare_runs(runs: list[Run], items: dict[str, RunItems]) -> list[Comparison
       Never between different bases or where token counts differ: per token of what? Nor where a loss
       is not finite.
 
-    Runs that did not finish or have no items are left out. The best run is the one with the highest
-    accuracy, the lowest nll or the highest rouge_l, the first of these that there is, on these very items. Being chosen by them, its own figure is optimistic
-    (selection bias), and so are its leads over the others; the intervals do not allow for that.
+    Runs that did not finish or have no items are left out. The best run is the one with the highest accuracy,
+    else the lowest nll, else the highest rouge_l, on these very items. Being chosen by them, its own figure is
+    optimistic (selection bias), and so are its leads over the others; the intervals do not allow for that.
     Raises StudyError, naming both runs, where two runs have different items or labels.
     """
     known = [run for run in runs if evaluated(run) and _has_items(items.get(run["name"]))]

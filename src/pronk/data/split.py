@@ -161,7 +161,8 @@ class _Pool:
 
         Raises DataError where rows were asked for and every family is too large.
         """
-        wanted, members, taken = Counter(quotas), defaultdict(list), set()
+        wanted, taken = Counter(quotas), set()
+        members: dict[int, list[str]] = defaultdict(list)
         for place in places:
             members[self.families[place]].append(self.groups[place])
         for family, groups in members.items():
@@ -169,7 +170,7 @@ class _Pool:
                 wanted.subtract(groups)
                 taken.add(family)
         drawn = [place for place in places if self.families[place] in taken]
-        if not drawn and sum(quotas.values()):
+        if not drawn and any(quotas.values()):
             raise DataError(self._why_none(part, sum(quotas.values())))
         return drawn, [place for place in places if self.families[place] not in taken]
 

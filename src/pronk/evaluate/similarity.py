@@ -59,9 +59,9 @@ def compare_answers(
         kept = [ids[: rooms[item]] for (item, _), ids in zip(batch, answers.ids, strict=True)]
         texts = tokenizer.batch_decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         for (item, slot), ids, ended, text in zip(batch, answers.ids, answers.ended, texts, strict=True):
-            ended = ended and len(ids) < rooms[item]  # the end token takes room too
             answer, reference = text.strip(), references[item]
-            items[slot][item] = ComparedItem(answer, rouge_l(answer, reference), chrf(answer, reference), ended)
+            in_time = ended and len(ids) < rooms[item]  # the end token takes room too
+            items[slot][item] = ComparedItem(answer, rouge_l(answer, reference), chrf(answer, reference), in_time)
         progress(sum(len(prompts[item]) for item, _ in batch))
     return {slot: [item for item in found if item is not None] for slot, found in items.items()}
 
