@@ -173,10 +173,8 @@ def test_free_answers_beside_the_references(workplace: Workplace, pronk: Pronk) 
     workplace.recipe["data"] = {"source": "rows.jsonl", "format": "pairs", "split": {"validation": 3, "test": 6}}
     workplace.recipe |= {"evaluate": ["likelihood", "similarity"], "max_new_tokens": 5}
     runs = finish(workplace, pronk)
-    references = {
-        item["id"]: item["reference"]
-        for item in map(json.loads, (workplace.out / "items.jsonl").open(encoding="utf-8"))
-    }
+    test = map(json.loads, (workplace.out / "items.jsonl").read_text(encoding="utf-8").splitlines())
+    references = {item["id"]: item["reference"] for item in test}
     for name, run in runs.items():
         path = workplace.out / "runs" / name / "items" / "similarity.jsonl"
         items = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -351,7 +351,7 @@ def test_missing_keys(message_of, text, key):
             "adapter.targets: name at least one linear layer, or write all-linear",
         ),
         ("evaluate: likelihood", "evaluate: found 'likelihood', expected a list"),
-        ("evaluate: [clasify]", "evaluate: found 'clasify', expected one of likelihood, classify"),
+        ("evaluate: [clasify]", "evaluate: found 'clasify', expected one of likelihood, classify, similarity"),
         ("study: [train.epochs]", "study: found ['train.epochs'], expected keys and values"),
     ],
 )
