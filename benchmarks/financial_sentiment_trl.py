@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from pronk.data.split import read_splits
+from pronk.doctor.bench import work_of
 from pronk.doctor.peers.trl import make_trainer
-from pronk.doctor.peers.work import Work
 from pronk.evaluate.classify import EXTRA_TOKENS, parse_label
-from pronk.model.load import find_base, resolve_device, resolve_dtype
+from pronk.model.load import find_base
 from pronk.recipe import read_recipe
-from pronk.study import Run, plan_study
+from pronk.study import plan_study
 from pronk.tokens.examples import Examples
 from pronk.train.session import load_examples, total_steps
 
@@ -43,7 +43,9 @@ def main(path: str, overrides: list[str]) -> dict[str, Any]:
     for run in study.runs:
         begun = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            trainer = make_trainer(_work(run, examples), folder, callbacks=[])
+            rows = examples.train(run.recipe.train.max_length)
+            work = work_of(run.recipe, rows, total_steps(run.recipe, len(rows)))
+            trainer = make_trainer(work, folder, callbacks=[])
             model = trainer.model
             if "base" not in results:
                 with model.disable_adapter():
@@ -56,27 +58,6 @@ def main(path: str, overrides: list[str]) -> dict[str, Any]:
         print(run.name, results[run.name], file=sys.stderr)
         del trainer, model
     return {"total_seconds": time.perf_counter() - started, "runs": results}
-
-
-def _work(run: Run, examples: Examples) -> Work:
-    train, adapter = run.recipe.train, run.recipe.adapter
-    device = resolve_device(train.device)
-    rows = examples.train(train.max_length)
-    return Work(
-        base=run.recipe.base,
-        examples=[(example.ids.tolist(), len(example.prompt_ids)) for example in rows],
-        batch_size=train.batch_size,
-        seed=train.seed,
-        steps=total_steps(run.recipe, len(rows)),
-        rank=adapter.rank,
-        alpha=adapter.alpha,
-        targets=adapter.targets,
-        learning_rate=train.learning_rate,
-        clip=train.clip,
-        weight_decay=train.weight_decay,
-        dtype="bf16" if resolve_dtype(train.dtype, device) == torch.bfloat16 else "fp32",
-        device=device.type,
-    )
 
 
 @torch.no_grad()

@@ -274,27 +274,30 @@ def _measure(
 
     evaluation = Evaluation(model, adapters)
     truths = [conversation.answer for conversation in work.splits.test]
-    with progress.work(work.console, "evaluating", evaluation.work(ready.examples)) as bar:
+    recipe = work.study.recipe
+    with progress.work(work.console, "evaluating", evaluation.work(ready.examples, recipe.evaluations)) as bar:
 
         def advance(tokens: int) -> None:
             bar.advance(tokens)
             work.stop.check()
 
-        results = evaluation.run(ready.examples, truths, work.study.recipe.evaluations, advance)
+        results = evaluation.run(ready.examples, truths, recipe.evaluations, advance, recipe.max_new_tokens)
     evaluation.close()
     return results
 
 
 def _write_items(evaluated: Sequence[tuple[str, Evaluated]], folder: StudyFolder) -> None:
     """Item results to the run folders."""
-    from pronk.evaluate.classify import records
+    from pronk.evaluate import classify, similarity
 
     ids = [item["id"] for item in folder.read_items()]
     for name, results in evaluated:
         if results.losses is not None:
             folder.run(name).write_items("likelihood", results.losses.records(ids))
         if results.classified is not None:
-            folder.run(name).write_items("classify", records(results.classified, ids))
+            folder.run(name).write_items("classify", classify.records(results.classified, ids))
+        if results.compared is not None:
+            folder.run(name).write_items("similarity", similarity.records(results.compared, ids))
 
 
 def _entries(
@@ -363,6 +366,8 @@ def _tell_plan(work: Work) -> None:
     ]
     if any(removed):
         lines.append(f"left out: {removed[0]} duplicates, {removed[1]} rows of one text with different labels")
+    if splits.same_opening:
+        lines.append(f"{splits.same_opening} rows open as others do; those that open alike are in one part")
     if cut := data["truncated_answers"]:
         lines.append(
             f"warning: {cut} answers are cut by train.max_length and lose their end; raise it if memory allows"

@@ -43,6 +43,7 @@ def build_study(
     failed: bool = False,
     hostile: bool = False,
     seed: int = 0,
+    similarity: bool = False,
 ) -> Path:
     """Write a study without comparisons into `folder` and return it.
 
@@ -66,6 +67,11 @@ def build_study(
             answers = [_answer(k, labels[k], right[k], _known(name)[2], hostile, random) for k in range(items)]
             _write_lines(folder / "runs" / shown / "items" / "classify.jsonl", answers)
             metrics |= _metrics(answers)
+        if similarity:
+            near = np.clip(ease / 2 + _known(name)[1] / 2 + random.normal(0.0, 0.05, items), 0.0, 1.0)
+            compared = [_compared(k, float(near[k]), hostile) for k in range(items)]
+            _write_lines(folder / "runs" / shown / "items" / "similarity.jsonl", compared)
+            metrics |= {"rouge_l": float(near.mean()), "chrf": float(near.mean()) / 2, "unended": 1}
         run = _run(name, shown, metrics, position, hostile)
         if not run["baseline"]:
             curve = _curve(_known(name)[0]["train.epochs"], _known(name)[3], random)
@@ -115,6 +121,11 @@ def _answer(
         "generated": generated,
         "generated_label": None if lost else chosen,
     }
+
+
+def _compared(key: int, near: float, hostile: bool) -> dict[str, Any]:
+    answer = HOSTILE[key % len(HOSTILE)] if hostile else f"A summary of {key}"
+    return {"id": str(key), "answer": answer, "rouge_l": near, "chrf": near / 2, "ended": key > 0}
 
 
 def _metrics(answers: list[dict[str, Any]]) -> dict[str, float]:

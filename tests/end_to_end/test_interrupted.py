@@ -158,12 +158,14 @@ def test_a_signal_while_saving_still_ends_in_a_study(
     assert workplace.study()["runs"]
 
 
+@pytest.mark.parametrize("name", ["run", "_compared"])
 def test_a_signal_while_evaluating_keeps_what_was_trained(
-    workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+    workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     from pronk.evaluate.evaluation import Evaluation
 
-    told = interrupted_inside(monkeypatch, workplace, pronk, Evaluation, "run")
+    workplace.recipe["evaluate"] = ["likelihood", "similarity"]
+    told = interrupted_inside(monkeypatch, workplace, pronk, Evaluation, name)
     assert told.code == INTERRUPTED
     assert "saved in" in told.err
     (run,) = [run for run in workplace.study()["runs"] if not run["baseline"]]

@@ -12,6 +12,8 @@ import pytest
 from command_line import Told, Workplace
 from safetensors.torch import load_file
 
+from pronk.evaluate.overlap import chrf, rouge_l
+
 Pronk = Callable[..., Told]
 
 
@@ -150,13 +152,45 @@ def test_dropout_and_bf16(workplace: Workplace, pronk: Pronk) -> None:
 
 @pytest.mark.parametrize(
     ("evaluations", "files"),
-    [(["likelihood"], {"likelihood.jsonl"}), (["classify"], {"classify.jsonl"})],
+    [
+        (["likelihood"], {"likelihood.jsonl"}),
+        (["classify"], {"classify.jsonl"}),
+        (["similarity"], {"similarity.jsonl"}),
+        (["similarity", "classify", "likelihood"], {"likelihood.jsonl", "classify.jsonl", "similarity.jsonl"}),
+    ],
 )
-def test_only_one_evaluation(workplace: Workplace, pronk: Pronk, evaluations: list[str], files: set[str]) -> None:
+def test_evaluations_that_are_asked_for(
+    workplace: Workplace, pronk: Pronk, evaluations: list[str], files: set[str]
+) -> None:
     workplace.recipe["evaluate"] = evaluations
     runs = finish(workplace, pronk)
     for name in runs:
         assert {file.name for file in (workplace.out / "runs" / name / "items").iterdir()} == files
+
+
+def test_free_answers_beside_the_references(workplace: Workplace, pronk: Pronk) -> None:
+    workplace.write_rows(ROWS["pairs"])
+    workplace.recipe["data"] = {"source": "rows.jsonl", "format": "pairs", "split": {"validation": 3, "test": 6}}
+    workplace.recipe |= {"evaluate": ["likelihood", "similarity"], "max_new_tokens": 5}
+    runs = finish(workplace, pronk)
+    test = map(json.loads, (workplace.out / "items.jsonl").read_text(encoding="utf-8").splitlines())
+    references = {item["id"]: item["reference"] for item in test}
+    for name, run in runs.items():
+        path = workplace.out / "runs" / name / "items" / "similarity.jsonl"
+        items = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        assert all(item.keys() == {"id", "answer", "rouge_l", "chrf", "ended"} for item in items)
+        for item in items:
+            assert item["rouge_l"] == rouge_l(item["answer"], references[item["id"]])
+            assert item["chrf"] == chrf(item["answer"], references[item["id"]])
+        assert run["metrics"]["rouge_l"] == pytest.approx(sum(item["rouge_l"] for item in items) / 6)
+        assert run["metrics"]["chrf"] == pytest.approx(sum(item["chrf"] for item in items) / 6)
+        assert run["metrics"]["unended"] == sum(not item["ended"] for item in items)
+    assert runs["base"]["metrics"]["unended"] == 6  # an untrained model never stops
+    compared = {entry["metric"] for entry in workplace.study()["comparisons"]}
+    assert compared == {"nll", "rouge_l", "chrf"}
+    told = pronk("report", str(workplace.out))
+    assert "ROUGE-L" in told.out
+    assert "Answers side by side" in (workplace.out / "report.html").read_text(encoding="utf-8")
 
 
 def test_no_evaluation_measures_nothing(workplace: Workplace, pronk: Pronk) -> None:

@@ -127,6 +127,14 @@ WRONG: dict[str, tuple[Spoil, list[str]]] = {
     "GGUF that is none": (writes("text.gguf", b"hello, world\n" * 9, "base"), ["text.gguf", "not a readable GGUF"]),
     "empty GGUF": (writes("empty.gguf", b"", "base"), ["empty.gguf", "not a readable GGUF"]),
     "unknown evaluation": (sets("evaluate", ["accuracy"]), ["recipe.yaml", "evaluate", "likelihood"]),
+    "longest answer without answers": (
+        sets("max_new_tokens", 20),
+        ["recipe.yaml", "max_new_tokens", "evaluate: [similarity]", "leave the key out"],
+    ),
+    "similarity of plain text": (
+        both(sets("data", {"source": "rows.jsonl", "format": "text"}), sets("evaluate", ["similarity"])),
+        ["recipe.yaml", "evaluate: similarity", "format text"],
+    ),
     "classify without labels": (
         both(sets("data.format", "pairs"), sets("data.split", {}), sets("evaluate", ["classify"])),
         ["recipe.yaml", "evaluate", "classify"],

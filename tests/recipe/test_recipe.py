@@ -351,7 +351,7 @@ def test_missing_keys(message_of, text, key):
             "adapter.targets: name at least one linear layer, or write all-linear",
         ),
         ("evaluate: likelihood", "evaluate: found 'likelihood', expected a list"),
-        ("evaluate: [clasify]", "evaluate: found 'clasify', expected one of likelihood, classify"),
+        ("evaluate: [clasify]", "evaluate: found 'clasify', expected one of likelihood, classify, similarity"),
         ("study: [train.epochs]", "study: found ['train.epochs'], expected keys and values"),
     ],
 )
@@ -404,6 +404,15 @@ def test_wrong_values(message_of, lines, message):
 def test_wrong_values_of_the_data(message_of, format, inside, message):
     text = f"data: {{source: a.csv, format: {format}, {inside}}}"
     assert message_of(text) == f"recipe.yaml: {message}"
+
+
+def test_similarity_and_its_longest_answer(read, message_of):
+    text = SHORT + "evaluate: [similarity]\n"
+    assert read(text).max_new_tokens is None
+    assert read(text + "max_new_tokens: 64").max_new_tokens == 64
+    assert message_of(text + "max_new_tokens: 0") == "recipe.yaml: max_new_tokens: found 0, expected greater than 0"
+    said = "max_new_tokens: only evaluate: [similarity] answers freely; add it, or leave the key out"
+    assert message_of(SHORT + "max_new_tokens: 64") == f"recipe.yaml: {said}"
 
 
 def test_an_evaluation_that_the_format_does_not_have(message_of):

@@ -199,13 +199,13 @@ def _answers(
 
 def _batches(group: Sequence[_Asked], slots: Sequence[int], questions: int, token_budget: int) -> Iterator[list[_Row]]:
     """All questions to all models of a group. A batch has one end token; nearly always all forms have the same."""
-    from pronk.evaluate.classify import batches_by_length
+    from pronk.evaluate.batches import prompt_batches
 
     for end_id in dict.fromkeys(one.prompt.end_id for one in group):
         together = [(one, slot) for one, slot in zip(group, slots, strict=True) if one.prompt.end_id == end_id]
         rows = [_Row(one, slot, number) for one, slot in together for number in range(questions)]
         longest = max(row.limit for row in rows)
-        for batch in batches_by_length([row.ids for row in rows], [0], token_budget, longest):
+        for batch in prompt_batches([row.ids for row in rows], [0], token_budget, longest):
             yield [rows[place] for place, _ in batch]
 
 

@@ -1,7 +1,7 @@
 """A run's results, item by item, read from a study folder into arrays."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,35 @@ class Classified:
 
 
 @dataclass(frozen=True)
+class Similarity:
+    """How near a run's free answers came to the references; all (items,), sorted by id.
+
+    `rouge_l` and `chrf` are in [0, 1]; `ended` is false where an answer was cut at its longest length.
+    """
+
+    ids: tuple[str, ...]
+    answers: tuple[str, ...]
+    rouge_l: NDArray[np.float64]
+    chrf: NDArray[np.float64]
+    ended: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class RunItems:
     """The item results of one run; None for an evaluation that was not made."""
 
     name: str
     likelihood: Likelihood | None = None
     classified: Classified | None = None
+    similarity: Similarity | None = None
+
+    @property
+    def ids(self) -> Sequence[str] | None:
+        """The items that some evaluation was made on; None without any."""
+        for found in (self.classified, self.likelihood, self.similarity):
+            if found is not None:
+                return [str(one) for one in found.ids]
+        return None
 
 
 def read_study(folder: Path) -> dict[str, Any]:
@@ -65,7 +88,12 @@ def read_items(folder: Path, name: str) -> RunItems:
     are left out of the classification. Raises StudyError, with the file and line, for what cannot be read.
     """
     items = run_folder(folder, name) / "items"
-    return RunItems(name, _likelihood(items / "likelihood.jsonl"), _classified(items / "classify.jsonl"))
+    return RunItems(
+        name,
+        _likelihood(items / "likelihood.jsonl"),
+        _classified(items / "classify.jsonl"),
+        _similarity(items / "similarity.jsonl"),
+    )
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -119,6 +147,19 @@ def _classified(path: Path) -> Classified | None:
         classes=tuple(dict.fromkeys(label for label in scored + seen if label is not None)),
         generated_labels=tuple(row["generated_label"] for row in rows.values()) if has_generated else None,
         generated=tuple(str(row.get("generated", "")) for row in rows.values()) if has_generated else None,
+    )
+
+
+def _similarity(path: Path) -> Similarity | None:
+    rows = _by_id(path, ("rouge_l", "chrf"), numbers=True)
+    if not rows:
+        return None
+    return Similarity(
+        ids=tuple(rows),
+        answers=tuple(str(row.get("answer", "")) for row in rows.values()),
+        rouge_l=np.array([float(row["rouge_l"]) for row in rows.values()]),
+        chrf=np.array([float(row["chrf"]) for row in rows.values()]),
+        ended=np.array([bool(row.get("ended", True)) for row in rows.values()]),
     )
 
 

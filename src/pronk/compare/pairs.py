@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from pronk.compare import resampling
-from pronk.compare.items import Classified, Likelihood, RunItems, read_items, read_study
+from pronk.compare.items import Classified, Likelihood, RunItems, Similarity, read_items, read_study
 from pronk.compare.metrics import encode
 from pronk.compare.statistics import holm, mcnemar_exact, tango_interval
 from pronk.errors import StudyError
 
 SIGNIFICANCE = 0.05
+PRIMARY = ("accuracy", "nll", "rouge_l")
 EVALUATED = ("finished", "stopped_early")  # the statuses whose item results are complete
 
 Run = dict[str, Any]
@@ -38,19 +39,20 @@ def compare_runs(runs: list[Run], items: dict[str, RunItems]) -> list[Comparison
 
     - accuracy, generated_accuracy: Tango's interval, McNemar's exact test;
     - macro_f1: bootstrap interval, permutation test;
+    - rouge_l, chrf (means over the items): the same;
     - nll (nats per target token; lower is better): the same, and `perplexity_ratio` [b/a, low, high].
       Never between different bases or where token counts differ: per token of what? Nor where a loss
       is not finite.
 
-    Runs that did not finish or have no items are left out. The best run is the one with the highest
-    accuracy, or the lowest nll, on these very items. Being chosen by them, its own figure is optimistic
-    (selection bias), and so are its leads over the others; the intervals do not allow for that.
+    Runs that did not finish or have no items are left out. The best run is the one with the highest accuracy,
+    else the lowest nll, else the highest rouge_l, on these very items. Being chosen by them, its own figure is
+    optimistic (selection bias), and so are its leads over the others; the intervals do not allow for that.
     Raises StudyError, naming both runs, where two runs have different items or labels.
     """
     known = [run for run in runs if evaluated(run) and _has_items(items.get(run["name"]))]
     pairs = list(_pairs(known))
     # With 20,000 resamples no p-value is below 1/20,001; in a big family Holm would then find only ties.
-    resamples = max(resampling.PERMUTATIONS, 200 * 4 * len(pairs))
+    resamples = max(resampling.PERMUTATIONS, 200 * 6 * len(pairs))
     comparisons: list[Comparison] = []
     for a, b, reasons in pairs:
         names = {"a": a["name"], "b": b["name"]}
@@ -73,8 +75,9 @@ def figure(run: Run, metric: str) -> float | None:
 
 
 def primary_metric(runs: Sequence[Run]) -> str:
-    """What the runs are ranked by: accuracy where a run has it, else nll."""
-    return "accuracy" if any(figure(run, "accuracy") is not None for run in runs) else "nll"
+    """What the runs are ranked by: accuracy where a run has it, else nll, else rouge_l."""
+    known = (metric for metric in PRIMARY if any(figure(run, metric) is not None for run in runs))
+    return next(known, "nll")
 
 
 def best_run(runs: Sequence[Run]) -> Run | None:
@@ -96,7 +99,7 @@ def _quantize(run: Run) -> str:
 
 
 def _has_items(items: RunItems | None) -> bool:
-    return items is not None and (items.likelihood is not None or items.classified is not None)
+    return items is not None and items.ids is not None
 
 
 def _pairs(runs: list[Run]) -> Iterator[Pair]:
@@ -135,6 +138,9 @@ def _compare_pair(a: Run, b: Run, items: dict[str, RunItems], resamples: int) ->
         _check_same((a, b), list(of_a.likelihood.ids), list(of_b.likelihood.ids), "items")
         if a.get("base") == b.get("base") and _same_measure(of_a.likelihood, of_b.likelihood):
             yield _compare_likelihood(of_a.likelihood, of_b.likelihood, resamples)
+    if of_a.similarity is not None and of_b.similarity is not None:
+        _check_same((a, b), of_a.similarity.ids, of_b.similarity.ids, "items")
+        yield from _compare_similarity(of_a.similarity, of_b.similarity, resamples)
 
 
 def _check_same(runs: tuple[Run, Run], of_a: Sequence[str], of_b: Sequence[str], what: str) -> None:
@@ -203,6 +209,19 @@ def _compare_likelihood(a: Likelihood, b: Likelihood, resamples: int) -> Compari
             for value in (estimate, *interval)  # e^709 is the largest float
         ],
     }
+
+
+def _compare_similarity(a: Similarity, b: Similarity, resamples: int) -> Iterator[Comparison]:
+    """Means over items: an item weighs 1, so a mean is a ratio like the loss per token."""
+    weight = np.ones(len(a.ids))
+    for metric, difference in (("rouge_l", b.rouge_l - a.rouge_l), ("chrf", b.chrf - a.chrf)):
+        yield {
+            "metric": metric,
+            "difference": float(difference.mean()),
+            "interval": list(resampling.ratio_bootstrap_interval(difference, weight)),
+            "p_value": resampling.ratio_permutation_p_value(difference, weight, resamples=resamples),
+            "n": len(a.ids),
+        }
 
 
 def _verdict(entry: Comparison) -> str:

@@ -55,6 +55,7 @@ def render(study_folder: Path) -> str:
         curves=curves,
         overfitting=sections.overfitting(runs),
         confusions=sections.confusions(runs, items, study.get("labels") or []),
+        answers=sections.answers(study_folder, runs, items),
         flips=sections.flips(study_folder, runs, items),
         settings=sections.settings(runs),
         costs=sections.costs(runs),
@@ -69,9 +70,7 @@ def render(study_folder: Path) -> str:
 def _items_evaluated(study: dict[str, Any], items: dict[str, RunItems]) -> int | None:
     """How many items the runs answered; None where there are no item results."""
     for found in items.values():
-        if found.classified is not None:
-            return len(found.classified.ids)
-        if found.likelihood is not None:
-            return len(found.likelihood.ids)
+        if found.ids is not None:
+            return len(found.ids)
     count = (study.get("data") or {}).get("test")
     return count if isinstance(count, int) else None

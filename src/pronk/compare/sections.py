@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pronk.compare import charts, words
-from pronk.compare.items import RunItems, read_lines, run_folder
+from pronk.compare.items import RunItems, Similarity, read_lines, run_folder
 from pronk.compare.metrics import ClassificationReport, classification_report
 from pronk.compare.pairs import baseline_of, best_run, evaluated, figure, primary_metric
 
@@ -15,6 +15,7 @@ Run = dict[str, Any]
 View = dict[str, Any]
 
 FLIPS_SHOWN = 30
+ANSWERS_SHOWN = 10
 INTERVAL_WIDTH = 132  # of the drawn scale, in SVG units; 4 more on either side for the dots
 TEXT_SHOWN = 600  # characters of an item's text or answer
 
@@ -257,6 +258,32 @@ def flips(folder: Path, runs: list[Run], items: dict[str, RunItems]) -> View | N
             for title, meaning, rows in groups
         ],
     }
+
+
+def answers(folder: Path, runs: list[Run], items: dict[str, RunItems]) -> View | None:
+    """The free answers of the base and the best run to the first test items; None where nothing was answered."""
+    best = best_run(runs)
+    base = baseline_of(best, runs) if best else None
+    chosen = [(run["name"], items[run["name"]].similarity) for run in (base, best) if run and run["name"] in items]
+    found = [(name, answered) for name, answered in chosen if answered is not None]
+    if not found:
+        return None
+    known = [item for _, item in read_lines(folder / "items.jsonl") if str(item.get("id")) in found[0][1].ids]
+    rows = [
+        {
+            "text": _shown(item.get("input", "")),
+            "reference": _shown(item.get("reference", "")),
+            "answers": [_answer(answered, answered.ids.index(str(item["id"]))) for _, answered in found],
+        }
+        for item in known[:ANSWERS_SHOWN]
+    ]
+    return {"names": [name for name, _ in found], "rows": rows}
+
+
+def _answer(answered: Similarity, place: int) -> View:
+    figures = f"ROUGE-L {words.number(answered.rouge_l[place])}, chrF {words.number(answered.chrf[place])}"
+    cut = "" if answered.ended[place] else ", cut"
+    return {"text": _shown(answered.answers[place]), "figures": figures + cut}
 
 
 def _shown(text: Any) -> str:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 
-from pronk.compare.items import Classified, Likelihood, RunItems
+from pronk.compare.items import Classified, Likelihood, RunItems, Similarity
 from pronk.compare.metrics import classification_report
 
 
 def run_metrics(items: RunItems) -> dict[str, float]:
     """The figures of study.json: `accuracy`, `macro_f1` and `weighted_f1` by label likelihood, the same
-    by generated answer with the count of `unparsable` ones, `nll` (nats per target token), `perplexity`."""
+    by generated answer with the count of `unparsable` ones, `nll` (nats per target token), `perplexity`;
+    `rouge_l` and `chrf` in [0, 1], each the mean over the items, and the count of `unended` answers."""
     metrics: dict[str, float] = {}
     if items.classified is not None:
         metrics |= _classification(items.classified)
     if items.likelihood is not None:
         metrics |= _likelihood(items.likelihood)
+    if items.similarity is not None:
+        metrics |= _similarity(items.similarity)
     return metrics
 
 
@@ -39,3 +42,11 @@ def _classification(items: Classified) -> dict[str, float]:
 def _likelihood(items: Likelihood) -> dict[str, float]:
     nll = float(items.loss.sum() / items.tokens.sum())
     return {"nll": nll, "perplexity": math.exp(min(nll, 700.0))}  # e^709 is the largest float
+
+
+def _similarity(items: Similarity) -> dict[str, float]:
+    return {
+        "rouge_l": float(items.rouge_l.mean()),
+        "chrf": float(items.chrf.mean()),
+        "unended": int((~items.ended).sum()),
+    }

@@ -12,6 +12,8 @@ COLUMNS = {
     "generated_accuracy": "generated",
     "macro_f1": "macro-F1",
     "perplexity": "perplexity",
+    "rouge_l": "ROUGE-L",
+    "chrf": "chrF",
 }
 
 

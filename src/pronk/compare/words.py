@@ -17,6 +17,9 @@ METRICS = {  # in the order in which they are shown
     "unparsable": "Unparsable answers",
     "nll": "Loss (nats per token)",
     "perplexity": "Perplexity",
+    "rouge_l": "ROUGE-L",
+    "chrf": "chrF",
+    "unended": "Answers without an end",
 }
 VERDICTS = {"better": "▲ better", "worse": "▼ worse", "tie": "= tie"}
 
@@ -36,7 +39,7 @@ def metric_value(metric: str, value: float | None) -> str:
     """A metric in its usual precision: counts as counts, perplexities to two digits."""
     if value is None:
         return "–"
-    if metric == "unparsable":
+    if metric in ("unparsable", "unended"):
         return f"{value:,.0f}"
     return number(value, 2 if metric == "perplexity" else 3)
 
@@ -115,6 +118,8 @@ def _gain(best: Run, base: Run | None, metric: str, comparisons: list[dict[str, 
     template = "<b>{}</b> answers {} of {} correctly"
     if metric == "nll":
         template = "<b>{}</b> needs {} nats per target token on {}"
+    if metric == "rouge_l":
+        template = "<b>{}</b> reaches a ROUGE-L of {} on {}"
     sentence = Markup(template).format(best["name"], number(figure(best, metric)), of_items)
     value = figure(base, metric) if base else None
     if base is None or value is None:

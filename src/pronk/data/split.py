@@ -1,6 +1,8 @@
 """Which rows train, which watch the training, and which are kept apart for the comparison.
 
 duplicates out → one seeded shuffle (or none) → test drawn → train drawn from the rest → validation out of train
+
+Conversations that open with the same user turn are a family: they are drawn together or not at all.
 """
 
 from __future__ import annotations
@@ -8,11 +10,11 @@ from __future__ import annotations
 import math
 import random
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pronk.data.conversation import Conversation
+from pronk.data.conversation import Conversation, shortened
 from pronk.data.sources import read_conversations
 from pronk.errors import DataError
 from pronk.recipe import Data, Split
@@ -30,6 +32,7 @@ class Splits:
     test: tuple[Conversation, ...]
     duplicates_removed: int  # rows whose question came before
     contradictory_removed: int  # rows whose question came with another label too
+    same_opening: int = 0  # rows that open as another does, and were kept in one part with it
 
     def counts(self) -> dict[str, int]:
         """How many rows went where."""
@@ -39,6 +42,7 @@ class Splits:
             "test": len(self.test),
             "duplicates_removed": self.duplicates_removed,
             "contradictory_removed": self.contradictory_removed,
+            **({"same_opening": self.same_opening} if self.same_opening else {}),
         }
 
     def test_items(self) -> list[dict[str, str | None]]:
@@ -83,7 +87,9 @@ def split_conversations(conversations: Sequence[Conversation], labels: Sequence[
 
     Conversations with the same question, up to case, spaces and Unicode form, count as duplicates:
     the first is kept, so none crosses from one part to another; with contradictory labels all are
-    removed. labels are the names that `balanced` makes equal, in the order that gets remainders.
+    removed. Those that open with the same user turn stay in one part (unless `keep_openings` is false); a part
+    may then be some rows smaller than asked. labels are the names that `balanced` makes equal, in the order that
+    gets remainders.
     The same arguments give the same parts; `validation` has no influence on which rows are in test,
     `seed` alone decides on the shuffle. Without `shuffle` each part keeps the order of the rows: train first,
     test last, validation between.
@@ -94,25 +100,107 @@ def split_conversations(conversations: Sequence[Conversation], labels: Sequence[
         raise DataError("data.split.balanced: these examples have no labels")
     unique = _without_duplicates(conversations)
     groups = tuple(labels) if split.balanced else ("",)
-    group_of = _label if split.balanced else _same_group
-    test, train = _test_and_train(unique, groups, group_of, split)
-    validation = _validation(train, groups, split)
+    pool = _pool(unique.rows, split)
+    test, train = _test_and_train(unique, groups, _label if split.balanced else _same_group, split)
+    divide = _shuffled if split.shuffle else _in_order
+    parts = divide(pool, groups, test, train, split)
+    return Splits(*parts, unique.duplicates, unique.contradictory, pool.same_opening)
 
-    if not split.shuffle:
-        return _in_order(unique, test, train, validation, group_of)
+
+Part = tuple[Conversation, ...]
+
+
+def _shuffled(
+    pool: _Pool, groups: tuple[str, ...], test: Quotas, train: Quotas, split: Split
+) -> tuple[Part, Part, Part]:
+    """Train, validation and test of shuffled rows."""
     generator = random.Random(split.seed)
-    rows = list(unique.rows)
+    rows = list(range(len(pool.rows)))
     generator.shuffle(rows)
     # the last rows drawn are mostly of the scarcest label: in this order they would be one block
-    test_rows, rows = _draw(rows, test, group_of)
+    test_rows, rows = pool.draw(rows, test, "test")
     generator.shuffle(test_rows)
-    train_rows, _ = _draw(rows, train, group_of)
+    train_rows, _ = pool.draw(rows, _what_is_left(rows, train, split), "train")
     generator.shuffle(train_rows)
-    validation_rows, train_rows = _draw(train_rows, validation, group_of)
+    validation_rows, train_rows = pool.draw(train_rows, _validation(train_rows, groups, split), "validation")
     generator.shuffle(validation_rows)
     # what validation leaves begins with a block of the label that it filled first
     generator.shuffle(train_rows)
-    return Splits(tuple(train_rows), tuple(validation_rows), tuple(test_rows), unique.duplicates, unique.contradictory)
+    return pool.part(train_rows), pool.part(validation_rows), pool.part(test_rows)
+
+
+def _in_order(
+    pool: _Pool, groups: tuple[str, ...], test: Quotas, train: Quotas, split: Split
+) -> tuple[Part, Part, Part]:
+    """Without a shuffle: the first rows train, the last of these are for validation, the last of all for the test."""
+    test_rows, before = pool.draw(range(len(pool.rows))[::-1], test, "test")
+    train_rows, _ = pool.draw(before[::-1], _what_is_left(before, train, split), "train")
+    validation_rows, rest = pool.draw(train_rows[::-1], _validation(train_rows, groups, split), "validation")
+    return pool.part(rest[::-1]), pool.part(validation_rows[::-1]), pool.part(test_rows[::-1])
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """The rows to divide, in what follows known by their place; the group and the family of each."""
+
+    rows: Sequence[Conversation]
+    groups: Sequence[str]
+    families: Sequence[int]
+
+    @property
+    def same_opening(self) -> int:
+        """Rows that are not alone in their family."""
+        return sum(size for size in Counter(self.families).values() if size > 1)
+
+    def part(self, places: Sequence[int]) -> Part:
+        """The rows at these places."""
+        return tuple(self.rows[place] for place in places)
+
+    def draw(self, places: Sequence[int], quotas: Quotas, part: str) -> tuple[list[int], list[int]]:
+        """The first families that fit the quotas, and the rest, both in the order of places.
+
+        Raises DataError where rows were asked for and every family is too large.
+        """
+        wanted, taken = Counter(quotas), set()
+        members: dict[int, list[str]] = defaultdict(list)
+        for place in places:
+            members[self.families[place]].append(self.groups[place])
+        for family, groups in members.items():
+            if all(wanted[group] >= count for group, count in Counter(groups).items()):
+                wanted.subtract(groups)
+                taken.add(family)
+        drawn = [place for place in places if self.families[place] in taken]
+        if not drawn and any(quotas.values()):
+            raise DataError(self._why_none(part, sum(quotas.values())))
+        return drawn, [place for place in places if self.families[place] not in taken]
+
+    def _why_none(self, part: str, wanted: int) -> str:
+        family, size = Counter(self.families).most_common(1)[0]
+        row = self.rows[self.families.index(family)]
+        opening = shortened(next((m.content for m in row.messages if m.role == "user"), row.subject), 40)
+        return (
+            f"data.split.{part}: {size} of {len(self.rows)} conversations open with {opening!r} and stay in one part, "
+            f"which is more than the {wanted} rows of {part}; if it is a mere greeting, set data.split.keep_openings "
+            "to false"
+        )
+
+
+def _pool(rows: Sequence[Conversation], split: Split) -> _Pool:
+    numbers: dict[Key, int] = {}
+    families = [numbers.setdefault(_opening(row), len(numbers)) for row in rows] if split.keep_openings else None
+    groups = [_label(row) if split.balanced else "" for row in rows]
+    return _Pool(rows, groups, range(len(rows)) if families is None else families)
+
+
+def _opening(conversation: Conversation) -> Key:
+    """Equal for conversations whose first user turns are; the whole text where there is no question."""
+    first = next((message for message in conversation.messages if message.role == "user"), conversation.messages[-1])
+    return ((first.role, _normal(first.content), _normal(first.context)),)
+
+
+def _what_is_left(rows: Sequence[int], train: Quotas, split: Split) -> Quotas:
+    """The quota of train: where the recipe names none, all that test left, be it more than was planned."""
+    return {"": len(rows)} if split.train is None and not split.balanced else train
 
 
 def question_key(conversation: Conversation) -> Key:
@@ -142,32 +230,6 @@ def _label(conversation: Conversation) -> str:
 
 def _same_group(_: Conversation) -> str:
     return ""
-
-
-def _draw(
-    rows: list[Conversation], quotas: Quotas, group_of: Callable[[Conversation], str]
-) -> tuple[list[Conversation], list[Conversation]]:
-    """The first rows that fill the quotas, and the rest, both in their order."""
-    wanted, drawn, rest = dict(quotas), [], []
-    for row in rows:
-        group = group_of(row)
-        if wanted.get(group, 0) > 0:
-            wanted[group] -= 1
-            drawn.append(row)
-        else:
-            rest.append(row)
-    return drawn, rest
-
-
-def _in_order(
-    unique: _Unique, test: Quotas, train: Quotas, validation: Quotas, group_of: Callable[[Conversation], str]
-) -> Splits:
-    """Without a shuffle: the first rows train, the last of these are for validation, the last of all for the test."""
-    test_rows, before = _draw(unique.rows[::-1], test, group_of)
-    train_rows, _ = _draw(before[::-1], train, group_of)
-    validation_rows, rest = _draw(train_rows[::-1], validation, group_of)
-    train_part, validation_part, test_part = (tuple(rows[::-1]) for rows in (rest, validation_rows, test_rows))
-    return Splits(train_part, validation_part, test_part, unique.duplicates, unique.contradictory)
 
 
 # --- how many rows -----------------------------------------------------------------------------
@@ -206,8 +268,8 @@ def _train_size(train: int | float, test: int | float, total: int, test_size: in
     return size
 
 
-def _validation(train: Quotas, groups: tuple[str, ...], split: Split) -> Quotas:
-    total = sum(train.values())
+def _validation(train: Sequence[int], groups: tuple[str, ...], split: Split) -> Quotas:
+    total = len(train)
     size = _size(split.validation, total)
     if size >= total:
         raise DataError(

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -25,6 +25,9 @@ from pronk.doctor.peers.work import Result, Work
 from pronk.errors import InputError, RecipeError, RefusedError
 from pronk.recipe import Recipe, read_recipe
 from pronk.study import plan_study
+
+if TYPE_CHECKING:
+    from pronk.tokens.prompt import Example
 
 WARM_UP = 3  # steps before the clock counts: first allocations, first kernels
 # Largest difference of a step's loss that is still rounding: |ours - theirs| / theirs.
@@ -39,8 +42,8 @@ def bench_training(path: Path, overrides: Sequence[str], steps: int, console: Co
     if importlib.util.find_spec("trl") is None:
         raise InputError('bench train measures against TRL, which is not installed: pip install "pronk[bench]"')
     with tempfile.TemporaryDirectory() as folder:
-        work = _make_work(read_recipe(path, overrides), WARM_UP + steps, Path(folder) / "start.safetensors")
-        sides = {name: _run_side(name, work, Path(folder), console) for name in ("ours", "trl")}
+        work = make_work(read_recipe(path, overrides), WARM_UP + steps, Path(folder) / "start.safetensors")
+        sides = {name: run_side(name, work, Path(folder), console) for name in ("ours", "trl")}
     _check_agreement(sides["ours"], sides["trl"], work.dtype)
     tokens = _tokens_per_step(work)
     speeds = {name: _speed(result, tokens) for name, result in sides.items()}
@@ -82,32 +85,59 @@ def bench_fleets(path: Path, overrides: Sequence[str], console: Console) -> dict
     return {"json": {"ratio": ratio, "fleet_seconds": together, "alone_seconds": alone}, "markdown": "\n".join(table)}
 
 
-def _make_work(recipe: Recipe, steps: int, start: Path) -> Work:
-    """The first run of a recipe as work for both sides, its initial adapter written to `start`."""
+def make_work(recipe: Recipe, steps: int, start: Path) -> Work:
+    """The first run of a recipe as work for both sides, its initial adapter written to `start`.
+
+    Raises InputError where the two sides could not do the same: a quantized base, full: true, LoRA+, dropout.
+    """
     from safetensors.torch import save_file
 
+    from pronk.data.detect import with_found_formats
     from pronk.data.split import read_splits
     from pronk.model.adapter import attach
     from pronk.model.load import find_base, load_model, resolve_device, resolve_dtype
     from pronk.train.session import adapter_shape, load_examples
 
-    run = plan_study(recipe).runs[0].recipe
-    if run.quantize != "none":
-        raise InputError("bench train: both sides train on the base as it is; leave quantize out of this recipe")
+    run = plan_study(with_found_formats(recipe)).runs[0].recipe
+    _check_both_can(run)
     base, train, shape = find_base(run.base), run.train, adapter_shape(run)
-    if shape is None:
-        raise RecipeError("full: `pronk bench train` measures adapters; leave full: true out")
-    rows = load_examples(base, [run], *read_splits(run.data)).train(train.max_length)
+    assert shape is not None
+    examples = load_examples(base, [run], *read_splits(run.data))
+    rows = examples.train(train.max_length, train.train_on_prompt)
     # TRL's batches are all full, so ours must be too
     rows = rows[: len(rows) // train.batch_size * train.batch_size]
+    if not rows:
+        raise InputError(f"bench: {train.batch_size} training rows are needed for one full batch")
     device = resolve_device(train.device)
-    dtype = resolve_dtype(train.dtype, device)
-    adapter = attach(load_model(base, dtype, device), [shape])
+    adapter = attach(load_model(base, resolve_dtype(train.dtype, device), device), [shape])
     adapter.initialize(0, train.seed)
     save_file(adapter.state(0), start)
+    return work_of(run, rows, steps, str(start))
+
+
+def _check_both_can(run: Recipe) -> None:
+    """What pronk does and TRL's side of a bench does not."""
+    if run.quantize != "none":
+        raise InputError("bench train: both sides train on the base as it is; leave quantize out of this recipe")
+    if run.full:
+        raise RecipeError("full: `pronk bench train` measures adapters; leave full: true out")
+    adapter = run.adapter
+    for key, found, usual in (
+        ("adapter.from", adapter.from_, None), ("adapter.dropout", adapter.dropout, 0.0),
+        ("adapter.use_rslora", adapter.use_rslora, False), ("train.lora_plus_ratio", run.train.lora_plus_ratio, 1.0),
+    ):  # fmt: skip
+        if found != usual:
+            raise RecipeError(f"{key}: a bench against TRL does not know {found}; leave it out of this recipe")
+
+
+def work_of(run: Recipe, rows: Sequence[Example], steps: int, start: str = "") -> Work:
+    """A run's training as work for both sides. start: where its initial adapter lies; else each side's own."""
+    from pronk.model.load import resolve_device, resolve_dtype
+
+    train, device = run.train, resolve_device(run.train.device)
     return Work(
         base=run.base,
-        examples=[(example.ids.tolist(), len(example.prompt_ids)) for example in rows],
+        examples=[(example.ids.tolist(), example.target.tolist()) for example in rows],
         batch_size=train.batch_size,
         seed=train.seed,
         steps=steps,
@@ -117,13 +147,18 @@ def _make_work(recipe: Recipe, steps: int, start: Path) -> Work:
         learning_rate=train.learning_rate,
         clip=train.clip,
         weight_decay=train.weight_decay,
-        dtype="bf16" if dtype.itemsize == 2 else "fp32",
+        dtype="bf16" if resolve_dtype(train.dtype, device).itemsize == 2 else "fp32",
         device=device.type,
-        start=str(start),
+        optimizer=train.optimizer,
+        schedule=train.schedule,
+        warmup_steps=train.warmup_steps,
+        recompute=train.recompute,
+        start=start,
     )
 
 
-def _run_side(name: str, work: Work, folder: Path, console: Console) -> Result:
+def run_side(name: str, work: Work, folder: Path, console: Console) -> Result:
+    """The work done by `ours` or `trl`, in a process of its own. Raises RefusedError with what it said if it failed."""
     source, target = folder / "work.json", folder / f"{name}.json"
     source.write_text(json.dumps(asdict(work)), encoding="utf-8")
     with console.status(f"{work.steps} steps by {name}"):
@@ -193,7 +228,7 @@ def _share_read(work: Work) -> float:
     from pronk.tokens.pack import TOKEN_BUDGET, Member, pack
     from pronk.tokens.prompt import Example
 
-    members = [Member(Example(np.array(ids), np.arange(len(ids)) >= answer)) for ids, answer in work.examples]
+    members = [Member(Example(np.array(ids), np.array(learned, dtype=bool))) for ids, learned in work.examples]
     batches = [members[start : start + work.batch_size] for start in range(0, len(members), work.batch_size)]
     read = sum(len(packed.ids_T) for batch in batches for packed in pack(batch, TOKEN_BUDGET[work.device]))
     return read / sum(len(member.example.ids) - 1 for member in members)

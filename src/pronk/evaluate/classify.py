@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pronk.evaluate.batches import prompt_batches
 from pronk.evaluate.likelihood import ItemLosses
 from pronk.model.adapter import WideAdapter
 from pronk.model.generate import score_and_answer
@@ -52,7 +53,7 @@ def classify(
     end_id = answer_ids[0][-1]
     longest = max(len(ids) for ids in answer_ids) + EXTRA_TOKENS
     items: dict[int, list[ClassifiedItem | None]] = {slot: [None] * len(prompts) for slot in slots}
-    for batch in batches_by_length(prompts, slots, token_budget, longest):
+    for batch in prompt_batches(prompts, slots, token_budget, longest):
         reading = pack_prompts([prompts[item] for item, _ in batch], [slot for _, slot in batch])
         answers = score_and_answer(model, adapter, reading, answer_ids, longest, end_id)
         texts = tokenizer.batch_decode(answers.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -91,25 +92,6 @@ def parse_label(text: str, labels: Sequence[str]) -> str | None:
 
 def _covers(outer: re.Match[str], inner: re.Match[str]) -> bool:
     return outer.start() <= inner.start() and inner.end() <= outer.end() and outer.span() != inner.span()
-
-
-def batches_by_length(
-    prompts: Sequence[Sequence[int]], slots: Sequence[int], token_budget: int, longest_answer: int
-) -> list[list[tuple[int, int]]]:
-    """(item, slot) pairs by falling length, so that rows of a batch hardly differ and the largest
-    batch comes first; a batch holds at most token_budget tokens of prompts and answers."""
-    order = sorted(range(len(prompts)), key=lambda item: -len(prompts[item]))
-    batches: list[list[tuple[int, int]]] = []
-    room = 0
-    for item in order:
-        for slot in slots:
-            size = len(prompts[item]) + longest_answer
-            if size > room or not batches:
-                batches.append([])
-                room = max(token_budget, size)
-            batches[-1].append((item, slot))
-            room -= size
-    return batches
 
 
 def records(items: Sequence[ClassifiedItem], ids: Sequence[str]) -> list[dict[str, Any]]:

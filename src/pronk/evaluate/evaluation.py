@@ -10,6 +10,7 @@ import torch
 
 from pronk.evaluate.classify import ClassifiedItem, classify, label_losses
 from pronk.evaluate.likelihood import ItemLosses, answer_losses
+from pronk.evaluate.similarity import ComparedItem, answer_rooms, compare_answers
 from pronk.model.adapter import AdapterShape, WideAdapter, attach
 from pronk.tokens.examples import Examples
 from pronk.tokens.pack import BASE_SLOT
@@ -22,6 +23,7 @@ class Evaluated:
 
     losses: ItemLosses | None
     classified: list[ClassifiedItem] | None
+    compared: list[ComparedItem] | None = None
 
 
 # On a GPU a batch takes this share of the free memory for keys and values, and at most so many tokens.
@@ -51,37 +53,51 @@ class Evaluation:
             self.adapter.load(slot, state)
         self.slots = [BASE_SLOT, *range(len(adapters))]
 
-    def work(self, examples: Examples) -> int:
+    def work(self, examples: Examples, evaluations: Sequence[str]) -> int:
         """How many tokens there are to read; what `progress` counts."""
-        return len(self.slots) * sum(len(example.ids) for example in examples.test)
+        items = sum(len(example.ids) for example in examples.test) if {"likelihood", "classify"} & {*evaluations} else 0
+        asked = sum(len(example.prompt_ids) for example in examples.test) if "similarity" in evaluations else 0
+        return len(self.slots) * (items + asked)
 
     def run(
-        self, examples: Examples, truths: Sequence[str], evaluations: Sequence[str], progress: Any
-    ) -> list[Evaluated]:
-        """Results for the base and for each adapter, in this order."""
+        self, examples: Examples, truths: Sequence[str], evaluations: Sequence[str], progress: Any,
+        max_new_tokens: int | None = None,
+    ) -> list[Evaluated]:  # fmt: skip
+        """Results for the base and for each adapter, in this order. max_new_tokens: see answer_rooms."""
+        prompts = [example.prompt_ids.tolist() for example in examples.test]
+        losses: Mapping[int, ItemLosses] = {}
+        classified: Mapping[int, list[ClassifiedItem]] = {}
+        compared: Mapping[int, list[ComparedItem]] = {}
         if "classify" in evaluations:
-            return self._classified(examples, truths, "likelihood" in evaluations, progress)
-        losses = answer_losses(
-            self.model,
-            self.adapter,
-            dict.fromkeys(self.slots, examples.test),
-            self.token_budget,
-            progress,
-        )
-        return [Evaluated(losses[slot], None) for slot in self.slots]
+            classified = self._classified(examples, prompts, truths, progress)
+            if "likelihood" in evaluations:
+                labels, label_ids = examples.labels, examples.label_ids()
+                losses = {slot: label_losses(items, labels, label_ids) for slot, items in classified.items()}
+        elif "likelihood" in evaluations:
+            tests = dict.fromkeys(self.slots, examples.test)
+            losses = answer_losses(self.model, self.adapter, tests, self.token_budget, progress)
+        if "similarity" in evaluations:
+            compared = self._compared(examples, prompts, truths, max_new_tokens, progress)
+        return [Evaluated(losses.get(slot), classified.get(slot), compared.get(slot)) for slot in self.slots]
 
     def _classified(
-        self, examples: Examples, truths: Sequence[str], likelihood: bool, progress: Any
-    ) -> list[Evaluated]:
-        label_ids = examples.label_ids()
-        items = classify(
-            self.model, self.adapter, [example.prompt_ids.tolist() for example in examples.test], truths,
-            examples.labels, self.slots, examples.prompt.tokenizer, label_ids, self.token_budget, progress,
+        self, examples: Examples, prompts: Sequence[Sequence[int]], truths: Sequence[str], progress: Any
+    ) -> dict[int, list[ClassifiedItem]]:
+        return classify(
+            self.model, self.adapter, prompts, truths, examples.labels, self.slots, examples.prompt.tokenizer,
+            examples.label_ids(), self.token_budget, progress,
         )  # fmt: skip
-        return [
-            Evaluated(label_losses(items[slot], examples.labels, label_ids) if likelihood else None, items[slot])
-            for slot in self.slots
-        ]
+
+    def _compared(
+        self, examples: Examples, prompts: Sequence[Sequence[int]], truths: Sequence[str],
+        max_new_tokens: int | None, progress: Any,
+    ) -> dict[int, list[ComparedItem]]:  # fmt: skip
+        sizes = [len(ids) for ids in examples.prompt.answer_ids(truths)]
+        rooms = answer_rooms(prompts, sizes, examples.context, max_new_tokens)
+        return compare_answers(
+            self.model, self.adapter, prompts, truths, self.slots, examples.prompt.tokenizer,
+            examples.prompt.end_id, rooms, self.token_budget, progress,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Take the adapters off the model again."""

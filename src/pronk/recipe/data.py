@@ -32,6 +32,11 @@ class Split(Section):
         description="Shuffle the rows before dividing them. false: train takes the first rows, test the last ones, "
         "each in the order of the files. Training draws its batches in a seeded order (train.seed) either way.",
     )
+    keep_openings: bool = Field(
+        True,
+        description="Conversations that open with the same user turn stay in one part, so that the test asks nothing "
+        "that training has seen. false: where most open alike, with a greeting.",
+    )
     seed: int = Field(42, ge=0, description="Seed of the shuffle, and of the rows drawn by source weights.")
 
     @model_validator(mode="after")

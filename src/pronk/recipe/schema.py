@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_validator
 
 from pronk.errors import RecipeError
 from pronk.recipe.data import Data, Source
@@ -56,9 +56,16 @@ class Recipe(Section):
     )
     adapter: Adapter = Field(Adapter(), description="The LoRA adapter.")
     train: Train = Field(Train(), description="The training.")
-    evaluate: list[Literal["likelihood", "classify"]] | None = Field(
+    evaluate: list[Literal["likelihood", "classify", "similarity"]] | None = Field(
         None,
-        description="What is measured on the test rows; likelihood, and classify for that format, when absent.",
+        description="What is measured on the test rows. likelihood: loss and perplexity of the reference answers. "
+        "classify: labels, by likelihood and by answer. similarity: ROUGE-L and chrF of greedy answers against the "
+        "reference answers. likelihood, and classify for that format, when absent.",
+    )
+    max_new_tokens: PositiveInt | None = Field(
+        None,
+        description="similarity: the longest answer in tokens, its end token included; as long as the longest "
+        "reference answer of the test when absent.",
     )
     study: dict[str, list[Any]] = Field(
         {}, description="Keys to vary and the values to try; every combination is a run."
@@ -83,6 +90,10 @@ class Recipe(Section):
             raise ValueError("study.train.epochs: train.max_steps sets the length, so epochs would change nothing")
         if self.evaluate is not None and "classify" in self.evaluate and self.data.classifies is False:
             raise ValueError(f"evaluate: classify needs data.format: classify, not {self.data.sources[0].format}")
+        if "similarity" in (self.evaluate or []) and any(one.format == "text" for one in self.data.sources):
+            raise ValueError("evaluate: similarity compares answers, and rows of the format text have no question")
+        if self.max_new_tokens is not None and "similarity" not in (self.evaluate or []):
+            raise ValueError("max_new_tokens: only evaluate: [similarity] answers freely; add it, or leave the key out")
         if self.train.stop == "early" and not self.data.split.validation:
             raise ValueError("train.stop: early needs validation rows to watch; data.split.validation takes none")
         for key, values in self.study.items():

@@ -22,7 +22,7 @@ def side(work: Work) -> Result:
     """Play the steps of the work, one round each."""
     device = torch.device(work.device)
     model = load_model(find_base(work.base), resolve_dtype(work.dtype, device), device)
-    examples = [Example(np.array(ids), np.arange(len(ids)) >= answer) for ids, answer in work.examples]
+    examples = [Example(np.array(ids), np.array(learned, dtype=bool)) for ids, learned in work.examples]
     plan = RunPlan(
         name="bench",
         examples=examples,
@@ -32,11 +32,14 @@ def side(work: Work) -> Result:
         steps=work.steps,
         batch_size=work.batch_size,
         learning_rate=work.learning_rate,
+        optimizer=work.optimizer,
+        schedule=work.schedule,
+        warmup_steps=work.warmup_steps,
         weight_decay=work.weight_decay,
         clip=work.clip,
         seed=work.seed,
     )
-    fleet = Fleet(model, [plan], TOKEN_BUDGET[device.type])
+    fleet = Fleet(model, [plan], TOKEN_BUDGET[device.type], work.recompute)
     fleet.adapter.load(0, load_file(work.start))
     losses, norms, seconds = [], [], []
     for _ in range(work.steps):

@@ -55,7 +55,7 @@ def side(work: Work) -> Result:
 
 
 def make_trainer(work: Work, folder: str, callbacks: list[Any]) -> Any:
-    """An SFTTrainer that reads the work's examples in pronk's order, without recompute or padding to a multiple."""
+    """An SFTTrainer that reads the work's examples in pronk's order, without padding to a multiple."""
     location = find_base(work.base).location
     # autocast over fp32 weights is TRL's fastest bf16 on a CPU; on a GPU the weights are bf16 too
     low = work.dtype == "bf16"
@@ -78,16 +78,18 @@ def make_trainer(work: Work, folder: str, callbacks: list[Any]) -> Any:
         per_device_train_batch_size=work.batch_size,
         gradient_accumulation_steps=1,
         learning_rate=work.learning_rate,
-        lr_scheduler_type="constant",
+        # "constant" would leave the warm-up out
+        lr_scheduler_type="constant_with_warmup" if work.schedule == "constant" else work.schedule,
+        warmup_steps=work.warmup_steps,
         weight_decay=work.weight_decay,
         max_grad_norm=work.clip or 0.0,
-        optim="adamw_torch_fused",
+        optim="adamw_bnb_8bit" if work.optimizer == "adamw_8bit" else "adamw_torch_fused",
         logging_steps=1,
         save_strategy="no",
         report_to="none",
         bf16=low,
         use_cpu=work.device == "cpu",
-        gradient_checkpointing=False,
+        gradient_checkpointing=work.recompute not in ("none", 0),
         max_length=None,
         completion_only_loss=True,
         train_sampling_strategy="sequential",
@@ -110,7 +112,7 @@ def _dataset(work: Work) -> Dataset:
     return Dataset.from_dict(
         {
             "input_ids": [ids for ids, _ in rows],
-            "completion_mask": [[int(place >= answer) for place in range(len(ids))] for ids, answer in rows],
+            "completion_mask": [[int(one) for one in learned] for _, learned in rows],
         }
     )
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Work:
-    """The same steps for every side. examples: [ids, position where the answer begins]."""
+    """The same steps for every side. examples: [ids, which of them are learned (true or false for each)]."""
 
     base: str
     examples: list[Any]
@@ -27,6 +27,10 @@ class Work:
     weight_decay: float
     dtype: Literal["fp32", "bf16"]
     device: str
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    recompute: int | str = "none"  # TRL knows all layers or none
     start: str = ""  # safetensors with the common initial A and B, by PEFT's names; else each side's own
 
 
