@@ -10,7 +10,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from pronk.doctor.bench import bench_training
 from pronk.doctor.peers.work import Result, Work
 from pronk.errors import RecipeError
 
@@ -64,6 +66,15 @@ def test_a_side_that_trains_otherwise_shows(
 
     monkeypatch.setattr(curves, "run_side", faulty)
     assert not curves.main(ROOT / "recipes" / "alpaca-qlora.yaml", settings, None, None)["agrees"]
+
+
+@pytest.mark.slow
+def test_the_bench_gives_a_ratio_for_such_a_recipe(settings: list[str]) -> None:
+    found = bench_training(ROOT / "recipes" / "alpaca-qlora.yaml", settings, 1, Console(stderr=True))
+    assert found["json"]["ratio"] > 0
+    assert found["json"]["largest_loss_difference"] < 1e-4
+    assert 0 < found["json"]["share_of_tokens_read"] < 1  # the preamble is shared
+    assert "real tokens/s" in found["markdown"]
 
 
 def test_zero_gradients_and_losses_that_are_no_numbers_never_agree(curves: ModuleType) -> None:
