@@ -20,6 +20,7 @@ import pronk.ask.asking as pronk_asking
 import pronk.ask.models as pronk_models
 from pronk.ask.models import Form
 from pronk.data.labels import default_instruction
+from pronk.model.saved import SavedAdapter
 
 Pronk = Callable[..., Told]
 NAMES = ["rank-2", "rank-4"]
@@ -378,9 +379,13 @@ def slots_mixed_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pronk_asking, "_attached", faulty)
 
 
+def changed(saved: SavedAdapter, **shape: Any) -> SavedAdapter:
+    return replace(saved, shape=replace(saved.shape, **shape))
+
+
 def alpha_ignored(patch: pytest.MonkeyPatch) -> None:
     original = pronk_models.read_adapter
-    patch.setattr(pronk_models, "read_adapter", lambda folder: replace(original(folder), alpha=1.0))
+    patch.setattr(pronk_models, "read_adapter", lambda folder: changed(original(folder), alpha=1.0))
 
 
 @pytest.mark.parametrize("fault", [no_system, no_instruction, another_form, slots_mixed_up, alpha_ignored])

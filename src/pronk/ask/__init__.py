@@ -1,7 +1,6 @@
 """Questions to base and runs, side by side.
 
 models.py     what was named: a run's folder, a study's, an adapter's, or a base
-adapters.py   an adapter in PEFT's format: what it is, and whether it fits
 asking.py     all models over one base answer in one batch
 shown.py      answers for the terminal, for JSON and for notebooks
 """

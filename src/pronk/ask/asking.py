@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from pronk.ask.adapters import refused
 from pronk.ask.models import Form, Model
 from pronk.data.questions import Question
 from pronk.errors import BaseModelError, DataError
@@ -68,8 +67,8 @@ class _Asked:
 def ask(models: Sequence[Model], questions: Sequence[Question], settings: Generation, console: Console) -> Answered:
     """Ask every model every question; models over one base together, bases one after another.
 
-    What is wrong with a question is found before any weights are loaded. Ctrl-C ends the answers where they
-    are. Raises BaseModelError, StudyError, PromptError or DataError.
+    What is wrong with a question, and an adapter of another base, is found before any weights are loaded. Ctrl-C
+    ends the answers where they are. Raises BaseModelError, StudyError, PromptError or DataError.
     """
     from pronk.train.interrupt import listen
 
@@ -91,14 +90,16 @@ def ask(models: Sequence[Model], questions: Sequence[Question], settings: Genera
 def _ask_all(
     models: Sequence[Model], questions: Sequence[Question], settings: Generation, tell: Callable[[str], None]
 ) -> list[_Asked]:
-    """The questions as each model reads them; no weights are loaded."""
-    from pronk.model.load import context_length, find_base, load_config
+    """The questions as each model reads them, and adapters that fit their bases; no weights are loaded."""
+    from pronk.model.load import context_length, find_base, linear_layer_sizes, load_config
 
     prompts: dict[tuple[str, str | None, str | None], Prompt] = {}  # a large vocabulary takes a second to read
     asked = []
     for number, model in enumerate(models):
         base, form = find_base(model.recipe.base, tell), model.form
         config = load_config(base)
+        if model.adapter:
+            model.adapter.check_fits(linear_layer_sizes(base))
         key = base.location, form.kind, form.tokens
         prompt = prompts[key] = prompts.get(key) or _prompt(base, form)
         ids = prompt.question_ids([form.messages(question) for question in questions])
@@ -208,21 +209,14 @@ def _batches(group: Sequence[_Asked], slots: Sequence[int], questions: int, toke
 
 def _attached(model: Any, group: Sequence[_Asked]) -> tuple[WideAdapter, list[int]]:
     """All adapters of a group in one wide adapter, and the slot of each of its models."""
-    from pronk.model.adapter import AdapterShape, attach, linear_layers
+    from pronk.model.adapter import attach
     from pronk.tokens.pack import BASE_SLOT
-    from pronk.train.checkpoint import load_adapter
 
-    layers = {name: (linear.in_features, linear.out_features) for name, linear in linear_layers(model).items()}
     adapters = {one.model.adapter.folder: one.model.adapter for one in group if one.model.adapter}
-    for adapter in adapters.values():
-        adapter.check_fits(layers)
-    wide = attach(model, [AdapterShape(a.rank, a.alpha, tuple(a.sizes)) for a in adapters.values()])
     folders = list(adapters)
-    for slot, folder in enumerate(folders):
-        state = load_adapter(folder)
-        if not all(tensor.isfinite().all() for tensor in state.values()):
-            raise refused(folder, "it holds weights that are not finite numbers; its training went wrong")
-        wide.load(slot, state)
+    wide = attach(model, [adapter.shape for adapter in adapters.values()])
+    for slot, adapter in enumerate(adapters.values()):
+        wide.load(slot, adapter.weights())
     return wide, [folders.index(one.model.adapter.folder) if one.model.adapter else BASE_SLOT for one in group]
 
 

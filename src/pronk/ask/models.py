@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pronk.ask.adapters import CONFIG, SavedAdapter, read_adapter, refused
 from pronk.data.conversation import Message
 from pronk.data.labels import default_instruction
 from pronk.data.questions import Question
 from pronk.errors import OptionError, StudyError
+from pronk.model.saved import CONFIG, SavedAdapter, read_adapter
 from pronk.recipe import Data, Recipe, read_recipe, recipe_of_base
 
 
@@ -133,7 +133,7 @@ def _adapter(folder: Path, given: list[str], overrides: list[str]) -> Model:
     adapter = read_adapter(folder)
     named = [one.removeprefix("base=") for one in overrides if one.startswith("base=")]
     if not (base := named[-1] if named else adapter.base):
-        raise refused(folder, f"its {CONFIG} does not name its base; add --set base=…")
+        raise StudyError(f"{folder}: its {CONFIG} does not name its base; add --set base=…")
     recipe = recipe_of_base(base, given)
     tokens = str(folder) if (folder / "tokenizer_config.json").is_file() else None
     return Model(place.name, recipe, Form(_chosen_form(recipe), tokens=tokens), adapter, recipe.base)
