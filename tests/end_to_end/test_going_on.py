@@ -110,6 +110,7 @@ WRONG: dict[str, tuple[Spoil, list[str]]] = {
     "another kind": (configured(peft_type="IA3"), ["'IA3'", "LORA"]),
     "DoRA": (configured(use_dora=True), ["DoRA", "use_dora"]),
     "ranks by layer": (configured(rank_pattern={"q_proj": 8}), ["different ranks", "rank_pattern"]),
+    "KaSA": (configured(kasa_config={"beta": 1e-4}), ["KaSA", "kasa_config"]),
     "biases": (configured(bias="all"), ["bias: all"]),
     "PiSSA": (configured(init_lora_weights="pissa_niter_4"), ["changed first", "pissa_niter_4"]),
     "no rank": (configured(r=None), ["r and lora_alpha"]),
