@@ -20,6 +20,7 @@ import pronk.ask.asking as pronk_asking
 import pronk.ask.models as pronk_models
 from pronk.ask.models import Form
 from pronk.data.labels import default_instruction
+from pronk.model.saved import SavedAdapter
 
 Pronk = Callable[..., Told]
 NAMES = ["rank-2", "rank-4"]
@@ -153,16 +154,19 @@ def test_an_adapter_from_elsewhere_is_asked_as_its_tokenizer_says(
     assert found["answer"] == theirs(tiny_base, tmp_path / "theirs", TEXTS[0], NEW, system="")[0].rstrip("\ufffd")
 
 
-def test_rslora_scales_as_peft_says(study: Path, tmp_path: Path, pronk: Pronk) -> None:
-    """alpha / √rank: as if alpha were √rank times as large."""
-    shutil.copytree(study / "runs" / "rank-4" / "adapter", tmp_path / "one")
-    shutil.copytree(study / "runs" / "rank-4" / "adapter", tmp_path / "other")
-    for name, change in (("one", {"use_rslora": True}), ("other", {"lora_alpha": 32.0})):
-        file = tmp_path / name / "adapter_config.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    folders = [str(tmp_path / name) for name in ("one", "other")]
-    found = answers(pronk("generate", *folders, *asked(*TEXTS), "--max-new-tokens", str(NEW), "--json"))
-    assert all(found["one", text]["answer"] == found["other", text]["answer"] for text in TEXTS)
+@pytest.mark.filterwarnings(PEFT_WARNS)
+def test_rslora_scales_as_peft_does(
+    study: Path, tmp_path: Path, tiny_base: Path, pronk: Pronk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(study / "runs" / "rank-4" / "adapter", tmp_path / "theirs")
+    file = tmp_path / "theirs" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"use_rslora": True}))
+    question = f"{default_instruction(['negative', 'neutral', 'positive'])}\n\n{TEXTS[0]}"
+    arguments = ["generate", str(tmp_path / "theirs"), *asked(question), "--max-new-tokens", str(NEW), "--json"]
+    expected = theirs(tiny_base, tmp_path / "theirs", TEXTS[0], NEW, system="")[0].rstrip("\ufffd")
+    assert answers(pronk(*arguments))["theirs", question]["answer"] == expected
+    rslora_ignored(monkeypatch)
+    assert answers(pronk(*arguments))["theirs", question]["answer"] != expected, "the planted fault shows"
 
 
 @pytest.mark.filterwarnings(PEFT_WARNS)
@@ -276,8 +280,10 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "unknown key": (["{run}", "--set", "train.devise=cpu"], ["train.devise", "did you mean train.device?"]),
     "out is no jsonl": (["{run}", "--out", "{tmp}/answers.txt"], ["answers.txt", ".jsonl"]),
     "out exists": (["{run}", "--out", "{tmp}/taken.jsonl"], ["taken.jsonl", "exists already"]),
-    "adapter of another base": (["{tmp}/foreign"], ["foreign: ", "of another base"]),
-    "adapter of another kind": (["{tmp}/dora"], ["dora: it is a DoRA adapter (use_dora), which pronk does not do"]),
+    "adapter of another base": (["{tmp}/foreign"], ["foreign", "this adapter cannot be used", "of another base"]),
+    "adapter of another kind": (["{tmp}/dora"], ["use_dora", "pronk does not do"]),
+    "adapter of a base that was changed": (["{tmp}/pissa"], ["pissa", "weights were changed first"]),
+    "adapter without one layer": (["{tmp}/torn"], ["no weights for model.layers.1.self_attn.q_proj"]),
     "adapter without weights": (["{tmp}/weightless"], ["has no adapter_model.safetensors"]),
     "adapter that is not finite": (["{tmp}/nan"], ["nan: it holds weights that are not finite"]),
 }
@@ -293,12 +299,15 @@ def spoil(study: Path, tmp: Path) -> None:
         whole["runs"].append({"name": "failed", "status": "failed", "message": "loss is not finite", "baseline": False})
         (study / "study.json").write_text(json.dumps(whole))
     (tmp / "taken.jsonl").write_text("{}\n")
-    for name in ("foreign", "dora", "weightless", "nan"):
+    for name in ("foreign", "dora", "pissa", "torn", "weightless", "nan"):
         shutil.copytree(study / "runs" / "rank-2" / "adapter", tmp / name)
     config = json.loads((tmp / "dora" / "adapter_config.json").read_text())
     (tmp / "dora" / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
+    (tmp / "pissa" / "adapter_config.json").write_text(json.dumps(config | {"init_lora_weights": "pissa"}))
     (tmp / "weightless" / "adapter_model.safetensors").unlink()
     weights = load_file(tmp / "nan" / "adapter_model.safetensors")
+    torn = {name: tensor for name, tensor in weights.items() if "layers.1.self_attn.q_proj" not in name}
+    save_file(torn, tmp / "torn" / "adapter_model.safetensors")
     next(iter(weights.values()))[0, 0] = float("nan")
     save_file(weights, tmp / "nan" / "adapter_model.safetensors")
     wide = {name: torch.cat([t, t], dim=1) if "lora_A" in name else t for name, t in weights.items()}
@@ -326,6 +335,13 @@ def test_what_is_wrong_is_said_in_one_message(
     message = " ".join(told.err.split())
     for fragment in fragments:
         assert fragment in message, message
+
+
+def test_an_adapter_of_another_base_is_found_before_the_weights_are_loaded(
+    spoilt: Path, pronk: Pronk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pronk.model.load.load_model", lambda *_: pytest.fail("weights were loaded"))
+    assert "of another base" in pronk("generate", str(spoilt / "foreign"), *asked(TEXTS[0])).err
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
@@ -390,14 +406,18 @@ def slots_mixed_up(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pronk_asking, "_attached", faulty)
 
 
+def changed(saved: SavedAdapter, **shape: Any) -> SavedAdapter:
+    return replace(saved, shape=replace(saved.shape, **shape))
+
+
 def alpha_ignored(patch: pytest.MonkeyPatch) -> None:
     original = pronk_models.read_adapter
+    patch.setattr(pronk_models, "read_adapter", lambda folder: changed(original(folder), alpha=1.0))
 
-    def faulty(folder: Path) -> Any:
-        found = original(folder)
-        return replace(found, shape=replace(found.shape, alpha=1.0))
 
-    patch.setattr(pronk_models, "read_adapter", faulty)
+def rslora_ignored(patch: pytest.MonkeyPatch) -> None:
+    original = pronk_models.read_adapter
+    patch.setattr(pronk_models, "read_adapter", lambda folder: changed(original(folder), use_rslora=False))
 
 
 @pytest.mark.parametrize("fault", [no_system, no_instruction, another_form, slots_mixed_up, alpha_ignored])

@@ -110,6 +110,7 @@ WRONG: dict[str, tuple[Spoil, list[str]]] = {
     "another kind": (configured(peft_type="IA3"), ["'IA3'", "LORA"]),
     "DoRA": (configured(use_dora=True), ["DoRA", "use_dora"]),
     "ranks by layer": (configured(rank_pattern={"q_proj": 8}), ["different ranks", "rank_pattern"]),
+    "KaSA": (configured(kasa_config={"beta": 1e-4}), ["KaSA", "kasa_config"]),
     "biases": (configured(bias="all"), ["bias: all"]),
     "PiSSA": (configured(init_lora_weights="pissa_niter_4"), ["changed first", "pissa_niter_4"]),
     "no rank": (configured(r=None), ["r and lora_alpha"]),
@@ -121,14 +122,18 @@ WRONG: dict[str, tuple[Spoil, list[str]]] = {
     "a layer too few": (
         weights(lambda s: [s.pop(q_proj(side, 1)) for side in "AB"]), ["no weights for model.layers.1.self_attn.q_proj"]
     ),
+    "a layer that is not named": (
+        configured(target_modules=["q_proj"]), ["has weights for model.layers.0.mlp.down_proj", "does not name"]
+    ),
     "a layer too many": (
         weights(lambda s: s.update({q_proj(side, 7): s[q_proj(side)].clone() for side in "AB"})),
         ["layers.7", "another base"],
     ),
     "a base of another size": (
-        weights(lambda s: s.update({q_proj("A"): torch.ones(4, 72)})), ["(4, 72)", "(4, 64)", "another base"]
+        weights(lambda s: s.update({q_proj("A"): torch.ones(4, 72)})), ["64 × 72", "64 × 64", "another base"]
     ),
-    "another rank": (configured(r=5), ["(4, 128)", "(5, 128)", "of another adapter"]),
+    "another rank": (configured(r=5), ["(4, 128)", "r: 5", "of another adapter"]),
+    "endless alpha": (configured(lora_alpha=float("inf")), ["r and lora_alpha"]),
     "NaN": (weights(lambda s: s[q_proj("A")].fill_(float("nan"))), ["not finite"]),
 }  # fmt: skip
 

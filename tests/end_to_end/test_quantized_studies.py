@@ -140,6 +140,9 @@ def test_a_run_shows_the_ranks_of_its_adapter(workplace: Workplace, pronk: Pronk
         found = inspected(pronk, str(workplace.out / "runs" / name))
         assert [entry["rank"] for entry in found["modules"] if entry["rank"]] == [4] * layers
         assert found["totals"]["trained"] == runs[name]["trainable_parameters"]
+    (workplace.out / "runs" / "targets-q_proj" / "adapter" / "adapter_model.safetensors").write_bytes(b"cut")
+    told = pronk("inspect", str(workplace.out / "runs" / "targets-q_proj"))
+    assert (told.code, "adapter_model.safetensors cannot be read" in told.err.replace("\n", " ")) == (2, True)
     told = pronk("inspect", str(workplace.out))
     assert told.code == 2
     assert "name one of its runs: " in told.err

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from pronk.ask.models import Form, Model, about_adapters
+from pronk.ask.models import Form, Model
 from pronk.data.questions import Question
 from pronk.errors import BaseModelError, DataError
 from pronk.recipe import Generation, Recipe
@@ -67,7 +67,7 @@ class _Asked:
 def ask(models: Sequence[Model], questions: Sequence[Question], settings: Generation, console: Console) -> Answered:
     """Ask every model every question; models over one base together, bases one after another.
 
-    What is wrong with questions, and with adapters but their weights, is found before a base is loaded. Ctrl-C
+    What is wrong with a question, and an adapter of another base, is found before any weights are loaded. Ctrl-C
     ends the answers where they are. Raises BaseModelError, StudyError, PromptError or DataError.
     """
     from pronk.train.interrupt import listen
@@ -90,18 +90,16 @@ def ask(models: Sequence[Model], questions: Sequence[Question], settings: Genera
 def _ask_all(
     models: Sequence[Model], questions: Sequence[Question], settings: Generation, tell: Callable[[str], None]
 ) -> list[_Asked]:
-    """The questions as each model reads them; no weights are loaded."""
+    """The questions as each model reads them, and adapters that fit their bases; no weights are loaded."""
     from pronk.model.load import context_length, find_base, linear_layer_sizes, load_config
-    from pronk.train.start import check_base
 
     prompts: dict[tuple[str, str | None, str | None], Prompt] = {}  # a large vocabulary takes a second to read
     asked = []
     for number, model in enumerate(models):
         base, form = find_base(model.recipe.base, tell), model.form
         config = load_config(base)
-        if model.adapter is not None:
-            with about_adapters():
-                check_base(model.adapter, linear_layer_sizes(base))
+        if model.adapter:
+            model.adapter.check_fits(linear_layer_sizes(base))
         key = base.location, form.kind, form.tokens
         prompt = prompts[key] = prompts.get(key) or _prompt(base, form)
         ids = prompt.question_ids([form.messages(question) for question in questions])
@@ -213,15 +211,13 @@ def _attached(model: Any, group: Sequence[_Asked]) -> tuple[WideAdapter, list[in
     """All adapters of a group in one wide adapter, and the slot of each of its models."""
     from pronk.model.adapter import attach
     from pronk.tokens.pack import BASE_SLOT
-    from pronk.train.start import start_weights
 
-    adapters = [one.model.adapter for one in group if one.model.adapter is not None]
-    wide = attach(model, [adapter.shape for adapter in adapters])
-    for slot, adapter in enumerate(adapters):
-        with about_adapters():
-            wide.load(slot, start_weights(str(adapter.folder)))
-    slots = iter(range(len(adapters)))
-    return wide, [BASE_SLOT if one.model.adapter is None else next(slots) for one in group]
+    adapters = {one.model.adapter.folder: one.model.adapter for one in group if one.model.adapter}
+    folders = list(adapters)
+    wide = attach(model, [adapter.shape for adapter in adapters.values()])
+    for slot, adapter in enumerate(adapters.values()):
+        wide.load(slot, adapter.weights())
+    return wide, [folders.index(one.model.adapter.folder) if one.model.adapter else BASE_SLOT for one in group]
 
 
 def _batch(

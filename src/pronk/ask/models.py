@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pronk.data.conversation import Message
 from pronk.data.labels import default_instruction
 from pronk.data.questions import Question
-from pronk.errors import OptionError, RecipeError, StudyError
+from pronk.errors import OptionError, StudyError
+from pronk.model.saved import CONFIG, SavedAdapter, read_adapter
 from pronk.recipe import Data, Recipe, read_recipe, recipe_of_base
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def _adapter(folder: Path, given: list[str], overrides: list[str]) -> Model:
     adapter = read_adapter(folder)
     named = [one.removeprefix("base=") for one in overrides if one.startswith("base=")]
     if not (base := named[-1] if named else adapter.base):
-        raise StudyError(f"{folder}: its {CONFIG} does not name the base of this adapter; add --set base=…")
+        raise StudyError(f"{folder}: its {CONFIG} does not name its base; add --set base=…")
     recipe = recipe_of_base(base, given)
     tokens = str(folder) if (folder / "tokenizer_config.json").is_file() else None
     return Model(place.name, recipe, Form(_chosen_form(recipe), tokens=tokens), adapter, recipe.base)

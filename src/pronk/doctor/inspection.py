@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pronk.errors import StudyError
+from pronk.model.saved import read_adapter
 from pronk.recipe import Recipe, read_recipe, recipe_of_base
 
 ADAM_BYTES = 4 * 4  # a trained weight in fp32, its gradient and AdamW's two moments
@@ -166,23 +167,11 @@ def _with_adapter(module: Module, rank: int | None) -> Module:
 
 
 def _saved_ranks(folder: Path) -> dict[str, int] | None:
-    """Each adapted layer's rank, from the header of a saved adapter; None where none was saved."""
-    from safetensors import SafetensorError, safe_open
-
-    file = folder / "adapter_model.safetensors"
-    if not file.is_file():
+    """Each adapted layer's rank, from a saved adapter; None where none was saved."""
+    if not folder.is_dir():
         return None
-    try:
-        with safe_open(file, framework="np") as tensors:
-            ends = [name for name in tensors.keys() if name.endswith(".lora_A.weight")]  # noqa: SIM118
-            return {
-                name.removeprefix("base_model.model.").removesuffix(".lora_A.weight"): tensors.get_slice(
-                    name
-                ).get_shape()[0]
-                for name in ends
-            }
-    except (SafetensorError, OSError) as error:
-        raise StudyError(f"{file}: this adapter cannot be read ({error})") from None
+    saved = read_adapter(folder)
+    return dict.fromkeys(saved.sizes, saved.shape.rank)
 
 
 def _folded(modules: Sequence[Module]) -> Iterator[tuple[str, str, Module]]:

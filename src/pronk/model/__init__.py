@@ -5,6 +5,7 @@ hub.py         what transformers loads, from this machine or the hub; why it can
 gguf.py        a .gguf file → a folder of safetensors, tensor by tensor
 quantize.py    frozen weights in 4 or 8 bits, and back
 adapter.py     the wide adapter: every run's LoRA in one product
+saved.py       an adapter on disk: what it is, whether it fits a base
 whole.py       all weights of a model behind the same interface
 dropout.py     dropout masks that depend on nothing but run, step, example and place
 attention.py   packed attention: no sequence sees another

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pronk.model.adapter import AdapterShape
+from pronk.model.saved import CONFIG, WEIGHTS
 
-WEIGHTS, CONFIG, OPTIMIZER = "adapter_model.safetensors", "adapter_config.json", "optimizer.safetensors"
+OPTIMIZER = "optimizer.safetensors"
 
 
 class WeightFiles(Protocol):
