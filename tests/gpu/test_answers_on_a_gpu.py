@@ -39,5 +39,7 @@ def test_half_precision_draws_what_the_filter_allows():
     logits_NV = torch.randn(400, 1000, generator=torch.Generator().manual_seed(0)).bfloat16() * 3
     sampler, members = Sampler(Filter(0.8, 30, 0.9), 5, list(range(400))), torch.arange(400)
     drawn = sampler(logits_NV.cuda(), members.cuda(), 4).cpu()
-    assert torch.isfinite(sampler.allowed(logits_NV).gather(1, drawn[:, None])).all()
+    # a sum of probabilities at the edge of top-p rounds differently on another device
+    allowed = sampler.allowed(logits_NV.cuda()).cpu()
+    assert torch.isfinite(allowed.gather(1, drawn[:, None])).all()
     assert (drawn == sampler(logits_NV, members, 4)).float().mean() > 0.99

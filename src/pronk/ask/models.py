@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pronk.data.conversation import Message
 from pronk.data.labels import default_instruction
@@ -15,11 +14,6 @@ from pronk.data.questions import Question
 from pronk.errors import OptionError, StudyError
 from pronk.model.saved import CONFIG, SavedAdapter, read_adapter
 from pronk.recipe import Data, Recipe, read_recipe, recipe_of_base
-
-if TYPE_CHECKING:
-    from pronk.train.start import Start
-
-CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class Model:
     name: str
     recipe: Recipe
     form: Form
-    adapter: Start | None = None
+    adapter: SavedAdapter | None = None
     origin: str | None = None
     run: Path | None = None
 
@@ -143,23 +137,6 @@ def _adapter(folder: Path, given: list[str], overrides: list[str]) -> Model:
     recipe = recipe_of_base(base, given)
     tokens = str(folder) if (folder / "tokenizer_config.json").is_file() else None
     return Model(place.name, recipe, Form(_chosen_form(recipe), tokens=tokens), adapter, recipe.base)
-
-
-def read_adapter(folder: Path) -> Start:
-    """What an adapter is; its weights are not read. Raises StudyError that says why pronk cannot use it."""
-    from pronk.train.start import read_start
-
-    with about_adapters():
-        return read_start(str(folder))
-
-
-@contextmanager
-def about_adapters() -> Iterator[None]:
-    """What is wrong with an adapter to go on with is wrong with one to ask; only no recipe's key is to blame."""
-    try:
-        yield
-    except RecipeError as error:
-        raise StudyError(str(error).removeprefix("adapter.from: ")) from None
 
 
 def _chosen_form(recipe: Recipe) -> str | None:
