@@ -146,7 +146,7 @@ def _prepare(study: Study, name: str, splits: Splits, labels: tuple[str, ...], c
 
 def _run_fleets(ready: Sequence[Ready], work: Work) -> bool:
     """Train and evaluate fleet after fleet; true if the user stopped it. Runs that did not begin are listed."""
-    done = 0
+    done, why = 0, ""
     try:
         for one in ready:
             interrupted = _run_fleet(one, work)
@@ -159,14 +159,20 @@ def _run_fleets(ready: Sequence[Ready], work: Work) -> bool:
             work.folder.discard_unless_trained()
             raise
         if not isinstance(error, KeyboardInterrupt):
-            work.console.print(f"pronk: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            why = str(error)
+            work.console.print(f"pronk: {why}", style="red", markup=False, highlight=False, soft_wrap=True)
     for one in ready[done:]:
-        for trained in one.fleet.trained:
-            for run in trained.runs:
-                kept = {"base": one.fleet.base, "quantize": one.fleet.quantize}
-                entry = {**kept, "baseline": False, "settings": run.settings, "message": "not begun"}
-                work.summary["runs"].append({"name": run.name, "status": "interrupted", **entry})
+        work.summary["runs"] += _not_trained(one.fleet, why)
+        why = ""  # what went wrong is told of the fleet that met it
     return bool(work.stop.asked)
+
+
+def _not_trained(fleet: Fleet, why: str) -> list[dict[str, Any]]:
+    """The runs of a fleet that failed as a whole, or (no why) was never begun, as study.json lists them."""
+    status = {"status": "failed", "message": why} if why else {"status": "interrupted", "message": "not begun"}
+    kept = {"base": fleet.base, "quantize": fleet.quantize, "baseline": False}
+    runs = [run for trained in fleet.trained for run in trained.runs]
+    return [{"name": run.name, **status, **kept, "settings": run.settings} for run in runs]
 
 
 def _run_fleet(ready: Ready, work: Work) -> bool:
@@ -354,23 +360,27 @@ def _conclude(folder: StudyFolder, summary: dict[str, Any]) -> Path:
 
 def _tell_plan(work: Work) -> None:
     """What is about to happen, in a few lines."""
+    from pronk.compare.words import plural
+
     study, splits, data = work.study, work.splits, work.summary["data"]
     trained = sum(len(fleet.trained) for fleet in study.fleets)
     shared = (
         f", {trained} of them trained (the others are earlier points of those)" if trained < len(study.runs) else ""
     )
-    removed = splits.duplicates_removed, splits.contradictory_removed
-    lines = [
-        f"{len(study.runs)} runs{shared}" if len(study.runs) > 1 else "1 run",
-        f"{data['train']} rows to train on, {data['validation']} for validation, {data['test']} for the test",
+    duplicates, contradictory = splits.duplicates_removed, splits.contradictory_removed
+    removed = [
+        *([plural(duplicates, "duplicate")] if duplicates else []),
+        *([f"{plural(contradictory, 'row')} of one text with different labels"] if contradictory else []),
     ]
-    if any(removed):
-        lines.append(f"left out: {removed[0]} duplicates, {removed[1]} rows of one text with different labels")
+    lines = [
+        f"{plural(len(study.runs), 'run')}{shared}",
+        f"{plural(data['train'], 'row')} to train on, {data['validation']} for validation, {data['test']} for the test",
+    ]
+    if removed:
+        lines.append(f"left out: {', '.join(removed)}")
     if splits.same_opening:
         lines.append(f"{splits.same_opening} rows open as others do; those that open alike are in one part")
     if cut := data["truncated_answers"]:
-        lines.append(
-            f"warning: {cut} answers are cut by train.max_length and lose their end; raise it if memory allows"
-        )
+        lines.append(f"warning: answers cut by train.max_length, without their end: {cut}; raise it if memory allows")
     for line in [*lines, f"writing to {work.folder.path}"]:
         work.console.print(line, highlight=False, markup=False, soft_wrap=True)

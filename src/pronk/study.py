@@ -118,6 +118,8 @@ def _slug(value: Any) -> str:
     """A value as part of a folder name."""
     if isinstance(value, list):
         return "+".join(_slug(item) for item in value)
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
     if isinstance(value, str) and ("/" in value or "\\" in value):
         value = PurePath(value).name
     return "".join(letter if letter.isalnum() or letter in "._+-" else "-" for letter in str(value)).strip(".")

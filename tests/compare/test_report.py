@@ -232,7 +232,11 @@ def test_comparisons_are_taken_from_the_study_where_it_has_them(tmp_path: Path) 
     (folder / "study.json").write_text(json.dumps(study))
     text = page_of(folder).text
     assert "0.456" in text
-    assert "which chance could explain: a tie" in text
+    among = f" among {len(study['comparisons'])} comparisons"  # else an interval without zero contradicts the tie
+    assert f"which chance could explain{among}: a tie" in text
+    study["comparisons"][0]["interval"] = [-0.1, 0.3]
+    (folder / "study.json").write_text(json.dumps(study))
+    assert "which chance could explain: a tie" in page_of(folder).text
 
 
 def test_the_same_study_gives_the_same_page_with_or_without_its_comparisons_stored(full: Path) -> None:

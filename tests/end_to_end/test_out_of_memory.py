@@ -71,6 +71,23 @@ def test_in_the_evaluation_what_was_trained_is_kept(
     assert (workplace.out / "report.html").is_file()
 
 
+def test_in_a_later_fleet_it_is_the_reason_of_that_fleet(
+    workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was trained before stays; what was not begun is told apart from what failed."""
+    workplace.recipe["study"] = {"quantize": ["nf4", "int8", "none"]}
+    workplace.recipe["train"]["max_steps"] = 2
+    plant(monkeypatch, Fleet, "play_round", runs_out(GPU, after=2))
+    told = pronk(*workplace.arguments())
+    assert "training: " in told.err
+    runs = {run["name"]: run for run in workplace.study()["runs"] if not run["baseline"]}
+    assert [runs[f"quantize-{kind}"]["status"] for kind in ("nf4", "int8", "none")] == [
+        "finished", "failed", "interrupted",
+    ]  # fmt: skip
+    assert "memory" in runs["quantize-int8"]["message"]
+    assert runs["quantize-none"]["message"] == "not begun"
+
+
 def test_another_error_is_not_taken_for_it(
     workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,8 +37,8 @@ def trained(study):
 def test_runs_that_train_the_base_itself_have_a_fleet_each():
     study = plan({"full": [True, False], "train.learning_rate": [1e-4, 1e-5], "train.epochs": [1, 2]})
     assert trained(study) == [
-        [[f"full-False_learning_rate-{rate}_epochs-{epochs}" for epochs in (1, 2)] for rate in ("0.0001", "1e-05")],
-        *([[f"full-True_learning_rate-{rate}_epochs-{epochs}" for epochs in (1, 2)]] for rate in ("0.0001", "1e-05")),
+        [[f"full-false_learning_rate-{rate}_epochs-{epochs}" for epochs in (1, 2)] for rate in ("0.0001", "1e-05")],
+        *([[f"full-true_learning_rate-{rate}_epochs-{epochs}" for epochs in (1, 2)]] for rate in ("0.0001", "1e-05")),
     ]
     assert [fleet.full for fleet in study.fleets] == [False, True, True]
     assert [fleet.measures_base for fleet in study.fleets] == [True, False, False]
@@ -99,7 +99,8 @@ def test_runs_keep_what_the_study_does_not_vary():
         ({"base": ["/models/a b", "other"]}, "base-a-b"),
         ({"base": ["/models/tiny.gguf", "other"]}, "base-tiny.gguf"),
         ({"adapter.targets": [["model.layers.0/q"], "all-linear"]}, "targets-q"),
-        ({"train.clip": [None, 1.0]}, "clip-None"),
+        ({"train.clip": [None, 1.0]}, "clip-none"),  # as recipes write them, not as Python does
+        ({"full": [True, False]}, "full-true"),
         ({"train.evaluate_every": ["epoch", 5]}, "evaluate_every-epoch"),
         ({"train.learning_rate": [1e-5, 1e-4]}, "learning_rate-1e-05"),
     ],

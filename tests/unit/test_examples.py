@@ -79,9 +79,21 @@ def test_a_first_answer_that_is_cut_off_entirely_is_an_error(tokenizer: Any) -> 
         make_examples("chat", tokenizer, 500, 49152, splits([talk(3, 20, "a:1")], []), (), [20])
 
 
+def test_no_advice_that_cannot_be_followed(tokenizer: Any) -> None:
+    """What the base cannot read is not cured by max_length, and max_length is never to exceed what it reads."""
+    long, longer = [talk(3, 20, "a:1")], [talk(3, 20, "a:1"), talk(1, 200, "a:2"), talk(1, 210, "a:3")]
+    with pytest.raises(DataError, match=r"a:1: .* train\.max_length, .*set it to 60, or leave such rows out"):
+        make_examples("chat", tokenizer, 60, 49152, splits(long, []), (), [20])
+    with pytest.raises(DataError, match=r"a:3 and 1 more row: .* tokens, and the base model reads 100 at most"):
+        make_examples("chat", tokenizer, 100, 49152, splits(longer, []), (), [20])
+
+
 def test_a_test_row_is_never_cut_off(tokenizer: Any) -> None:
     """Its last answer is what is measured."""
-    with pytest.raises(DataError, match=r"a:2: .* \(this is a test row: the base model reads 100 tokens at most\)"):
+    with pytest.raises(
+        DataError,
+        match=r"a:2: the prompt alone takes \d+ tokens, and the base model reads 100 at most.*leave such rows out",
+    ):
         make_examples("chat", tokenizer, 100, 49152, splits([], [talk(3, 20, "a:2")]), (), [])
 
 

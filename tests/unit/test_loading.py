@@ -96,6 +96,12 @@ def test_an_index_that_is_none(folder: Path, content: str) -> None:
         load(folder)
 
 
+def test_the_folder_of_a_run_that_trained_all_weights(folder: Path, tmp_path: Path) -> None:
+    folder.rename(tmp_path / "model")
+    with pytest.raises(BaseModelError, match=r"has no config\.json.*; write `base: .*model`"):
+        subject.find_base(str(tmp_path))
+
+
 def test_no_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(BaseModelError, match=r"has no weights \(model\.safetensors or"):

@@ -132,7 +132,7 @@ def _mark(answer: Answer) -> str:
         "end": "",
         "stop": " (cut at a stop text)",
         "length": f" (never ended: cut at {answer.tokens} tokens)",
-        "interrupted": f" (interrupted after {answer.tokens} tokens)",
+        "interrupted": f" (interrupted after {answer.tokens} token{'' if answer.tokens == 1 else 's'})",
     }[answer.ended]
 
 

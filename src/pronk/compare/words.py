@@ -140,9 +140,15 @@ def _gain(best: Run, base: Run | None, metric: str, comparisons: list[dict[str, 
     said = {
         "better": ", more than chance explains.",
         "worse": ": worse, by more than chance explains.",
-        "tie": ", which chance could explain: a tie.",
+        "tie": f", which chance could explain{_among(entry, len(comparisons))}: a tie.",
     }
     return sentence + said[entry["verdict"]]
+
+
+def _among(entry: dict[str, Any], tested: int) -> str:
+    """Why a tie can have an interval without zero: it stands for itself, the verdict for one of so many."""
+    low, high = entry["interval"]
+    return "" if low <= 0 <= high else f" among {plural(tested, 'comparison')}"
 
 
 def _lead(best: Run, rivals: list[dict[str, Any]]) -> Markup:

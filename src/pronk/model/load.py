@@ -219,7 +219,11 @@ def _check_folder(path: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     if not (path / "config.json").is_file():
-        raise BaseModelError(f"base: the folder {path} has no config.json, so it is no model that transformers saved")
+        trained = path / "model"  # where a run with full: true keeps what it trained
+        hint = f"; write `base: {trained}`" if (trained / "config.json").is_file() else ""
+        raise BaseModelError(
+            f"base: the folder {path} has no config.json, so it is no model that transformers saved{hint}"
+        )
     whole, index = path / WHOLE, path / INDEX
     if not whole.is_file() and not index.is_file():
         if any(path.glob("pytorch_model*.bin")) or any(path.glob("*.pth")):

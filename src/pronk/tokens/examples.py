@@ -8,7 +8,7 @@ from typing import Any
 
 from pronk.data.conversation import Conversation
 from pronk.data.split import Splits
-from pronk.errors import BaseModelError, DataError, RecipeError
+from pronk.errors import BaseModelError, RecipeError
 from pronk.tokens.example import learned_whole
 from pronk.tokens.prompt import Example, Prompt
 
@@ -32,12 +32,7 @@ class Examples:
     _cut: dict[tuple[str, int], list[Example]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        try:
-            self.test = self._made(self.splits.test, self.context, every_answer=True)
-        except DataError as error:
-            raise DataError(
-                f"{error} (this is a test row: the base model reads {self.context} tokens at most)"
-            ) from None
+        self.test = self._made(self.splits.test, self.context, every_answer=True)
 
     def train(self, max_length: int | None, on_prompt: bool = False) -> list[Example]:
         """Training examples, cut to max_length; on_prompt: what is asked is learned as well."""
@@ -69,7 +64,7 @@ class Examples:
         return [learned_whole(example, self.prompt.begin) for example in answers] if on_prompt else answers
 
     def _made(self, conversations: Sequence[Conversation], length: int, every_answer: bool = False) -> list[Example]:
-        made = self.prompt.examples(conversations, length, every_answer)
+        made = self.prompt.examples(conversations, length, every_answer, self.context)
         largest = max((int(example.ids.max()) for example in made), default=0)
         if largest >= self.vocabulary:
             raise BaseModelError(

@@ -76,22 +76,29 @@ class Prompt:
         return [[*ids, self.end_id] for ids in self._encode(answers, special=False)]
 
     def examples(
-        self, conversations: Sequence[Conversation], max_length: int, every_answer: bool = False
+        self,
+        conversations: Sequence[Conversation],
+        max_length: int,
+        every_answer: bool = False,
+        context: int | None = None,
     ) -> list[Example]:
         """Ids and loss mask of each conversation, cut to max_length tokens; every answer and its end are learned.
 
         Later turns may be cut off (they are counted); a part of the first answer is always kept, and
-        with every_answer a part of each. Raises DataError if that cannot be, PromptError where the
-        template's prompt is not the beginning of what it writes in the end.
+        with every_answer a part of each. context: the most that max_length could be, for the advice in
+        errors. Raises DataError if that cannot be, PromptError where the template's prompt is not the
+        beginning of what it writes in the end.
         """
         made, too_long = [], []
         for conversation, turns in self._batches(conversations):
-            if _needed(turns, every_answer) < max_length:
+            needed = _needed(turns, every_answer)
+            if needed < max_length:
                 made.append(make_example(turns, max_length))
             else:
-                too_long.append((conversation.place, sum(len(one.question) + len(one.answer) for one in turns)))
+                whole = sum(len(one.question) + len(one.answer) for one in turns)
+                too_long.append((conversation.place, whole, needed))
         if too_long:
-            raise DataError(_too_long(too_long, max_length))
+            raise DataError(_too_long(too_long, max_length, context))
         return made
 
     def _batches(self, conversations: Sequence[Conversation]) -> Iterator[tuple[Conversation, list[Turn]]]:
@@ -155,10 +162,19 @@ def _needed(turns: Sequence[Turn], every_answer: bool) -> int:
     return sum(len(turn.question) + len(turn.answer) for turn in before) + len(last.question)
 
 
-def _too_long(rows: Sequence[tuple[str, int]], max_length: int) -> str:
-    place, needed = max(rows, key=lambda row: row[1])
-    others = f" and {len(rows) - 1} more rows" if len(rows) > 1 else ""
+def _too_long(rows: Sequence[tuple[str, int, int]], max_length: int, context: int | None) -> str:
+    """rows: place, tokens in all, and tokens before an answer of which a part must be kept."""
+    unreadable = [row for row in rows if context is not None and row[2] >= context]
+    place, whole, needed = max(unreadable or rows, key=lambda row: row[1])
+    others = len(unreadable or rows) - 1
+    row = place + (f" and {others} more row{'s' if others > 1 else ''}" if others else "")
+    if unreadable:
+        return (
+            f"{row}: the prompt alone takes {needed} tokens, and the base model reads {context} at most, so nothing "
+            "is left for the answer; leave such rows out (data.where)"
+        )
+    fitting = whole if context is None else min(whole, context)
     return (
-        f"{place}{others}: the prompt alone takes all {max_length} tokens of train.max_length, so "
-        f"the answer is cut off entirely; set it to {needed}, or drop such rows"
+        f"{row}: the prompt alone takes all {max_length} tokens of train.max_length, so the answer is cut off "
+        f"entirely; set it to {fitting}, or leave such rows out (data.where)"
     )
