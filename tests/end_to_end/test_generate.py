@@ -285,7 +285,10 @@ WRONG: dict[str, tuple[list[str], list[str]]] = {
     "adapter of a base that was changed": (["{tmp}/pissa"], ["pissa", "weights were changed first"]),
     "adapter without one layer": (["{tmp}/torn"], ["no weights for model.layers.1.self_attn.q_proj"]),
     "adapter without weights": (["{tmp}/weightless"], ["has no adapter_model.safetensors"]),
-    "adapter that is not finite": (["{tmp}/nan"], ["nan: this adapter cannot be used: it holds weights that are not finite"]),
+    "adapter that is not finite": (
+        ["{tmp}/nan"],
+        ["nan: this adapter cannot be used: it holds weights that are not finite"],
+    ),
 }
 
 

@@ -107,7 +107,7 @@ class Train(Section):
     recompute: NonNegativeInt | Literal["none", "all"] = Field(
         "none",
         description="How many layers' activations are computed again in the backward pass instead of kept: less "
-        "memory, the same result, up to a third more time. A number, none or all.",
+        "memory, the same result, up to two fifths more time. A number, none or all.",
     )
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
