@@ -15,7 +15,7 @@ from command_line import Told, Workplace
 from safetensors.torch import load_file
 
 Pronk = Callable[..., Told]
-NAMES = [f"full-{full}_epochs-{epochs}" for full in (False, True) for epochs in (1, 2)]
+NAMES = [f"full-{full}_epochs-{epochs}" for full in ("false", "true") for epochs in (1, 2)]
 
 
 @dataclass(frozen=True)
