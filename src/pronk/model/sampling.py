@@ -37,7 +37,7 @@ class Filter:
             least_N1 = scores_NV.topk(min(self.top_k, scores_NV.shape[-1])).values[:, -1:]
             scores_NV = scores_NV.masked_fill(scores_NV < least_N1, -torch.inf)
         if self.top_p < 1:
-            rising_NV, token_NV = scores_NV.sort(dim=-1, stable=True)  # of equals the same ones go on every device
+            rising_NV, token_NV = scores_NV.sort(dim=-1, stable=True)  # stable: the same of equals go on every device
             beyond_NV = rising_NV.softmax(dim=-1).cumsum(dim=-1) <= 1 - self.top_p
             beyond_NV[:, -1] = False
             scores_NV = scores_NV.masked_fill(beyond_NV.scatter(1, token_NV, beyond_NV), -torch.inf)
