@@ -82,11 +82,6 @@ def context_length(config: Any) -> int:
     return length
 
 
-def linear_layer_names(base: Base) -> list[str]:
-    """The names of all linear layers without the output head; see linear_layer_sizes."""
-    return list(linear_layer_sizes(base))
-
-
 def linear_layer_sizes(base: Base) -> dict[str, tuple[int, int]]:
     """Input and output features of all linear layers without the output head, from the configuration alone.
 
