@@ -215,8 +215,7 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     if not interrupted and work.splits.test:
         try:
             evaluate = _evaluate_whole if fleet.full else _evaluate
-            with memory_guard("evaluating"):
-                evaluated += evaluate(ready, model, outcomes, work)
+            evaluated += evaluate(ready, model, outcomes, work)
         except KeyboardInterrupt:
             interrupted = True
         except OutOfMemoryError as error:  # what was trained stays
@@ -276,19 +275,21 @@ def _measure(
 ) -> list[Evaluated]:
     """The model as it stands and the given adapters on all test items."""
     from pronk.evaluate.evaluation import Evaluation
+    from pronk.model.memory import memory_guard
     from pronk.train import progress
 
-    evaluation = Evaluation(model, adapters)
     truths = [conversation.answer for conversation in work.splits.test]
     recipe = work.study.recipe
-    with progress.work(work.console, "evaluating", evaluation.work(ready.examples, recipe.evaluations)) as bar:
+    with memory_guard("evaluating"):
+        evaluation = Evaluation(model, adapters)
+        with progress.work(work.console, "evaluating", evaluation.work(ready.examples, recipe.evaluations)) as bar:
 
-        def advance(tokens: int) -> None:
-            bar.advance(tokens)
-            work.stop.check()
+            def advance(tokens: int) -> None:
+                bar.advance(tokens)
+                work.stop.check()
 
-        results = evaluation.run(ready.examples, truths, recipe.evaluations, advance, recipe.max_new_tokens)
-    evaluation.close()
+            results = evaluation.run(ready.examples, truths, recipe.evaluations, advance, recipe.max_new_tokens)
+        evaluation.close()
     return results
 
 

@@ -88,6 +88,19 @@ def test_in_a_later_fleet_it_is_the_reason_of_that_fleet(
     assert runs["quantize-none"]["message"] == "not begun"
 
 
+def test_where_the_base_is_measured_before_it_is_trained(
+    workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del workplace.recipe["adapter"]
+    workplace.recipe["full"] = True
+    plant(monkeypatch, classify, "score_and_answer", runs_out(GPU))
+    told = pronk(*workplace.arguments())
+    assert told.code == 2
+    assert "evaluating: " in told.err
+    assert "Traceback" not in told.err
+    assert not workplace.out.exists()
+
+
 def test_another_error_is_not_taken_for_it(
     workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
 ) -> None:
