@@ -21,7 +21,7 @@ from pronk.compare.items import run_folder
 from pronk.compare.pairs import best_run, figure
 from pronk.compare.terminal import terminal_summary
 from pronk.errors import OptionError
-from pronk.runs import StudyFolder, new_folder
+from pronk.runs import RunFolder, StudyFolder, new_folder
 
 __all__ = ["Answers", "Comparison", "Run", "Study", "generate", "report", "run"]
 
@@ -210,10 +210,10 @@ def _opened(folder: StudyFolder) -> Study:
 
 def _run(study: Path, entry: dict[str, Any]) -> Run:
     path = run_folder(study, entry["name"])
-    weights = next((path / place for place in ("adapter", "model") if (path / place).is_dir()), None)
     return Run(
         entry["name"], entry.get("base", ""), bool(entry.get("baseline")), entry.get("settings") or {},
-        entry.get("metrics") or {}, entry.get("status", ""), entry.get("message") or "", path, weights, entry,
+        entry.get("metrics") or {}, entry.get("status", ""), entry.get("message") or "", path, RunFolder(path).weights,
+        entry,
     )  # fmt: skip
 
 

@@ -240,7 +240,9 @@ def _print_table(result: dict[str, Any], as_json: bool) -> None:
 
 
 def _say(line: str, style: str | None = None) -> None:
-    _console().print(line, markup=False, highlight=False, soft_wrap=True, style=style)
+    from pronk.train.progress import say
+
+    say(_console(), line, style)
 
 
 def _console(stderr: bool = True) -> Console:

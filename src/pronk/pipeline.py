@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pronk.data.detect import with_found_formats
 from pronk.data.split import Splits, read_splits
+from pronk.data.words import counted
 from pronk.errors import InputError, OutOfMemoryError
 from pronk.recipe import Recipe
 from pronk.runs import StudyFolder, disk_guard, new_study, write_text
 from pronk.study import Fleet, Study, plan_study
 from pronk.train.interrupt import Interruption, listen
+from pronk.train.progress import say
+from pronk.train.progress import work as progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +81,7 @@ def run_study(recipe: Recipe, out: Path, console: Console, copy_to: Path | None 
 
     clock = Clock()
     with listen(lambda line: console.print(line, highlight=False)) as stop, disk_guard(out):
-        tell = functools.partial(console.print, highlight=False, markup=False, soft_wrap=True)
+        tell = partial(say, console)
         recipe = with_found_formats(recipe, tell)
         study = plan_study(recipe)
         check_installed(recipe.train.trackers)
@@ -117,7 +120,7 @@ def _mirror(copy_to: Path | None, out: Path, console: Console) -> Mirror | None:
 
     if copy_to is None:
         return None
-    return Mirror(copy_to, out, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+    return Mirror(copy_to, out, partial(say, console))
 
 
 def _prepare(study: Study, name: str, splits: Splits, labels: tuple[str, ...], console: Console) -> list[Ready]:
@@ -133,7 +136,7 @@ def _prepare(study: Study, name: str, splits: Splits, labels: tuple[str, ...], c
         device = resolve_device(study.recipe.train.device)
         for quantize in dict.fromkeys(fleet.quantize for fleet in fleets):
             check_quantization(quantize, device)
-        base = find_base(name, lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
+        base = find_base(name, partial(say, console))
         recipes = [run.recipe for fleet in fleets for run in fleet.trained]
         examples = load_examples(base, recipes, splits, labels)
         layers = linear_layer_sizes(base)
@@ -160,7 +163,7 @@ def _run_fleets(ready: Sequence[Ready], work: Work) -> bool:
             raise
         if not isinstance(error, KeyboardInterrupt):
             why = str(error)
-            work.console.print(f"pronk: {why}", style="red", markup=False, highlight=False, soft_wrap=True)
+            say(work.console, f"pronk: {why}", "red")
     for one in ready[done:]:
         work.summary["runs"] += _not_trained(one.fleet, why)
         why = ""  # what went wrong is told of the fleet that met it
@@ -219,7 +222,7 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
         except KeyboardInterrupt:
             interrupted = True
         except OutOfMemoryError as error:  # what was trained stays
-            work.console.print(f"pronk: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            say(work.console, f"pronk: {error}", "red")
     work.clock.lap("evaluate")
     _write_items(evaluated, work.folder)
     trackers.finish(_metrics(evaluated, work.folder))
@@ -232,10 +235,7 @@ def _start_trackers(fleet: Fleet, work: Work) -> Trackers:
     """Begin every run of a fleet in the tools that the recipe names."""
     from pronk.train.trackers import Opening, Trackers, flat
 
-    def tell(line: str) -> None:
-        work.console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
-
-    trackers = Trackers(work.study.recipe.train.trackers, tell)
+    trackers = Trackers(work.study.recipe.train.trackers, partial(say, work.console, style="yellow"))
     for trained in fleet.trained:
         for run in trained.runs:
             path = work.folder.run(run.name).path
@@ -276,13 +276,12 @@ def _measure(
     """The model as it stands and the given adapters on all test items."""
     from pronk.evaluate.evaluation import Evaluation
     from pronk.model.memory import memory_guard
-    from pronk.train import progress
 
     truths = [conversation.answer for conversation in work.splits.test]
     recipe = work.study.recipe
     with memory_guard("evaluating"):
         evaluation = Evaluation(model, adapters)
-        with progress.work(work.console, "evaluating", evaluation.work(ready.examples, recipe.evaluations)) as bar:
+        with progress(work.console, "evaluating", evaluation.work(ready.examples, recipe.evaluations)) as bar:
 
             def advance(tokens: int) -> None:
                 bar.advance(tokens)
@@ -361,8 +360,6 @@ def _conclude(folder: StudyFolder, summary: dict[str, Any]) -> Path:
 
 def _tell_plan(work: Work) -> None:
     """What is about to happen, in a few lines."""
-    from pronk.compare.words import plural
-
     study, splits, data = work.study, work.splits, work.summary["data"]
     trained = sum(len(fleet.trained) for fleet in study.fleets)
     shared = (
@@ -370,12 +367,13 @@ def _tell_plan(work: Work) -> None:
     )
     duplicates, contradictory = splits.duplicates_removed, splits.contradictory_removed
     removed = [
-        *([plural(duplicates, "duplicate")] if duplicates else []),
-        *([f"{plural(contradictory, 'row')} of one text with different labels"] if contradictory else []),
+        *([counted(duplicates, "duplicate")] if duplicates else []),
+        *([f"{counted(contradictory, 'row')} of one text with different labels"] if contradictory else []),
     ]
+    rows = counted(data["train"], "row")
     lines = [
-        f"{plural(len(study.runs), 'run')}{shared}",
-        f"{plural(data['train'], 'row')} to train on, {data['validation']} for validation, {data['test']} for the test",
+        f"{counted(len(study.runs), 'run')}{shared}",
+        f"{rows} to train on, {data['validation']} for validation, {data['test']} for the test",
     ]
     if removed:
         lines.append(f"left out: {', '.join(removed)}")
@@ -384,4 +382,4 @@ def _tell_plan(work: Work) -> None:
     if cut := data["truncated_answers"]:
         lines.append(f"warning: answers cut by train.max_length, without their end: {cut}; raise it if memory allows")
     for line in [*lines, f"writing to {work.folder.path}"]:
-        work.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(work.console, line)

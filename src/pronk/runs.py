@@ -22,6 +22,7 @@ from typing import Any
 
 from pronk.errors import PronkError, ResourceError, StudyError
 
+WEIGHT_FOLDERS = ("adapter", "model")  # of a run that is done: what it trained, an adapter or the whole model
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -38,6 +39,11 @@ class RunFolder:
     @property
     def adapter(self) -> Path:
         return self.path / "adapter"
+
+    @property
+    def weights(self) -> Path | None:
+        """The folder of what the run trained; None where it has not come to its end."""
+        return next((self.path / name for name in WEIGHT_FOLDERS if (self.path / name).is_dir()), None)
 
     def checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step-{step}"
@@ -88,7 +94,7 @@ class StudyFolder:
 
     def discard_unless_trained(self) -> None:
         """Take the folder away again, unless some run has a checkpoint or is done."""
-        kept = ("runs/*/checkpoints/step-*", "runs/*/adapter", "runs/*/model")
+        kept = ("runs/*/checkpoints/step-*", *(f"runs/*/{name}" for name in WEIGHT_FOLDERS))
         if not any(next(self.path.glob(pattern), None) for pattern in kept):
             shutil.rmtree(self.path, ignore_errors=True)
 

@@ -6,6 +6,7 @@ import gc
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pronk.ask.models import Form, Model
@@ -71,10 +72,9 @@ def ask(models: Sequence[Model], questions: Sequence[Question], settings: Genera
     ends the answers where they are. Raises BaseModelError, StudyError, PromptError or DataError.
     """
     from pronk.train.interrupt import listen
+    from pronk.train.progress import say
 
-    def tell(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-
+    tell = partial(say, console)
     found: dict[tuple[int, int], Answer] = {}
     with listen(lambda _: tell("stopping; what is answered is kept")) as stop:
         with console.status("reading the questions"):
@@ -174,12 +174,10 @@ def _answers(
     from pronk.evaluate.evaluation import evaluation_budget
     from pronk.model.load import load_model, resolve_device, resolve_dtype
     from pronk.model.memory import memory_guard
-    from pronk.model.quantize import check_quantization
     from pronk.train import progress
 
     recipe = group[0].model.recipe
     device = resolve_device(recipe.train.device)
-    check_quantization(recipe.quantize, device)
     dtype, double = resolve_dtype(recipe.train.dtype, device), recipe.double_quantization is not False
     name = group[0].base.name
     with console.status(f"loading {name}"), memory_guard(f"loading {name}"):

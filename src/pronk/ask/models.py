@@ -14,6 +14,7 @@ from pronk.data.questions import Question
 from pronk.errors import OptionError, StudyError
 from pronk.model.saved import CONFIG, SavedAdapter, read_adapter
 from pronk.recipe import Data, Recipe, read_recipe, recipe_of_base
+from pronk.runs import RunFolder
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _find(target: str, given: list[str], overrides: list[str]) -> list[Model]:
 
 def _runs_with_weights(study: Path) -> list[Path]:
     runs = sorted(folder for folder in study.glob("runs/*") if (folder / "recipe.yaml").is_file())
-    chosen = [run for run in runs if any((run / place).is_dir() for place in ("adapter", "model"))]
+    chosen = [run for run in runs if RunFolder(run).weights]
     if not chosen:
         raise StudyError(f"{study}: no run of this study has weights: none came to its end")
     return chosen

@@ -11,11 +11,14 @@ import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from pronk.ask.asking import Answer, Answered
+from pronk.compare.words import short
+from pronk.data.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH = 80
+LONGEST_NAME = 30
 # What would steer a terminal or reorder a line: control characters, line separators, and bidirectional overrides.
 # Joiners stay: letters of many scripts, and emoji, need them.
 STEERING = re.compile(
@@ -69,7 +72,7 @@ def summary(answered: Answered) -> list[str]:
     rows = [["model", *(heads[kind] for kind in shown)]]
     for name in answered.models:
         own: list[str] = [answer.ended for answer in answered.answers if answer.model == name]
-        rows.append([_short(name), *(f"{own.count(kind)} of {len(own)}" for kind in shown)])
+        rows.append([short(name, LONGEST_NAME), *(f"{own.count(kind)} of {len(own)}" for kind in shown)])
     widths = [max(_cells(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(_padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
@@ -132,7 +135,7 @@ def _mark(answer: Answer) -> str:
         "end": "",
         "stop": " (cut at a stop text)",
         "length": f" (never ended: cut at {answer.tokens} tokens)",
-        "interrupted": f" (interrupted after {answer.tokens} token{'' if answer.tokens == 1 else 's'})",
+        "interrupted": f" (interrupted after {counted(answer.tokens, 'token')})",
     }[answer.ended]
 
 
@@ -140,10 +143,6 @@ def _json(value: Any, indent: int | None = None) -> str:
     """JSON in which Korean stays readable, and what steers terminals is escaped; it stands in strings only."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def _short(name: str, most: int = 30) -> str:
-    return name if len(name) <= most else "…" + name[1 - most :]
 
 
 def _cells(text: str) -> int:

@@ -10,6 +10,7 @@ from pronk.compare import charts, words
 from pronk.compare.items import RunItems, Similarity, read_lines, run_folder
 from pronk.compare.metrics import ClassificationReport, classification_report
 from pronk.compare.pairs import baseline_of, best_run, evaluated, figure, primary_metric
+from pronk.data.words import counted
 
 Run = dict[str, Any]
 View = dict[str, Any]
@@ -124,7 +125,7 @@ def comparisons_by_metric(comparisons: list[View]) -> list[View]:
             rows.append({**comparison(entry), "low": low, "middle": middle, "high": high, "zero": zero})
         ties = sum(entry["verdict"] == "tie" for entry in entries)
         lower = ", lower is better" if metric == "nll" else ""
-        summary = f"{words.plural(len(entries), 'comparison')}, {words.plural(ties, 'tie')}{lower}"
+        summary = f"{counted(len(entries), 'comparison')}, {counted(ties, 'tie')}{lower}"
         tables.append({"title": words.METRICS.get(metric, metric), "rows": rows, "summary": summary})
     return tables
 

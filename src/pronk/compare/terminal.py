@@ -30,7 +30,7 @@ def terminal_summary(study: dict[str, Any]) -> str:
         rows.append([*values, _verdict(run, runs, metric, study.get("comparisons") or [])])
     widths = [max(len(row[column]) for row in rows) for column in range(len(shown))]
     room = max(20, 78 - sum(width + 2 for width in widths) - len("against base"))
-    names = ["run", *(_short(run["name"], room) for run in ranked)]
+    names = ["run", *(words.short(run["name"], room) for run in ranked)]
     left = max(map(len, names))
     lines = [
         "  ".join([name.ljust(left), *(cell.rjust(width) for cell, width in zip(row, [*widths, 0], strict=True))])
@@ -49,9 +49,9 @@ def _overfitting(runs: list[dict[str, Any]]) -> list[str]:
         verdict = found.get("verdict")
         if verdict == "overfitting":
             said = f"overfits after epoch {words.epoch(found['epoch'])}, validation loss rose by "
-            lines.append(f"{said}{words.number(found['rise'])}: {_short(run['name'], 22)}")
+            lines.append(f"{said}{words.number(found['rise'])}: {words.short(run['name'], 22)}")
         elif verdict == "still improving":
-            lines.append(f"still improving at its end, train longer: {_short(run['name'], 36)}")
+            lines.append(f"still improving at its end, train longer: {words.short(run['name'], 36)}")
     return lines
 
 
@@ -65,8 +65,3 @@ def _verdict(run: dict[str, Any], runs: list[dict[str, Any]], metric: str, compa
         if base and entry["metric"] == metric and (entry["a"], entry["b"]) == (base["name"], run["name"]):
             return words.VERDICTS[entry["verdict"]]
     return "not assessed"
-
-
-def _short(name: str, room: int) -> str:
-    """A long name keeps its end, where runs of a study differ most."""
-    return name if len(name) <= room else "…" + name[1 - room :]

@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pronk.compare.pairs import baseline_of, best_run, figure, primary_metric
+from pronk.data.words import counted
 
 METRICS = {  # in the order in which they are shown
     "accuracy": "Accuracy",
@@ -88,9 +89,9 @@ def setting(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+def short(name: str, room: int) -> str:
+    """A long name keeps its end, where runs of a study differ most."""
+    return name if len(name) <= room else "…" + name[1 - room :]
 
 
 def conclusion(runs: list[Run], comparisons: list[dict[str, Any]], items: int | None) -> list[Markup]:
@@ -104,17 +105,17 @@ def conclusion(runs: list[Run], comparisons: list[dict[str, Any]], items: int | 
         sentences.append(_lead(best, rivals))
     ties = sum(entry["verdict"] == "tie" for entry in comparisons)
     if comparisons:
-        sentences.append(Markup(f"Of {plural(len(comparisons), 'difference')} tested, {ties or 'none'} "))
+        sentences.append(Markup(f"Of {counted(len(comparisons), 'difference')} tested, {ties or 'none'} "))
         sentences[-1] += "is a tie." if ties <= 1 else "are ties."
     failed = sum(run.get("status") in ("failed", "interrupted") for run in runs)
     if failed:
-        sentences.append(Markup(f"{plural(failed, 'run')} did not finish."))
+        sentences.append(Markup(f"{counted(failed, 'run')} did not finish."))
     return sentences
 
 
 def _gain(best: Run, base: Run | None, metric: str, comparisons: list[dict[str, Any]], items: int | None) -> Markup:
     """`X answers 0.830 of 300 test items correctly, the base 0.430: a difference of …`"""
-    of_items = f"{plural(items, 'test item')}" if items else "the test items"
+    of_items = f"{counted(items, 'test item')}" if items else "the test items"
     template = "<b>{}</b> answers {} of {} correctly"
     if metric == "nll":
         template = "<b>{}</b> needs {} nats per target token on {}"
@@ -148,7 +149,7 @@ def _gain(best: Run, base: Run | None, metric: str, comparisons: list[dict[str, 
 def _among(entry: dict[str, Any], tested: int) -> str:
     """Why a tie can have an interval without zero: it stands for itself, the verdict for one of so many."""
     low, high = entry["interval"]
-    return "" if low <= 0 <= high else f" among {plural(tested, 'comparison')}"
+    return "" if low <= 0 <= high else f" among {counted(tested, 'comparison')}"
 
 
 def _lead(best: Run, rivals: list[dict[str, Any]]) -> Markup:

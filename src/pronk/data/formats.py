@@ -5,7 +5,6 @@ Texts are kept as they are in the file, spaces included; only labels are strippe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from typing import Any
 
@@ -13,7 +12,7 @@ from pronk.data.conversation import Conversation, Message
 from pronk.data.labels import LabelledText, label_text
 from pronk.data.rows import Problems, Row, RowError, Table
 from pronk.data.turns import read_turns
-from pronk.data.words import described, did_you_mean, enumerated, quoted
+from pronk.data.words import described, did_you_mean, enumerated, is_whole, quoted
 from pronk.errors import DataError
 from pronk.recipe import Data, Format, Source
 
@@ -27,7 +26,6 @@ FIELDS: dict[Format, tuple[str, ...]] = {
 }
 OPTIONAL_FIELD = "input"  # may be absent, empty or null
 TURNS = {"messages", "conversations"}  # fields that hold a list of turns; all others hold a text
-HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 Record = Conversation | LabelledText
 
@@ -116,7 +114,7 @@ class Reader:
             raise RowError(f"{field} type", f"{name} must be text; found {described(value)}")
         if not value.strip() and field != OPTIONAL_FIELD:
             raise RowError(f"{field} empty", f"{name} is empty")
-        if not _is_whole(value):
+        if not is_whole(value):
             raise RowError(f"{field} half", f"{name} has half a character (a lone \\ud… escape)")
         return value
 
@@ -125,15 +123,11 @@ class Reader:
             turns, unanswered = read_turns(value, self.format)
         except RowError as error:
             raise RowError(error.kind, f"{name}: {error}") from None
-        if not all(_is_whole(turn.content) for turn in turns):
+        if not all(is_whole(turn.content) for turn in turns):
             raise RowError("half", f"{name}: a turn has half a character (a lone \\ud… escape)")
         if unanswered:
             self.unanswered.append(place)
         return turns
-
-
-def _is_whole(text: str) -> bool:
-    return text.isascii() or HALF_A_CHARACTER.search(text) is None
 
 
 def _checked_columns(format: Format, named: dict[str, str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from pronk.data.words import is_whole
 from pronk.errors import DataError
 
 SAMPLES = {"english": "questions.en.jsonl", "korean": "questions.ko.jsonl"}
@@ -88,7 +89,7 @@ def _row(line: str, place: str) -> Question:
 def _whole(text: str, place: str, optional: bool = False) -> str:
     if not text.strip() and not optional:
         raise DataError(f"{place}: the question is empty")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not is_whole(text):
         raise DataError(f"{place}: there is half a character in the text (a lone surrogate); save it as UTF-8")
     return text
 

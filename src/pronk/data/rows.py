@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pronk.data.words import counted
 from pronk.errors import DataError
 
 
@@ -53,4 +54,4 @@ class Problems:
         """Raise DataError with the first problem and how many more there are of its kind; nothing if there is none."""
         for kind, message in self._first.items():
             more = self._count[kind] - 1
-            raise DataError(message + (f" (and {more} more {unit}{'s' if more > 1 else ''})" if more else ""))
+            raise DataError(message + (f" (and {counted(more, f'more {unit}')})" if more else ""))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from pronk.data.conversation import Conversation, shortened
 from pronk.data.sources import read_conversations
+from pronk.data.words import counted
 from pronk.errors import DataError
 from pronk.recipe import Data, Split
 
@@ -66,7 +67,7 @@ class _Unique:
         """` after 3 duplicates were removed`, for messages."""
         parts = []
         if self.duplicates:
-            parts.append(f"{self.duplicates} duplicate{'s' if self.duplicates > 1 else ''}")
+            parts.append(counted(self.duplicates, "duplicate"))
         if self.contradictory:
             parts.append(f"{self.contradictory} rows with contradictory labels")
         verb = "was" if self.duplicates + self.contradictory == 1 else "were"
@@ -293,7 +294,7 @@ def _check_enough(unique: _Unique, available: Quotas, test: Quotas, train: Quota
         group = min(short, key=lambda name: available[name])  # with enough of the scarcest, all are mended
         of_label = f" of {group!r}" if group else ""
         first = train[group] if named else test[group]
-        parts = f"{first} row{'' if first == 1 else 's'}{of_label} in {'train' if named else 'test'}"
+        parts = f"{counted(first, 'row')}{of_label} in {'train' if named else 'test'}"
         parts += f" and {test[group]} in test, {asked[group]} in all" if named else ""
         raise DataError(f"data.split asks for {parts}, but the data has {available[group]}{unique.removed}")
     if sum(train.values()) == 0:

@@ -1,10 +1,13 @@
-"""Words for people: values as they call them, lists, and the nearest known name."""
+"""Words for people: values as they call them, counts, lists, and the nearest known name."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterable
 from typing import Any
+
+_HALF_A_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def described(value: Any) -> str:
@@ -20,6 +23,11 @@ def described(value: Any) -> str:
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
     return f"a value of type {type(value).__name__}"
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text can be written: without half a character, which JSON's escapes can spell."""
+    return text.isascii() or _HALF_A_CHARACTER.search(text) is None
 
 
 def enumerated(names: Iterable[str], last: str) -> str:

@@ -47,16 +47,17 @@ def bench_training(path: Path, overrides: Sequence[str], steps: int, console: Co
     _check_agreement(sides["ours"], sides["trl"], work.dtype)
     tokens = _tokens_per_step(work)
     speeds = {name: _speed(result, tokens) for name, result in sides.items()}
+    share = _share_read(work)
     return {
         "json": {
             "ratio": speeds["ours"] / speeds["trl"],
             "tokens_per_second": speeds,
-            "share_of_tokens_read": _share_read(work),
+            "share_of_tokens_read": share,
             "largest_loss_difference": _largest_difference(sides["ours"], sides["trl"]),
             "work": {key: value for key, value in asdict(work).items() if key not in ("examples", "start")},
             "sides": {name: asdict(result) for name, result in sides.items()},
         },
-        "markdown": _training_table(work, sides, speeds),
+        "markdown": _training_table(work, sides, speeds, share),
     }
 
 
@@ -204,7 +205,7 @@ def _speed(result: Result, tokens: Sequence[int]) -> float:
     return statistics.median(count / seconds for count, seconds in pairs)
 
 
-def _training_table(work: Work, sides: dict[str, Result], speeds: dict[str, float]) -> str:
+def _training_table(work: Work, sides: dict[str, Result], speeds: dict[str, float], share_read: float) -> str:
     rows = [
         f"| {name} {result.version} | {speeds[key]:,.0f} | {speeds[key] / speeds['trl']:.2f} "
         f"| {result.losses[0]:.4f} → {result.losses[-1]:.4f} | {result.peak_memory_bytes / 2**30:.1f} GiB |"
@@ -218,7 +219,7 @@ def _training_table(work: Work, sides: dict[str, Result], speeds: dict[str, floa
         "| | real tokens/s | ratio | loss, first → last step | peak memory |",
         "|---|---|---|---|---|",
     ]
-    shared = 1 - _share_read(work)
+    shared = 1 - share_read
     note = ["", f"{shared:.0%} of pronk's tokens lie in beginnings that examples share, which it reads once."]
     return "\n".join([*head, *rows, *(note if shared >= 0.005 else [])])
 

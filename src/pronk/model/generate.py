@@ -200,8 +200,10 @@ class Rows:
         self.written_NM[self.row_N, self.step] = token_N.masked_fill(~going_N, self.end_id)
         self.ended_N[self.row_N] |= going_N & (token_N == self.end_id)
         self.step += 1
+        if watch is None:  # finding the rows that go on makes a GPU wait
+            return
         row_N = self.row_N[self.going_N]
-        if watch is not None and len(row_N):
+        if len(row_N):
             ends = watch(self.members_N[row_N].tolist(), self.written_NM[row_N, self.step - 1].tolist())
             self.stopped_N[row_N] = torch.tensor(ends, device=row_N.device)
 

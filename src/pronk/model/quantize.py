@@ -9,7 +9,6 @@ Names carry shapes: T tokens, I input features, O output features; N weights of 
 
 from __future__ import annotations
 
-import logging
 from functools import cache
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pronk.errors import BaseModelError
+from pronk.hub import silenced
 from pronk.recipe import Quantize
 
 NF4_BLOCK = 64  # weights that share a scale
@@ -243,19 +243,15 @@ def check_quantization(kind: Quantize, device: torch.device) -> None:
 @cache
 def functional() -> Any:
     """bitsandbytes.functional. Raises BaseModelError if bitsandbytes is missing or cannot be loaded."""
-    logger = logging.getLogger("bitsandbytes")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # it warns of optional kernels that nobody asked for
     try:
-        import bitsandbytes.functional
+        with silenced("bitsandbytes"):  # it warns of optional kernels that nobody asked for
+            import bitsandbytes.functional
     except Exception as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise BaseModelError(
             f"quantize: int8 and nf4 need bitsandbytes, which cannot be loaded ({said}); run `{INSTALL}`, "
             "or write `quantize: none`"
         ) from error
-    finally:
-        logger.setLevel(level)
     return bitsandbytes.functional
 
 

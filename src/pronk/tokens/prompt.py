@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pronk.data.conversation import Conversation, Message
+from pronk.data.words import counted
 from pronk.errors import BaseModelError, DataError
 from pronk.tokens.example import Example, Turn, make_example
 from pronk.tokens.forms import Alpaca, Form, Llama2, Llama3, Piece
@@ -167,7 +168,7 @@ def _too_long(rows: Sequence[tuple[str, int, int]], max_length: int, context: in
     unreadable = [row for row in rows if context is not None and row[2] >= context]
     place, whole, needed = max(unreadable or rows, key=lambda row: row[1])
     others = len(unreadable or rows) - 1
-    row = place + (f" and {others} more row{'s' if others > 1 else ''}" if others else "")
+    row = place + (f" and {counted(others, 'more row')}" if others else "")
     if unreadable:
         return (
             f"{row}: the prompt alone takes {needed} tokens, and the base model reads {context} at most, so nothing "

@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pronk.errors import StudyError
-from pronk.runs import RunFolder, StudyFolder
+from pronk.runs import WEIGHT_FOLDERS, RunFolder, StudyFolder
 
 ASIDE = ".copying-"  # how names begin that are not whole yet
-UNITS = ("adapter", "model")  # folders that appear whole or not at all, as every folder in checkpoints/ does
 LEFT_OUT = ("tensorboard", "wandb")  # grow with every step; their tools have ways of their own to travel
 
 
@@ -83,7 +82,7 @@ def update(source: Path, target: Path) -> None:
         one, other = source / name, target / name
         if not one.is_dir():
             _copy_file(one, other)
-        elif name in UNITS or source.name == "checkpoints":
+        elif name in WEIGHT_FOLDERS or source.name == "checkpoints":
             _copy_unit(one, other)
         else:
             update(one, other)

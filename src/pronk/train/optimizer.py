@@ -10,13 +10,13 @@ A run that trains the whole model has all of its weights for rows; nothing else 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pronk.hub import silenced
 from pronk.model.whole import Trainable
 
 
@@ -93,10 +93,8 @@ def _adamw(kind: str, groups: list[dict[str, Any]], learning_rate: float) -> Any
     arXiv:2110.02861). The latter keeps tensors below 4,096 values in 32 bits."""
     if kind == "adamw":
         return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
-    # while it is imported, bitsandbytes advises a package with 4-bit kernels, which are not needed here
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    from bitsandbytes.optim import AdamW8bit
-
+    with silenced("bitsandbytes"):  # it advises a package with 4-bit kernels, which are not needed here
+        from bitsandbytes.optim import AdamW8bit
     return AdamW8bit(groups, lr=learning_rate)
 
 

@@ -12,6 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 QUIET_SECONDS = 15.0  # without a terminal there is no bar: a line this often instead
 
 
+def say(console: Console, line: str, style: str | None = None) -> None:
+    """A line for people as it is: names and messages are no markup, and what is long wraps where the terminal does."""
+    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 class Work:
     """Progress of one piece of work, in whatever unit it counts."""
 
