@@ -150,7 +150,7 @@ def test_a_fault_of_the_backward_shows(kind: Any, monkeypatch: pytest.MonkeyPatc
 
     plans = shorter(five_plans(), 4)
     sound, _ = train(start_fleet(dequantized(quantized_model(kind, True)), plans, 60))
-    monkeypatch.setattr("pronk.model.adapter.dense_weight", faulty)
+    monkeypatch.setattr("pronk.model.wide.dense_weight", faulty)
     assert farthest(train(start_fleet(quantized_model(kind, True), plans, 60))[0], sound)[0] > 1e3 * TIGHT
 
 
