@@ -5,7 +5,8 @@ its scaling (alpha_k / rank_k) on the columns of the run that a token belongs to
 
     y = x Wᵀ + ((x Aᵀ) ∘ M) B
 
-Every token passes through its own adapter, a token of no run (BASE_SLOT) through none.
+Every token passes through its own adapter, a token of no run (BASE_SLOT) through none. All A and B are parts of
+one flat tensor (`model/storage.py`), and products add to their gradients there.
 Names carry shapes: T tokens, I input features, O output features, R summed ranks.
 """
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from pronk.errors import RecipeError, StudyError
 from pronk.model.dropout import DropoutKeys, keep_mask
 from pronk.model.quantize import FrozenLinear, QuantizedLinear, dense_weight, product_device, product_dtype
+from pronk.model.storage import FlatStorage, Place, adjoining, lay_out
 
 # On a CPU: stretches of tokens of one run each that are still worth products of their own.
 MOST_STRETCHES = 64
@@ -113,15 +115,16 @@ def _stretches(slots_T: Tensor) -> list[tuple[int, slice]] | None:
 
 class _WideProduct(torch.autograd.Function):
     """Base product and all adapters, saving x and each block's masked x Aᵀ only; a quantized weight is made
-    dense for each product anew."""
+    dense for each product anew. Gradients of A and B are added where they lie; autograd is told of neither."""
 
     @staticmethod
     def forward(
-        ctx: Any, x_TI: Tensor, linear: FrozenLinear,
+        ctx: Any, x_TI: Tensor, layer: WideLinear,
         A_RI: Tensor, B_RO: Tensor, blocks: list[Block], keep_TI: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        ctx.precision, ctx.blocks, ctx.linear = A_RI.dtype, blocks, linear
-        A_RI, B_RO = A_RI.to(x_TI.dtype), B_RO.to(x_TI.dtype)
+        linear = layer.linear
+        ctx.layer, ctx.blocks, ctx.linear = layer, blocks, linear
+        A_RI, B_RO = layer.A_product, layer.B_product  # the parameters say only that there is something to learn
         y_TO = torch.nn.functional.linear(x_TI, dense_weight(linear), linear.bias)
         seen_TI = x_TI if keep_TI is None else x_TI * keep_TI
         inner = []
@@ -137,7 +140,7 @@ class _WideProduct(torch.autograd.Function):
         x_TI, A_RI, B_RO, keep_TI, *inner = ctx.saved_tensors
         seen_TI = x_TI if keep_TI is None else x_TI * keep_TI
         dx_TI = dy_TO @ dense_weight(ctx.linear) if ctx.needs_input_grad[0] else None
-        dA, dB = [], []
+        dA_RI, dB_RO = ctx.layer.gradients()
         for block, h_TR in zip(ctx.blocks, inner, strict=True):
             tokens, rows = block.tokens, block.rows
             dh_TR = block.product(dy_TO[tokens], B_RO[rows].T)
@@ -145,38 +148,33 @@ class _WideProduct(torch.autograd.Function):
                 dx_TI[tokens].addmm_(dh_TR, A_RI[rows])
             elif dx_TI is not None:
                 dx_TI[tokens].addcmul_(dh_TR @ A_RI[rows], keep_TI[tokens])
-            dA.append(_precise_product(dh_TR.T, seen_TI[tokens], ctx.precision))
-            dB.append(_precise_product(h_TR.T, dy_TO[tokens], ctx.precision))
-        dA_RI, dB_RO = (_in_rows(parts, ctx.blocks, len(A_RI)) for parts in (dA, dB))
-        return dx_TI, None, dA_RI, dB_RO, None, None
+            add_product(dA_RI[rows], dh_TR.T, seen_TI[tokens])
+            add_product(dB_RO[rows], h_TR.T, dy_TO[tokens])
+        return dx_TI, None, None, None, None, None
 
 
-def _in_rows(parts: list[Tensor], blocks: list[Block], rows: int) -> Tensor | None:
-    """The blocks' gradients summed into the rows of the wide tensor."""
-    if len(parts) == 1 and len(parts[0]) == rows:
-        return parts[0]
-    if not parts:
-        return None
-    whole = parts[0].new_zeros(rows, parts[0].shape[1])
-    for part, block in zip(parts, blocks, strict=True):
-        whole[block.rows] += part
-    return whole
-
-
-def _precise_product(left: Tensor, right: Tensor, precision: torch.dtype) -> Tensor:
-    """left · right in the adapter's precision; a GPU gives fp32 sums of bf16 products without a detour."""
-    if left.is_cuda and left.dtype != precision == torch.float32:
-        return torch.mm(left, right, out_dtype=precision)
-    return (left @ right).to(precision)
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left · right, in the precision of total; a GPU gives fp32 sums of bf16 products without a detour."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    elif left.is_cuda and total.dtype == torch.float32:
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
+    else:
+        total += left @ right
 
 
 class WideLinear(nn.Module):
     """A frozen linear layer with the adapters of all runs that name it.
 
-    A_RI and B_RO are at least fp32; each run owns whole rows of both.
+    A_RI and B_RO are at least fp32; each run owns whole rows of both. A_product and B_product are what products
+    read: the same in the layer's dtype, as last settled. All are views of the fleet's storage, once `store` was called.
     """
 
     owners_R: Tensor
+    A_RI: nn.Parameter
+    B_RO: nn.Parameter
+    A_product: Tensor
+    B_product: Tensor
 
     def __init__(self, name: str, linear: FrozenLinear, shapes: Mapping[int, AdapterShape], routing: Routing) -> None:
         super().__init__()
@@ -186,16 +184,32 @@ class WideLinear(nn.Module):
         self.owners = tuple(slot for slot, shape in shapes.items() for _ in range(shape.rank))
         starts = torch.tensor([0, *(shape.rank for shape in shapes.values())]).cumsum(0).tolist()
         self.rows = {slot: slice(*starts[i : i + 2]) for i, slot in enumerate(shapes)}
-        dtype, device = product_dtype(linear), product_device(linear)
+        self.dtype, device = product_dtype(linear), product_device(linear)
         scaling = [shape.scaling for shape in shapes.values() for _ in range(shape.rank)]
         self.register_buffer("owners_R", torch.tensor(self.owners, device=device), persistent=False)
         self.scaling_of = {slot: shape.scaling for slot, shape in shapes.items()}
         alike = len(set(scaling)) == 1
-        self.scaling = scaling[0] if alike else torch.tensor(scaling, dtype=dtype, device=device)
-        precision = torch.promote_types(dtype, torch.float32)
+        self.scaling = scaling[0] if alike else torch.tensor(scaling, dtype=self.dtype, device=device)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Rows and columns of A and of B."""
         total = len(self.owners)
-        self.A_RI = nn.Parameter(torch.zeros(total, linear.in_features, dtype=precision, device=device))
-        self.B_RO = nn.Parameter(torch.zeros(total, linear.out_features, dtype=precision, device=device))
+        return (total, self.linear.in_features), (total, self.linear.out_features)
+
+    def store(self, storage: FlatStorage, A: Place, B: Place) -> None:
+        """Put the weights into the fleet's storage, where they are zero."""
+        self.storage, self.places = storage, (A, B)
+        self.A_RI, self.B_RO = (nn.Parameter(place.of(storage.weights_N)) for place in (A, B))
+        self.A_product, self.B_product = (place.of(storage.copy(self.dtype)) for place in (A, B))
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """The gradients of A and B, to be added to."""
+        if self.A_RI.grad is None:
+            self.A_RI.grad, self.B_RO.grad = (place.of(self.storage.gradients()) for place in self.places)
+        assert self.A_RI.grad is not None
+        assert self.B_RO.grad is not None
+        return self.A_RI.grad, self.B_RO.grad
 
     def forward(self, x: Tensor) -> Tensor:
         x_TI = x.reshape(-1, x.shape[-1])
@@ -203,8 +217,22 @@ class WideLinear(nn.Module):
         keep_TI = None
         if self.routing.dropout is not None:
             keep_TI = keep_mask(self.routing.dropout, self.module_key, x_TI.shape[-1], x_TI.dtype)
-        y_TO = _WideProduct.apply(x_TI, self.linear, self.A_RI, self.B_RO, blocks, keep_TI)
+        y_TO = _WideProduct.apply(x_TI, self, self.A_RI, self.B_RO, blocks, keep_TI)
         return y_TO.view(*x.shape[:-1], -1)
+
+
+def side_by_side(layers: Sequence[WideLinear]) -> tuple[Tensor, Tensor | None] | None:
+    """The A's of layers that read the same input as one matrix (rows of all × I), for products, and its gradient.
+
+    The gradient is None until gradients are allocated. None where the A's are no neighbours in this order, or the
+    layers are not adapted by the same runs with the same ranks.
+    """
+    first = layers[0]
+    place = adjoining([layer.places[0] for layer in layers])
+    if place is None or any(layer.owners != first.owners or layer.dtype != first.dtype for layer in layers):
+        return None
+    gradients_N = first.storage.gradients_N
+    return place.of(first.storage.copy(first.dtype)), None if gradients_N is None else place.of(gradients_N)
 
 
 class WideAdapter:
@@ -218,10 +246,17 @@ class WideAdapter:
         routing: Routing,
     ):
         self.model, self.layers, self.shapes, self.routing = model, layers, tuple(shapes), routing
+        self.storage = _stored(layers)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for layer in self.layers.values() for parameter in (layer.A_RI, layer.B_RO)]
+
+    def allocate_gradients(self) -> Tensor:
+        """Give every A and B a gradient that is a view of one flat tensor, and return that tensor (N)."""
+        for layer in self.layers.values():
+            layer.gradients()
+        return self.storage.gradients()
 
     def rows(self, slot: int) -> Iterator[tuple[str, Tensor, slice]]:
         """For each wide tensor of the run: name, the wide tensor, and the rows that the run owns."""
@@ -245,16 +280,19 @@ class WideAdapter:
                 )
                 layer.A_RI.data[rows] = start.to(layer.A_RI)
                 layer.B_RO.data[rows] = 0
+        self.settle()
 
-    rounded = False  # whether products use rounded copies of what is trained
+    rounded = False  # whether what `state` gives is rounded: products round these weights, checkpoints do not
 
-    def settle(self, slot: int) -> None:
-        """After an update: nothing, as products read these weights themselves."""
+    def settle(self) -> None:
+        """After an update: products read the weights as they are now."""
+        self.storage.settle()
 
     def clear(self, slot: int) -> None:
         """Set a run's adapter to zero, so that nothing of it is left in any product."""
         for _, wide, rows in self.rows(slot):
             wide.data[rows] = 0
+        self.settle()
 
     def state(self, slot: int) -> dict[str, Tensor]:
         """A run's adapter on the CPU, in PEFT's names and shapes: lora_A (rank × I), lora_B (O × rank)."""
@@ -278,6 +316,7 @@ class WideAdapter:
                 prefix = f"base_model.model.{name}"
                 layer.A_RI.data[rows] = state[f"{prefix}.lora_A.weight"].to(layer.A_RI)
                 layer.B_RO.data[rows] = state[f"{prefix}.lora_B.weight"].T.to(layer.B_RO)
+        self.settle()
 
     def size(self, slot: int) -> int:
         """The number of parameters that the run trains."""
@@ -304,6 +343,27 @@ def attach(model: nn.Module, shapes: Sequence[AdapterShape]) -> WideAdapter:
             layers[name] = WideLinear(name, linear, users, routing)
             _replace(model, name, layers[name])
     return WideAdapter(model, layers, shapes, routing)
+
+
+def _stored(layers: Mapping[str, WideLinear]) -> FlatStorage:
+    """Storage for the layers. Of the layers of one parent module, the A's that read inputs of one size lie side by
+    side, whatever stands between them; the B's follow."""
+    parents: dict[str, list[WideLinear]] = {}
+    for name, layer in layers.items():
+        parents.setdefault(name.rpartition(".")[0], []).append(layer)
+    blocks: list[list[tuple[str, int]]] = []  # names of layers, with 0 for A and 1 for B
+    for siblings in parents.values():
+        readers: dict[int, list[tuple[str, int]]] = {}
+        for layer in siblings:
+            readers.setdefault(layer.linear.in_features, []).append((layer.name, 0))
+        blocks += [*readers.values(), *([(layer.name, 1)] for layer in siblings)]
+    places, length = lay_out([[layers[name].shapes[part] for name, part in block] for block in blocks])
+    devices = [layer.owners_R.device for layer in layers.values()]
+    storage = FlatStorage(length, [layer.dtype for layer in layers.values()], devices[0] if devices else None)
+    found = dict(zip((matrix for block in blocks for matrix in block), places, strict=True))
+    for name, layer in layers.items():
+        layer.store(storage, found[name, 0], found[name, 1])
+    return storage
 
 
 def linear_layers(model: Any) -> dict[str, FrozenLinear]:
