@@ -137,6 +137,7 @@ def test_cross_entropy_kernel(dtype: torch.dtype, vocabulary: int) -> None:
     assert torch.allclose(ours.float(), theirs.float(), rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # numpy, in the interpreter
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_shows_in_the_loss(value: float) -> None:
     kernels = interpreted("triton_cross_entropy")

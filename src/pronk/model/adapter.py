@@ -5,7 +5,8 @@ its scaling (alpha_k / rank_k) on the columns of the run that a token belongs to
 
     y = x Wᵀ + ((x Aᵀ) ∘ M) B
 
-Every token passes through its own adapter, a token of no run (BASE_SLOT) through none.
+Every token passes through its own adapter, a token of no run (BASE_SLOT) through none. All A and B are parts of
+one flat tensor (`model/storage.py`), and products add to their gradients there.
 Names carry shapes: T tokens, I input features, O output features, R summed ranks.
 """
 
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from pronk.errors import RecipeError, StudyError
 from pronk.model.fused import fuse, unfuse
 from pronk.model.quantize import FrozenLinear, QuantizedLinear
+from pronk.model.storage import FlatStorage, lay_out
 from pronk.model.wide import Routing, WideLinear
 
 
@@ -53,10 +55,17 @@ class WideAdapter:
         routing: Routing,
     ):
         self.model, self.layers, self.shapes, self.routing = model, layers, tuple(shapes), routing
+        self.storage = _stored(layers)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for layer in self.layers.values() for parameter in (layer.A_RI, layer.B_RO)]
+
+    def allocate_gradients(self) -> Tensor:
+        """Give every A and B a gradient that is a view of one flat tensor, and return that tensor (N)."""
+        for layer in self.layers.values():
+            layer.gradients()
+        return self.storage.gradients()
 
     def rows(self, slot: int) -> Iterator[tuple[str, Tensor, slice]]:
         """For each wide tensor of the run: name, the wide tensor, and the rows that the run owns."""
@@ -80,16 +89,19 @@ class WideAdapter:
                 )
                 layer.A_RI.data[rows] = start.to(layer.A_RI)
                 layer.B_RO.data[rows] = 0
+        self.settle()
 
-    rounded = False  # whether products use rounded copies of what is trained
+    rounded = False  # whether what `state` gives is rounded: products round these weights, checkpoints do not
 
-    def settle(self, slot: int) -> None:
-        """After an update: nothing, as products read these weights themselves."""
+    def settle(self) -> None:
+        """After an update: products read the weights as they are now."""
+        self.storage.settle()
 
     def clear(self, slot: int) -> None:
         """Set a run's adapter to zero, so that nothing of it is left in any product."""
         for _, wide, rows in self.rows(slot):
             wide.data[rows] = 0
+        self.settle()
 
     def state(self, slot: int) -> dict[str, Tensor]:
         """A run's adapter on the CPU, in PEFT's names and shapes: lora_A (rank × I), lora_B (O × rank)."""
@@ -113,6 +125,7 @@ class WideAdapter:
                 prefix = f"base_model.model.{name}"
                 layer.A_RI.data[rows] = state[f"{prefix}.lora_A.weight"].to(layer.A_RI)
                 layer.B_RO.data[rows] = state[f"{prefix}.lora_B.weight"].T.to(layer.B_RO)
+        self.settle()
 
     def size(self, slot: int) -> int:
         """The number of parameters that the run trains."""
@@ -142,6 +155,27 @@ def attach(model: nn.Module, shapes: Sequence[AdapterShape]) -> WideAdapter:
     if layers:
         fuse(model)
     return WideAdapter(model, layers, shapes, routing)
+
+
+def _stored(layers: Mapping[str, WideLinear]) -> FlatStorage:
+    """Storage for the layers. Of the layers of one parent module, the A's that read inputs of one size lie side by
+    side, whatever stands between them; the B's follow."""
+    parents: dict[str, list[WideLinear]] = {}
+    for name, layer in layers.items():
+        parents.setdefault(name.rpartition(".")[0], []).append(layer)
+    blocks: list[list[tuple[str, int]]] = []  # names of layers, with 0 for A and 1 for B
+    for siblings in parents.values():
+        readers: dict[int, list[tuple[str, int]]] = {}
+        for layer in siblings:
+            readers.setdefault(layer.linear.in_features, []).append((layer.name, 0))
+        blocks += [*readers.values(), *([(layer.name, 1)] for layer in siblings)]
+    places, length = lay_out([[layers[name].shapes[part] for name, part in block] for block in blocks])
+    devices = [layer.owners_R.device for layer in layers.values()]
+    storage = FlatStorage(length, [layer.dtype for layer in layers.values()], devices[0] if devices else None)
+    found = dict(zip((matrix for block in blocks for matrix in block), places, strict=True))
+    for name, layer in layers.items():
+        layer.store(storage, found[name, 0], found[name, 1])
+    return storage
 
 
 def linear_layers(model: Any) -> dict[str, FrozenLinear]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pronk.model.dropout import DropoutKeys, keep_mask
 from pronk.model.quantize import FrozenLinear, dense_weight, product_device, product_dtype
+from pronk.model.storage import FlatStorage, Place, adjoining
 
 if TYPE_CHECKING:
     from pronk.model.adapter import AdapterShape
@@ -61,18 +62,27 @@ class Route:
     def __init__(self, slots_T: Tensor, dropout: DropoutKeys | None) -> None:
         self.slots_T, self.dropout = slots_T, dropout
         self._stretches = _stretches(slots_T) if slots_T.device.type == "cpu" else None
-        self._blocks: dict[tuple[int, ...], list[Block]] = {}
+        self._blocks: dict[tuple[tuple[int, ...], int], list[Block]] = {}
 
-    def blocks(self, layer: WideLinear) -> list[Block]:
-        """The blocks of a layer's product; made once per micro-batch for all layers that the same runs adapt."""
-        if layer.owners not in self._blocks:
-            self._blocks[layer.owners] = self._made(layer)
-        return self._blocks[layer.owners]
+    def blocks(self, layer: WideLinear, times: int = 1) -> list[Block]:
+        """The blocks of a layer's product; made once per micro-batch for all layers that the same runs adapt.
 
-    def _made(self, layer: WideLinear) -> list[Block]:
+        times: for so many layers side by side, whose columns are those of one, again and again.
+        """
+        if (layer.owners, times) not in self._blocks:
+            self._blocks[layer.owners, times] = self._made(layer, times)
+        return self._blocks[layer.owners, times]
+
+    @property
+    def in_one_block(self) -> bool:
+        """Whether every product is one, and its adapters may be those of several layers."""
+        return self._stretches is None and self.dropout is None
+
+    def _made(self, layer: WideLinear, times: int) -> list[Block]:
         if self._stretches is None:
-            foreign_TR = self.slots_T[:, None] != layer.owners_R
-            return [Block(slice(None), slice(None), foreign_TR, layer.scaling)]
+            foreign_TR = self.slots_T[:, None] != layer.owners_R.repeat(times)
+            scaling = layer.scaling if isinstance(layer.scaling, float) else layer.scaling.repeat(times)
+            return [Block(slice(None), slice(None), foreign_TR, scaling)]
         return [
             Block(tokens, layer.rows[slot], None, layer.scaling_of[slot])
             for slot, tokens in self._stretches
@@ -104,10 +114,15 @@ def _stretches(slots_T: Tensor) -> list[tuple[int, slice]] | None:
 class WideLinear(nn.Module):
     """A frozen linear layer with the adapters of all runs that name it.
 
-    A_RI and B_RO are at least fp32; each run owns whole rows of both.
+    A_RI and B_RO are at least fp32; each run owns whole rows of both. A_product and B_product are what products
+    read: the same in the layer's dtype, as last settled. All are views of the fleet's storage, once `store` was called.
     """
 
     owners_R: Tensor
+    A_RI: nn.Parameter
+    B_RO: nn.Parameter
+    A_product: Tensor
+    B_product: Tensor
 
     def __init__(self, name: str, linear: FrozenLinear, shapes: Mapping[int, AdapterShape], routing: Routing) -> None:
         super().__init__()
@@ -117,39 +132,55 @@ class WideLinear(nn.Module):
         self.owners = tuple(slot for slot, shape in shapes.items() for _ in range(shape.rank))
         starts = torch.tensor([0, *(shape.rank for shape in shapes.values())]).cumsum(0).tolist()
         self.rows = {slot: slice(*starts[i : i + 2]) for i, slot in enumerate(shapes)}
-        dtype, device = product_dtype(linear), product_device(linear)
+        self.dtype, device = product_dtype(linear), product_device(linear)
         scaling = [shape.scaling for shape in shapes.values() for _ in range(shape.rank)]
         self.register_buffer("owners_R", torch.tensor(self.owners, device=device), persistent=False)
         self.scaling_of = {slot: shape.scaling for slot, shape in shapes.items()}
         alike = len(set(scaling)) == 1
-        self.scaling = scaling[0] if alike else torch.tensor(scaling, dtype=dtype, device=device)
-        precision = torch.promote_types(dtype, torch.float32)
+        self.scaling = scaling[0] if alike else torch.tensor(scaling, dtype=self.dtype, device=device)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Rows and columns of A and of B."""
         total = len(self.owners)
-        self.A_RI = nn.Parameter(torch.zeros(total, linear.in_features, dtype=precision, device=device))
-        self.B_RO = nn.Parameter(torch.zeros(total, linear.out_features, dtype=precision, device=device))
+        return (total, self.linear.in_features), (total, self.linear.out_features)
+
+    def store(self, storage: FlatStorage, A: Place, B: Place) -> None:
+        """Put the weights into the fleet's storage, where they are zero."""
+        self.storage, self.places = storage, (A, B)
+        self.A_RI, self.B_RO = (nn.Parameter(place.of(storage.weights_N)) for place in (A, B))
+        self.A_product, self.B_product = (place.of(storage.copy(self.dtype)) for place in (A, B))
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """The gradients of A and B, to be added to."""
+        if self.A_RI.grad is None:
+            self.A_RI.grad, self.B_RO.grad = (place.of(self.storage.gradients()) for place in self.places)
+        assert self.A_RI.grad is not None
+        assert self.B_RO.grad is not None
+        return self.A_RI.grad, self.B_RO.grad
 
     def forward(self, x: Tensor) -> Tensor:
         return project(x, Group([self]))
 
     def inner(self, x_TI: Tensor, route: Route) -> list[Tensor]:
         """(x Aᵀ) ∘ M, block by block."""
-        seen_TI, A_RI = self._seen(x_TI, route), self.A_RI.to(x_TI.dtype)
+        seen_TI, A_RI = self._seen(x_TI, route), self.A_product
         return [block.product(seen_TI[block.tokens], A_RI[block.rows].T) for block in route.blocks(self)]
 
     def add(self, inner: Sequence[Tensor], y_TO: Tensor, route: Route) -> None:
         """Add every token's adapter to y, in place."""
-        B_RO = self.B_RO.to(y_TO.dtype)
+        B_RO = self.B_product
         for block, h_TR in zip(route.blocks(self), inner, strict=True):
             y_TO[block.tokens].addmm_(h_TR, B_RO[block.rows])
 
     def slopes(self, dy_TO: Tensor, route: Route) -> list[Tensor]:
         """The gradient of x Aᵀ, block by block."""
-        B_RO = self.B_RO.to(dy_TO.dtype)
+        B_RO = self.B_product
         return [block.product(dy_TO[block.tokens], B_RO[block.rows].T) for block in route.blocks(self)]
 
     def add_back(self, slopes: Sequence[Tensor], dx_TI: Tensor, route: Route) -> None:
         """Add the adapters' share to the gradient of x, in place."""
-        A_RI, keep_TI = self.A_RI.to(dx_TI.dtype), self._keep(dx_TI, route)
+        A_RI, keep_TI = self.A_product, self._keep(dx_TI, route)
         for block, dh_TR in zip(route.blocks(self), slopes, strict=True):
             if keep_TI is None:
                 dx_TI[block.tokens].addmm_(dh_TR, A_RI[block.rows])
@@ -160,10 +191,10 @@ class WideLinear(nn.Module):
         self, dy_TO: Tensor, x_TI: Tensor, inner: Sequence[Tensor], slopes: Sequence[Tensor], route: Route
     ) -> None:
         """Add to the gradients of A and B; each sum is written once, in fp32."""
-        seen_TI = self._seen(x_TI, route)
+        seen_TI, (dA_RI, dB_RO) = self._seen(x_TI, route), self.gradients()
         for block, h_TR, dh_TR in zip(route.blocks(self), inner, slopes, strict=True):
-            _add_product(self.A_RI, block.rows, dh_TR.T, seen_TI[block.tokens])
-            _add_product(self.B_RO, block.rows, h_TR.T, dy_TO[block.tokens])
+            add_product(dA_RI[block.rows], dh_TR.T, seen_TI[block.tokens])
+            add_product(dB_RO[block.rows], h_TR.T, dy_TO[block.tokens])
 
     def _seen(self, x_TI: Tensor, route: Route) -> Tensor:
         """The input as the adapters see it."""
@@ -176,6 +207,17 @@ class WideLinear(nn.Module):
         return keep_mask(route.dropout, self.module_key, x_TI.shape[-1], x_TI.dtype)
 
 
+def side_by_side(layers: Sequence[WideLinear]) -> Place | None:
+    """Where the A's of layers that read the same input lie as one matrix (rows of all × I).
+
+    None where they are no neighbours in this order, or not adapted by the same runs with the same ranks.
+    """
+    first = layers[0]
+    if any(layer.owners != first.owners or layer.dtype != first.dtype for layer in layers):
+        return None
+    return adjoining([layer.places[0] for layer in layers])
+
+
 class Group:
     """Layers over one input as one product, their outputs side by side in this order."""
 
@@ -185,8 +227,11 @@ class Group:
         columns = [slice(end - linear.out_features, end) for end, linear in zip(ends, self.linears, strict=True)]
         self.wide = [(layer, at) for layer, at in zip(layers, columns, strict=True) if isinstance(layer, WideLinear)]
         self.widths = [linear.out_features for linear in self.linears]
-        # a trained tensor among its inputs makes autograd call a Function even if its x needs no gradient
-        self.anchor = self.wide[0][0].A_RI if self.wide else None
+
+    @property
+    def anchor(self) -> Tensor | None:
+        """A trained tensor: among its inputs, it makes autograd call a Function even if its x needs no gradient."""
+        return self.wide[0][0].A_RI if self.wide else None
 
     @property
     def route(self) -> Route | None:
@@ -207,23 +252,50 @@ class Group:
         return y_TG, inner
 
     def inner(self, x_TI: Tensor, route: Route | None) -> Inner:
-        """What the adapters' first halves give, layer by layer."""
-        return [layer.inner(x_TI, _there(route)) for layer, _ in self.wide]
+        """What the adapters' first halves give, layer by layer; in one product where they lie side by side."""
+        if (found := self._side_by_side(route)) is None:
+            return [layer.inner(x_TI, _there(route)) for layer, _ in self.wide]
+        A_RI, _, block = found
+        return [[part] for part in block.product(x_TI, A_RI.T).chunk(len(self.wide), dim=1)]
 
     def input_gradient(self, dy_TG: Tensor, route: Route | None, wanted: bool = True) -> tuple[Tensor | None, Inner]:
         """The gradient of x (T × I) unless it is not wanted, and what `add_gradients` wants."""
         slopes = [layer.slopes(dy_TG[:, at], _there(route)) for layer, at in self.wide]
+        found = self._side_by_side(route)
+        if found is not None:
+            slopes = [[torch.cat([own[0] for own in slopes], dim=1)]]
         if not wanted:
             return None, slopes
         dx_TI = dy_TG @ _stacked_weight(self.linears)
+        if found is not None:
+            dx_TI.addmm_(slopes[0][0], found[0])
+            return dx_TI, slopes
         for (layer, _), own in zip(self.wide, slopes, strict=True):
             layer.add_back(own, dx_TI, _there(route))
         return dx_TI, slopes
 
     def add_gradients(self, dy_TG: Tensor, x_TI: Tensor, inner: Inner, slopes: Inner, route: Route | None) -> None:
         """Add to the gradients of all A and B."""
+        if (found := self._side_by_side(route)) is not None:
+            add_product(found[1], slopes[0][0].T, x_TI)
+            for (layer, at), kept in zip(self.wide, inner, strict=True):
+                add_product(layer.gradients()[1], kept[0].T, dy_TG[:, at])
+            return
         for (layer, at), kept, own in zip(self.wide, inner, slopes, strict=True):
             layer.accumulate(dy_TG[:, at], x_TI, kept, own, _there(route))
+
+    def _side_by_side(self, route: Route | None) -> tuple[Tensor, Tensor, Block] | None:
+        """All A's as one matrix, its gradient, and the block of its product; None where they are to go alone."""
+        if route is None or len(self.wide) < 2 or not route.in_one_block:
+            return None
+        layers = [layer for layer, _ in self.wide]
+        if (place := side_by_side(layers)) is None:
+            return None
+        storage = layers[0].storage
+        return (
+            place.of(storage.copy(layers[0].dtype)), place.of(storage.gradients()),
+            route.blocks(layers[0], len(layers))[0],
+        )  # fmt: skip
 
 
 def _there(route: Route | None) -> Route:
@@ -285,12 +357,11 @@ def _stacked_bias(linears: Sequence[FrozenLinear]) -> Tensor | None:
     )
 
 
-def _add_product(parameter: nn.Parameter, rows: slice, left: Tensor, right: Tensor) -> None:
-    """Add left · right to rows of a parameter's gradient, in that one's precision."""
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    total = parameter.grad[rows]
-    if left.is_cuda and left.dtype != total.dtype:  # fp32 sums of half-precision products without a detour
-        torch.ops.aten.addmm.dtype_out(total, left, right, total.dtype, out=total)
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left · right, in the precision of total; a GPU gives fp32 sums of bf16 products without a detour."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    elif left.is_cuda and total.dtype == torch.float32:
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
     else:
-        total.addmm_(left.to(total.dtype), right.to(total.dtype))
+        total += left @ right

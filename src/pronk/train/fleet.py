@@ -23,7 +23,7 @@ from pronk.model.step import GradientStep
 from pronk.model.whole import Trainable, WholeModel
 from pronk.tokens.pack import Member, MicroBatch, pack
 from pronk.tokens.prompt import Example
-from pronk.train.optimizer import RunOptimizer, allocate_gradients
+from pronk.train.optimizer import RunOptimizer
 from pronk.train.order import batch_indices
 from pronk.train.schedule import rate_factor
 
@@ -94,7 +94,7 @@ class Fleet:
     def __init__(self, model: Any, plans: Sequence[RunPlan], token_budget: int, recompute: int | str = "none") -> None:
         self.model, self.token_budget = model, token_budget
         self.adapter = _trainable(model, plans)
-        self._gradients = allocate_gradients(self.adapter)
+        self._gradients = self.adapter.allocate_gradients()
         self._largest = torch.finfo(next(model.parameters()).dtype).max  # more would be infinite in a product
         self._dropout = _dropout(plans, self._gradients.device)
         self._accumulate = GradientStep(model, self.adapter, self._dropout)
@@ -191,10 +191,10 @@ class Fleet:
             factor = rate_factor(plan.schedule, run.step, plan.steps, plan.warmup_steps)
             optimizer.step(factor, self._gradients.new_tensor(played.norms[slot]))
             largest.append(optimizer.largest_weight())
-            self.adapter.settle(slot)
             run.step += 1
             rate = plan.learning_rate * factor
             steps.append(Step(slot, run.step, played.losses[slot], rate, played.norms[slot], played.tokens[slot]))
+        self.adapter.settle()
         for slot, weight in zip(slots, torch.stack(largest).tolist(), strict=True):
             if not weight <= self._largest:  # NaN too
                 self._take_out(slot, f"the weights became {weight} at step {self.runs[slot].step}")
