@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from pronk.model.attention_kernels import EVEN_LENGTH, EVEN_SEGMENTS, Choice, Segments, choose
+from pronk.model.attention_kernels import EVEN_LENGTH, EVEN_SEGMENTS, Choice, Kernel, Segments, choose
 from pronk.model.attention_padded import attend_padded, repeat_heads
 
 NAME = "pronk_packed"
@@ -111,12 +111,18 @@ def packed_attention(
     kernels = choose(q_THD.device, q_THD.dtype, q_THD.shape[-1])
     if kernels.ragged is None:
         return attend_padded(q_THD, k_TGD, v_TGD, packing.lengths_S, packing.parents_S, scale)
+    kernel = kernels.even if kernels.even and _is_even(packing) else kernels.ragged
+    return _by_kernel(kernel, q_THD, k_TGD, v_TGD, scale, packing)
+
+
+def _by_kernel(
+    kernel: Kernel, q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, scale: float | None, packing: Packing
+) -> Tensor:
     assert packing.borders is not None, "a packing for a GPU has borders"
     segments = Segments(packing.borders, packing.borders, packing.longest, packing.longest)
     if look := packing.lookback:
         k_TGD, v_TGD = (_Seen.apply(part, look.source_L) for part in (k_TGD, v_TGD))
         segments = Segments(packing.borders, look.borders, packing.longest, look.longest)
-    kernel = kernels.even if kernels.even and _is_even(packing) else kernels.ragged
     return kernel.attend(q_THD, k_TGD, v_TGD, segments, scale)
 
 

@@ -228,8 +228,8 @@ def what_is_wrong(
 
     Queries, keys and values are slices of one tensor, two query heads to a key head.
     """
-    inputs, segments = _inputs(trial, device, dtype, head_size)
     with torch.inference_mode(False), torch.enable_grad():  # an evaluation may be the first to ask
+        inputs, segments = _inputs(trial, device, dtype, head_size)
         try:
             found = values_and_gradients(attend, inputs, segments)
             again = values_and_gradients(attend, inputs, segments) if deterministic else found
@@ -271,7 +271,7 @@ def plain_attention(q_THD: Tensor, k_LGD: Tensor, v_LGD: Tensor, segments: Segme
 
 
 def _inputs(trial: Trial, device: torch.device, dtype: torch.dtype, head_size: int) -> tuple[list[Tensor], Segments]:
-    """Random queries, keys and values. Where no segment looks back, they are slices of one tensor."""
+    """Random queries, keys and values, as the segments see them."""
     heads, groups = 4, 2
     draw = torch.Generator().manual_seed(0)
     tokens, keys = sum(trial.queries), sum(trial.keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -18,11 +19,12 @@ def deterministic(wanted: bool) -> Iterator[None]:
         yield
         return
     import torch
-    from torch.utils import deterministic as memory
+    from torch.utils import deterministic as settings
 
+    memory: Any = settings  # which types do not know
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    filled: bool = memory.fill_uninitialized_memory
+    filled = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     # PyTorch would write NaN into every new tensor, for programs that read what they never wrote
     memory.fill_uninitialized_memory = False
