@@ -188,7 +188,8 @@ def on_cpu(inputs):
 
 
 def test_every_order_ends_with_what_pytorch_brings():
-    for order in (*FASTEST.values(), OTHERS):
+    assert not FASTEST[7]
+    for order in (FASTEST[9], FASTEST[10], OTHERS):
         assert order[-1] is attention_kernels.FLASH_2
     assert not any(kernel.deterministic for order in FASTEST_EVEN.values() for kernel in order)
 

@@ -79,8 +79,8 @@ def flash_3(q_THD: Tensor, k_LGD: Tensor, v_LGD: Tensor, segments: Segments, sca
 def flash_4(q_THD: Tensor, k_LGD: Tensor, v_LGD: Tensor, segments: Segments, scale: float | None) -> Tensor:
     """FlashAttention 4's own function.
 
-    Not through PyTorch's switch: there 2.11 refuses varlen_attn's backward, and up to 2.13 it expects two results
-    of a forward that by now (4.0.0b36) returns five.
+    Not through PyTorch's switch: there 2.11 refuses varlen_attn's backward pass, and up to 2.13 it expects two
+    results of a forward that by now (4.0.0b36) returns five.
     """
     from flash_attn.cute import flash_attn_varlen_func
 
@@ -96,8 +96,7 @@ def flash_4(q_THD: Tensor, k_LGD: Tensor, v_LGD: Tensor, segments: Segments, sca
 def cudnn(q_THD: Tensor, k_LGD: Tensor, v_LGD: Tensor, segments: Segments, scale: float | None) -> Tensor:
     """cuDNN through scaled_dot_product_attention: segments of one length that see themselves only.
 
-    Not for other segments: PyTorch builds cuDNN's plan for ragged ones anew at every call, and keeps it behind a
-    variable of the environment.
+    Not for other segments: varlen_attn has cuDNN switched off in PyTorch 2.11 to 2.13, and refuses it shared heads.
     """
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -160,7 +159,11 @@ FLASH_4 = Kernel("FlashAttention 4", flash_4, _package_version("flash-attn-4"), 
 CUDNN = Kernel("cuDNN", cudnn, _cudnn_version, deterministic=False)
 
 # Fastest first, by the major number of the compute capability; benchmarks/attention_kernels.py measures it.
-FASTEST: dict[int, tuple[Kernel, ...]] = {8: (FLASH_2,), 9: (FLASH_3, FLASH_4, FLASH_2), 10: (FLASH_4, FLASH_2)}
+FASTEST: dict[int, tuple[Kernel, ...]] = {
+    7: (),  # FlashAttention begins with 8.0
+    9: (FLASH_3, FLASH_4, FLASH_2),
+    10: (FLASH_4, FLASH_2),
+}
 FASTEST_EVEN: dict[int, tuple[Kernel, ...]] = {9: (CUDNN,), 10: (CUDNN,)}
 OTHERS = (FLASH_2,)  # capabilities that are not named
 HALF = (torch.bfloat16, torch.float16)
