@@ -75,11 +75,6 @@ class FusedLayer(nn.Module):
             out_TD = layer(x_TD)
         return out_TD.view(*rows, -1)
 
-    def _queries_keys_values(self, x_TD: Tensor, cos_TE: Tensor, sin_TE: Tensor, rows: Any) -> tuple[Tensor, ...]:
-        """Of shape (N, heads, S, E), turned by their positions."""
-        parts = _Inputs.apply(x_TD, self.inputs.anchor, self, cos_TE, sin_TE)
-        return tuple(part.view(*rows, -1, self.self_attn.head_dim).transpose(1, 2) for part in parts)
-
 
 class _Again:
     """Whether a layer is being computed for the second time: then only what its backward pass keeps is wanted."""

@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pronk.model.attention import Lookback, Packing, borders
+from pronk.model.attention import Lookback, Packing, borders, kernels_of
 from pronk.model.forward import (
     DeviceBatch,
     MicroBatch,
     SlotDropout,
     loss_precision,
-    output_head,
     to_device,
     training_loss,
 )
@@ -57,9 +56,9 @@ class GradientStep:
         self.precision = loss_precision(model)
         self.device = next(model.parameters()).device
         size = sum(parameter.numel() for parameter in model.parameters())
-        # one call attends to a whole pack in half precision only; else there is a call per sequence
-        half = output_head(model).dtype in (torch.bfloat16, torch.float16)
-        self.records = self.device.type == "cuda" and half and size < GRAPH_PARAMETERS
+        # where sequences are padded by length, no two packs are alike
+        kernels = kernels_of(model)
+        self.records = kernels is not None and kernels.ragged is not None and size < GRAPH_PARAMETERS
         self._recordings: dict[_Shape, _Recording] = {}
         self._pool: Any = None
 

@@ -20,7 +20,9 @@ Quantize = Literal["none", "int8", "nf4"]
 # A study may vary these; everything else must be the same for the runs to be comparable.
 STUDY_SECTIONS = ("adapter", "train")
 STUDY_KEYS = ("base", "quantize", "full")
-NOT_STUDIED = ("train.dtype", "train.device", "train.recompute", "train.keep", "train.trackers")
+NOT_STUDIED = (
+    "train.dtype", "train.device", "train.deterministic", "train.recompute", "train.keep", "train.trackers",
+)  # fmt: skip
 
 
 PROMPTS = ("alpaca", "chat", "llama2", "llama3")  # and the path of a template

@@ -118,6 +118,11 @@ class Train(Section):
         "auto",
         description="Where to run: cpu, cuda, or cuda:N for one GPU of several; auto: the GPU when there is one.",
     )
+    deterministic: bool = Field(
+        False,
+        description="Compute so that the same recipe on the same machine gives the same result to the last bit, on a "
+        "GPU too, which is slower. Without it, runs on a GPU differ by rounding.",
+    )
 
     @model_validator(mode="after")
     def _known_device(self) -> Self:
