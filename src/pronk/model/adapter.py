@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from pronk.errors import RecipeError, StudyError
 from pronk.model.dropout import DropoutKeys, keep_mask
-from pronk.model.quantize import FrozenLinear, QuantizedLinear, dense_weight, product_device, product_dtype
+from pronk.model.products import frozen_product, frozen_product_back, product_device, product_dtype
+from pronk.model.quantize import FrozenLinear, QuantizedLinear
 
 # On a CPU: stretches of tokens of one run each that are still worth products of their own.
 MOST_STRETCHES = 64
@@ -122,7 +123,7 @@ class _WideProduct(torch.autograd.Function):
     ) -> Tensor:  # fmt: skip
         ctx.precision, ctx.blocks, ctx.linear = A_RI.dtype, blocks, linear
         A_RI, B_RO = A_RI.to(x_TI.dtype), B_RO.to(x_TI.dtype)
-        y_TO = torch.nn.functional.linear(x_TI, dense_weight(linear), linear.bias)
+        y_TO = frozen_product(x_TI, linear)
         seen_TI = x_TI if keep_TI is None else x_TI * keep_TI
         inner = []
         for block in blocks:
@@ -136,7 +137,7 @@ class _WideProduct(torch.autograd.Function):
         (dy_TO,) = grads
         x_TI, A_RI, B_RO, keep_TI, *inner = ctx.saved_tensors
         seen_TI = x_TI if keep_TI is None else x_TI * keep_TI
-        dx_TI = dy_TO @ dense_weight(ctx.linear) if ctx.needs_input_grad[0] else None
+        dx_TI = frozen_product_back(dy_TO, ctx.linear) if ctx.needs_input_grad[0] else None
         dA, dB = [], []
         for block, h_TR in zip(ctx.blocks, inner, strict=True):
             tokens, rows = block.tokens, block.rows
