@@ -25,14 +25,15 @@ class LoadInFP8(QuantizationConfigMixin):
     """What from_pretrained is given as quantization_config."""
 
     def __init__(self) -> None:
-        super().__init__(METHOD)  # type: ignore[arg-type]  # an enum of transformers' own methods
+        super().__init__(METHOD)
 
 
 @register_quantizer(METHOD)
 class FP8Quantizer(HfQuantizer):
     """Which weights are quantized: those of all linear layers but the output head."""
 
-    def param_needs_quantization(self, model: Any, param_name: str, **_: Any) -> bool:
+    def param_needs_quantization(self, model: Any, param_name: str, **more: Any) -> bool:
+        del more  # what other methods ask for
         layer, _, name = param_name.rpartition(".")
         module = model.get_submodule(layer)
         return name == "weight" and isinstance(module, nn.Linear) and module is not model.get_output_embeddings()
@@ -55,7 +56,7 @@ class _Quantize(ConversionOps):
     """A weight as its FP8 codes (bytes), which carry their scales along."""
 
     def convert(self, input_dict: dict[str, Any], **_: Any) -> dict[str, torch.Tensor]:
-        converted = {}
+        converted: dict[str, torch.Tensor] = {}
         for name, value in input_dict.items():
             rows = quantize_rows(value[0] if isinstance(value, list) else value)
             converted[name] = nn.Parameter(rows.codes_TI.view(torch.uint8), requires_grad=False)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def frozen_product(x: Tensor | Fp8Rows, linear: FrozenLinear, out: Tensor | None = None) -> Tensor:
-    """x · Wᵀ + bias (T × O), into `out` if that is given. x: T × I, or already in FP8 for a layer that multiplies so."""
+    """x · Wᵀ + bias (T × O), into `out` if given. x: T × I, or already in FP8 where the layer multiplies so."""
     return group_product(x, [linear], out)
 
 

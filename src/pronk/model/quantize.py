@@ -222,9 +222,7 @@ def dense_weight(linear: FrozenLinear) -> Tensor:
     return dense_group([linear])
 
 
-def quantize_linear(
-    linear: nn.Linear, kind: Quantize, double: bool = True, fp8_products: bool = False
-) -> FrozenLinear:
+def quantize_linear(linear: nn.Linear, kind: Quantize, double: bool = True, fp8_products: bool = False) -> FrozenLinear:
     """An ordinary linear layer as a quantized one; kind none leaves it as it is. `dequantize_linear` undoes it."""
     if kind == "none":
         return linear
@@ -299,16 +297,17 @@ def take_over(model: Any, dtype: torch.dtype, fp8_products: bool) -> list[tuple[
     return mismatched
 
 
-def _loaded(module: nn.Module, dtype: torch.dtype) -> Weight | None:
+def _loaded(module: Any, dtype: torch.dtype) -> Weight | None:
     """The weight of a layer that was quantized while it was loaded."""
     if not isinstance(module, nn.Linear):
         return None
-    if (scale_O := getattr(module.weight, FP8_SCALES, None)) is not None:
-        return FP8Weight(fp8.Fp8Rows(module.weight.data.view(fp8.FP8), scale_O), dtype)
+    weight: Any = module.weight
+    if (scale_O := getattr(weight, FP8_SCALES, None)) is not None:
+        return FP8Weight(fp8.Fp8Rows(weight.data.view(fp8.FP8), scale_O), dtype)
     kind = type(module).__name__  # without importing bitsandbytes, which FP8 does not need
     if kind == "Linear4bit":
-        return NF4Weight(module.weight.data, module.weight.quant_state)
-    return Int8Weight(module.weight.data, module.weight.SCB, dtype) if kind == "Linear8bitLt" else None
+        return NF4Weight(weight.data, weight.quant_state)
+    return Int8Weight(weight.data, weight.SCB, dtype) if kind == "Linear8bitLt" else None
 
 
 def check_quantization(kind: Quantize, device: torch.device, fp8_products: bool = False) -> None:
@@ -323,12 +322,12 @@ def _check_fp8(key: str, device: torch.device) -> None:
     """That a GPU multiplies in FP8; a CPU computes the same numbers slowly."""
     if device.type == "cpu":
         return
-    capability = torch.cuda.get_device_capability(device)
-    if torch.version.hip or capability < FP8_CAPABILITY:
+    major, minor = torch.cuda.get_device_capability(device)
+    if torch.version.hip or (major, minor) < FP8_CAPABILITY:
         instead = "leave it out" if "products" in key else "write `quantize: nf4` or `quantize: int8`"
         raise BaseModelError(
-            f"{key} needs an NVIDIA GPU that multiplies in FP8: compute capability 8.9 or newer (RTX 40, L4, H100 and "
-            f"later); {device} is a {torch.cuda.get_device_name(device)} with {capability[0]}.{capability[1]}; {instead}"
+            f"{key} needs an NVIDIA GPU that multiplies in FP8: compute capability 8.9 or newer (RTX 40, L4, H100 "
+            f"and later); {device} is a {torch.cuda.get_device_name(device)} with {major}.{minor}; {instead}"
         )
 
 

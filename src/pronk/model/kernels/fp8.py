@@ -36,7 +36,7 @@ def quantize_rows(x_TI: Tensor, scale_I: Tensor | None = None) -> Fp8Rows:
     """Each row in FP8. scale_I: factors of the columns, taken in before (a weight's row scales, folded into the
     gradient that its transpose is multiplied by). A row that is not finite stays not finite."""
     if x_TI.is_cuda:
-        from pronk.model.kernels.triton_fp8 import quantize
+        from pronk.model.kernels.triton_formats import quantize
 
         return quantize(x_TI, scale_I)
     return quantize_rows_plain(x_TI, scale_I)
@@ -101,7 +101,7 @@ def transpose_codes(codes_OI: Tensor, out: Tensor | None = None) -> Tensor:
     if out is None:
         out = codes_OI.new_empty(codes_OI.shape[1], codes_OI.shape[0])
     if codes_OI.is_cuda:
-        from pronk.model.kernels.triton_fp8 import transpose
+        from pronk.model.kernels.triton_formats import transpose
 
         transpose(codes_OI, out)
     else:

@@ -64,9 +64,9 @@ def fp8_scales(weight: NF4) -> Tensor:
 def dense(weight: NF4, out: Tensor | None = None) -> Tensor:
     """The dense matrix (O × I) in its stored type, or in `out`: contiguous, of any float type."""
     if weight.packed.is_cuda:
-        from pronk.model.kernels.triton_nf4 import dense as kernel
+        from pronk.model.kernels.triton_formats import dense_nf4
 
-        return kernel(weight, out)
+        return dense_nf4(weight, out)
     return dense_plain(weight, out)
 
 
@@ -79,9 +79,9 @@ def fp8_codes(weight: NF4, scale_O: Tensor, transposed: bool = False, out: Tenso
     """FP8 codes under the rows' scales, row-major: O × I, or transposed I × O. out: for the transposed it may be
     columns of a wider matrix."""
     if weight.packed.is_cuda and weight.shape[1] % BLOCK == 0:
-        from pronk.model.kernels.triton_nf4 import fp8_codes as kernel
+        from pronk.model.kernels.triton_formats import nf4_to_fp8
 
-        return kernel(weight, scale_O, transposed, out)
+        return nf4_to_fp8(weight, scale_O, transposed, out)
     return fp8_codes_plain(weight, scale_O, transposed, out)
 
 
