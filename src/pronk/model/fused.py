@@ -23,6 +23,7 @@ from pronk.model.attention import attend
 from pronk.model.kernels.norm import rms_norm, rms_norm_backward
 from pronk.model.kernels.rope import rotate_
 from pronk.model.kernels.swiglu import swiglu, swiglu_backward_
+from pronk.model.products import side_by_side
 from pronk.model.wide import Group, Kept
 
 # transformers' layers that do exactly what stands above
@@ -62,7 +63,8 @@ class FusedLayer(nn.Module):
         anchor = self.down.anchor if self.gate_up.anchor is None else self.gate_up.anchor
 
         def layer(x_TD: Tensor) -> Tensor:
-            q, k, v = self._queries_keys_values(x_TD, cos_TE, sin_TE, rows)
+            heads = _Inputs.apply(x_TD, self.inputs.anchor, self, cos_TE, sin_TE)
+            q, k, v = (part.view(*rows, -1, self.self_attn.head_dim).transpose(1, 2) for part in heads)
             if past_key_values is not None:
                 k, v = past_key_values.update(k, v, self.self_attn.layer_idx)
             mixed, _ = attend(self.self_attn, q, k, v, attention_mask, self.self_attn.scaling, packing)
@@ -184,8 +186,11 @@ def _eps(norm: Any) -> float:
 def fuse(model: Any) -> None:
     """Put fused layers in the place of transformers' own, where those are of a kind that is known."""
     for name, layer in list(model.named_modules()):
-        if type(layer).__name__ in LAYERS and layer.mlp.act_fn is not None and _is_silu(layer.mlp.act_fn):
-            model.set_submodule(name, FusedLayer(layer))
+        if type(layer).__name__ in LAYERS and _is_silu(layer.mlp.act_fn):
+            fused = FusedLayer(layer)
+            for group in (fused.inputs, fused.gate_up):
+                side_by_side(group.linears)
+            model.set_submodule(name, fused)
 
 
 def unfuse(model: Any) -> None:

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from pronk.model.dropout import DropoutKeys, keep_mask
-from pronk.model.quantize import FrozenLinear, dense_weight, product_device, product_dtype
+from pronk.model.products import group_product, group_product_back, product_device, product_dtype
 from pronk.model.storage import FlatStorage, Place, adjoining
 
 if TYPE_CHECKING:
     from pronk.model.adapter import AdapterShape
+    from pronk.model.quantize import FrozenLinear
 
 # On a CPU: stretches of tokens of one run each that are still worth products of their own.
 MOST_STRETCHES = 64
@@ -240,12 +241,7 @@ class Group:
 
     def forward(self, x_TI: Tensor, route: Route | None, residual_TG: Tensor | None = None) -> tuple[Tensor, Inner]:
         """All outputs (T × G), the residual added, and what the backward pass wants of the adapters."""
-        weight_GI, bias_G = _stacked_weight(self.linears), _stacked_bias(self.linears)
-        if residual_TG is None:
-            y_TG = nn.functional.linear(x_TI, weight_GI, bias_G)
-        else:
-            y_TG = torch.addmm(residual_TG, x_TI, weight_GI.T)
-            y_TG = y_TG if bias_G is None else y_TG.add_(bias_G)
+        y_TG = group_product(x_TI, self.linears, residual_TG)
         inner = self.inner(x_TI, route)
         for (layer, at), kept in zip(self.wide, inner, strict=True):
             layer.add(kept, y_TG[:, at], _there(route))
@@ -266,7 +262,7 @@ class Group:
             slopes = [[torch.cat([own[0] for own in slopes], dim=1)]]
         if not wanted:
             return None, slopes
-        dx_TI = dy_TG @ _stacked_weight(self.linears)
+        dx_TI = group_product_back(dy_TG, self.linears)
         if found is not None:
             dx_TI.addmm_(slopes[0][0], found[0])
             return dx_TI, slopes
@@ -340,21 +336,6 @@ def project(x: Tensor, group: Group) -> Tensor:
     """x (…, I) through a group of layers: (…, G), differentiable."""
     y_TG: Tensor = _Projection.apply(x.reshape(-1, x.shape[-1]), group.anchor, group)
     return y_TG.view(*x.shape[:-1], -1)
-
-
-def _stacked_weight(linears: Sequence[FrozenLinear]) -> Tensor:
-    if len(linears) == 1:
-        return dense_weight(linears[0])
-    return torch.cat([dense_weight(linear) for linear in linears])
-
-
-def _stacked_bias(linears: Sequence[FrozenLinear]) -> Tensor | None:
-    if all(linear.bias is None for linear in linears):
-        return None
-    options: dict[str, Any] = {"dtype": product_dtype(linears[0]), "device": product_device(linears[0])}
-    return torch.cat(
-        [torch.zeros(one.out_features, **options) if one.bias is None else one.bias.detach() for one in linears]
-    )
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -8,4 +8,6 @@ norm.py           RMSNorm, forward and backward
 rope.py           rotary positions, in place
 swiglu.py         SwiGLU, and its backward that computes the product again instead of keeping it
 cross_entropy.py  losses of target tokens and the slope of their logits, in place
+nf4.py            NF4 → dense or FP8, in either layout
+fp8.py            rows in FP8, their products, and FP8 bytes transposed
 """
