@@ -214,8 +214,8 @@ class Trial:
     keys: tuple[int, ...]
 
 
-# lengths around the kernels' tiles of 64 and 128, one token, looking back at much and at little
-ragged_trial = Trial((5, 64, 1, 133, 70, 128), (5, 64, 6, 197, 70, 261))
+# lengths around the kernels' tiles of 64 and 128, one token, none (as recordings have), looking back at much and little
+ragged_trial = Trial((5, 64, 1, 133, 70, 128, 0), (5, 64, 6, 197, 70, 261, 0))
 even_trial = Trial((255,) * 3, (255,) * 3)
 
 
