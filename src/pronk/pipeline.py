@@ -140,7 +140,7 @@ def _prepare(study: Study, name: str, splits: Splits, labels: tuple[str, ...], c
     with console.status(f"reading {name} and the data"):
         device = resolve_device(study.recipe.train.device)
         for quantize in dict.fromkeys(fleet.quantize for fleet in fleets):
-            check_quantization(quantize, device)
+            check_quantization(quantize, device, study.recipe.train.fp8_products)
         base = find_base(name, partial(say, console))
         recipes = [run.recipe for fleet in fleets for run in fleet.trained]
         examples = load_examples(base, recipes, splits, labels)
@@ -195,7 +195,7 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     fleet, examples, device = ready.fleet, ready.examples, ready.device
     dtype, budget = resolve_dtype(work.study.recipe.train.dtype, device), TOKEN_BUDGET[device.type]
     with work.console.status(f"loading {fleet.base}"), memory_guard(f"loading {fleet.base}"):
-        model = load_model(ready.base, dtype, device, fleet.quantize, fleet.double_quantization)
+        model = load_model(ready.base, dtype, device, fleet.quantize, fleet.double_quantization, fleet.fp8_products)
     work.stop.check()
     told, facts = work.summary["environment"], environment(device, dtype, model)
     if device.type == "cuda" and facts["attention"] != told.get("attention"):

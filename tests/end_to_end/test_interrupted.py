@@ -93,7 +93,7 @@ def test_the_checkpoint_is_whole(stopped: tuple[Workplace, Told], tiny_base: Pat
     from pronk.model.hub import Base
     from pronk.model.load import load_model
     from pronk.train.checkpoint import load_adapter, load_optimizer
-    from pronk.train.optimizer import RunOptimizer, allocate_gradients
+    from pronk.train.optimizer import RunOptimizer
 
     workplace = stopped[0]
     whole(workplace)
@@ -105,7 +105,7 @@ def test_the_checkpoint_is_whole(stopped: tuple[Workplace, Told], tiny_base: Pat
     assert {int(value) for key, value in saved.items() if key.endswith(".step") and key != "random.step"} == {step}
     model = load_model(Base("tiny", str(tiny_base), local=True), torch.float32, torch.device("cpu"))
     adapter = attach(model, [AdapterShape(4, 16.0)])
-    allocate_gradients(adapter)
+    adapter.allocate_gradients()
     adapter.load(0, load_adapter(folder))
     optimizer = RunOptimizer(adapter, 0, 1e-2, 0.0, 1.0)
     optimizer.load(saved)

@@ -80,11 +80,11 @@ def _lookback(lengths_S: tuple[int, ...], parents_S: tuple[int, ...], device: to
 
 def use_packed_attention(model: Any) -> None:
     """Make a transformers model use the attention of this module."""
-    AttentionInterface.register(NAME, _attend)
+    AttentionInterface.register(NAME, attend)
     model.set_attn_implementation(NAME)
 
 
-def _attend(
+def attend(
     _module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     scaling: float | None = None, packing: Packing | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip

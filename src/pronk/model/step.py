@@ -7,7 +7,7 @@ up, so that few are recorded; what is added belongs to no run and weighs nothing
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from pronk.model.forward import (
     MicroBatch,
     SlotDropout,
     loss_precision,
+    output_head,
     to_device,
     training_loss,
 )
@@ -29,6 +30,9 @@ GRAPH_PARAMETERS = 1_000_000_000
 GRAPH_TOKENS = 16_384  # the longest micro-batch worth recording
 ROUND_TOKENS, ROUND_TARGETS, ROUND_SEGMENTS, ROUND_LONGEST, ROUND_SEEN = 512, 128, 32, 128, 2048
 BASE_SLOT = -1
+# What losses are multiplied by where gradients are fp16, whose smallest number is 6e-8 (mixed precision,
+# Micikevicius et al. 2018, arXiv:1710.03740). A power of two, so that it goes out again without rounding.
+FP16_LOSS_SCALE = 2.0**13
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,10 @@ class _Recording:
 
 
 class GradientStep:
-    """Adds a micro-batch's gradients to those of the adapter's parameters."""
+    """Adds a micro-batch's gradients to those of the adapter's parameters, `loss_scale` times as large.
+
+    The scale is 1 but in fp16; whoever reads gradients takes it out first (`take_out_scale`).
+    """
 
     def __init__(self, model: Any, adapter: Trainable, dropout: SlotDropout | None) -> None:
         self.model, self.adapter, self.dropout = model, adapter, dropout
@@ -59,12 +66,15 @@ class GradientStep:
         # where sequences are padded by length, no two packs are alike
         kernels = kernels_of(model)
         self.records = kernels is not None and kernels.ragged is not None and size < GRAPH_PARAMETERS
+        self.loss_scale = FP16_LOSS_SCALE if output_head(model).dtype == torch.float16 else 1.0
         self._recordings: dict[_Shape, _Recording] = {}
         self._pool: Any = None
 
     def __call__(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """The loss and the weight of each target (N); gradients are accumulated."""
+        """The loss and the (scaled) weight of each target (N); gradients are accumulated."""
         moved = to_device(batch, self.device, self.precision)
+        if self.loss_scale != 1:
+            moved = replace(moved, weights_N=moved.weights_N * self.loss_scale)
         if not self.records or len(batch.ids_T) > GRAPH_TOKENS:
             return self._run(moved), moved.weights_N
         shape = _rounded(moved)
@@ -75,6 +85,12 @@ class GradientStep:
         _copy(padded, recording.batch)
         recording.graph.replay()
         return recording.losses_N[: len(batch.rows_N)].clone(), moved.weights_N
+
+    def take_out_scale(self, *sums: Tensor) -> None:
+        """Divide what was summed with scaled weights (in place); in fp32, so nothing is rounded."""
+        if self.loss_scale != 1:
+            for tensor in sums:
+                tensor.div_(self.loss_scale)
 
     def _run(self, batch: DeviceBatch) -> Tensor:
         loss, losses_N = training_loss(self.model, self.adapter, batch, self.dropout)

@@ -23,7 +23,7 @@ from pronk.model.step import GradientStep
 from pronk.model.whole import Trainable, WholeModel
 from pronk.tokens.pack import Member, MicroBatch, pack
 from pronk.tokens.prompt import Example
-from pronk.train.optimizer import RunOptimizer, allocate_gradients
+from pronk.train.optimizer import RunOptimizer
 from pronk.train.order import batch_indices
 from pronk.train.schedule import rate_factor
 
@@ -84,6 +84,10 @@ class _Round:
     norms: dict[int, float]
     tokens: dict[int, int] = field(default_factory=dict)
 
+    @property
+    def finite(self) -> bool:
+        return all(map(math.isfinite, [*self.losses.values(), *self.norms.values()]))
+
 
 class Fleet:
     """Runs that train together over one frozen base model, or one run that trains the model itself.
@@ -94,7 +98,7 @@ class Fleet:
     def __init__(self, model: Any, plans: Sequence[RunPlan], token_budget: int, recompute: int | str = "none") -> None:
         self.model, self.token_budget = model, token_budget
         self.adapter = _trainable(model, plans)
-        self._gradients = allocate_gradients(self.adapter)
+        self._gradients = self.adapter.allocate_gradients()
         self._largest = torch.finfo(next(model.parameters()).dtype).max  # more would be infinite in a product
         self._dropout = _dropout(plans, self._gradients.device)
         self._accumulate = GradientStep(model, self.adapter, self._dropout)
@@ -120,10 +124,15 @@ class Fleet:
     def play_round(self) -> list[Step]:
         """One optimizer step for every unfinished run; runs that break are taken out, with their reason."""
         while active := [slot for slot, run in enumerate(self.runs) if run.running]:
+            scale = self._accumulate.loss_scale
             played = self._compute_gradients(active)
+            while not played.finite and self._accumulate.loss_scale > 1:  # fp16 overflows: no run's fault yet
+                self._accumulate.loss_scale /= 2
+                played = self._compute_gradients(active)
             broken = self._broken(active, played)
             if not broken:
                 return self._update(active, played)
+            self._accumulate.loss_scale = scale  # a smaller one did not help
             for slot, reason in broken.items():
                 self._take_out(slot, reason)
         return []
@@ -146,6 +155,7 @@ class Fleet:
             own_KN = slots_N == torch.arange(len(self.runs), device=device)[:, None]
             # a sum along a row has an order; index_add on a GPU has none
             losses_K += torch.where(own_KN, losses_N * weights_N, 0).sum(1)
+        self._accumulate.take_out_scale(self._gradients, losses_K)
         norms = [self._optimizer(slot).gradient_norm() for slot in slots]
         # one wait for the device in a round: everything that must be known on the host
         numbers = torch.stack([*losses_K[list(slots)], *norms]).tolist()
@@ -191,10 +201,10 @@ class Fleet:
             factor = rate_factor(plan.schedule, run.step, plan.steps, plan.warmup_steps)
             optimizer.step(factor, self._gradients.new_tensor(played.norms[slot]))
             largest.append(optimizer.largest_weight())
-            self.adapter.settle(slot)
             run.step += 1
             rate = plan.learning_rate * factor
             steps.append(Step(slot, run.step, played.losses[slot], rate, played.norms[slot], played.tokens[slot]))
+        self.adapter.settle()
         for slot, weight in zip(slots, torch.stack(largest).tolist(), strict=True):
             if not weight <= self._largest:  # NaN too
                 self._take_out(slot, f"the weights became {weight} at step {self.runs[slot].step}")

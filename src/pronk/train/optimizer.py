@@ -21,7 +21,7 @@ from pronk.model.whole import Trainable
 
 
 class RunOptimizer:
-    """The optimizer of one run. Gradients must have been allocated (`allocate_gradients`) before."""
+    """The optimizer of one run. Gradients must have been allocated (the adapter's `allocate_gradients`) before."""
 
     def __init__(
         self, adapter: Trainable, slot: int, learning_rate: float, weight_decay: float, clip: float | None,
@@ -96,13 +96,3 @@ def _adamw(kind: str, groups: list[dict[str, Any]], learning_rate: float) -> Any
     with silenced("bitsandbytes"):  # it advises a package with 4-bit kernels, which are not needed here
         from bitsandbytes.optim import AdamW8bit
     return AdamW8bit(groups, lr=learning_rate)
-
-
-def allocate_gradients(adapter: Trainable) -> Tensor:
-    """Give every wide tensor a gradient that is a view of one flat tensor, and return that tensor (fp32 or better)."""
-    parameters = adapter.parameters
-    precision = torch.promote_types(parameters[0].dtype, torch.float32)
-    flat = torch.zeros(sum(p.numel() for p in parameters), dtype=precision, device=parameters[0].device)
-    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        parameter.grad = part.view_as(parameter)
-    return flat
