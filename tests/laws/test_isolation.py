@@ -25,7 +25,7 @@ from pronk.model.adapter import AdapterShape, attach
 from pronk.model.forward import evaluation_losses
 from pronk.tokens.pack import BASE_SLOT, Member, pack
 from pronk.train.fleet import Fleet, RunPlan, Step
-from pronk.train.optimizer import RunOptimizer
+from pronk.train.optimizer import FleetOptimizer
 
 EXACT = 1e-12
 STEPS = 8
@@ -108,6 +108,7 @@ def check(fleet: Fleet, steps: Sequence[Step], place: int, peaceful: dict[str, S
 CASES = {
     "learning rate": (nothing, culprit(learning_rate=1e200, clip=None), "step"),
     "learning rate, clipped": (nothing, culprit(learning_rate=1e200, clip=1.0), "step"),
+    "8 bits beside NaN": (set_weights("A", math.nan), culprit(optimizer="adamw_8bit"), "loss became nan at step 4"),
     "infinite step": (nothing, culprit(learning_rate=1e308, weight_decay=1e10, clip=None), "weights"),
     "NaN in A": (set_weights("A", math.nan), culprit(), "loss became nan at step 4"),
     "infinity in A": (set_weights("A", math.inf), culprit(), "at step 4"),
@@ -166,8 +167,8 @@ def _no_check(patch: pytest.MonkeyPatch) -> None:
 
 def _norm_blind(patch: pytest.MonkeyPatch) -> None:
     """Gradient norms look finite."""
-    original = RunOptimizer.gradient_norm
-    patch.setattr(RunOptimizer, "gradient_norm", lambda self: original(self).nan_to_num(1.0, 1.0))
+    original = FleetOptimizer.norms
+    patch.setattr(FleetOptimizer, "norms", lambda self: original(self).nan_to_num(1.0, 1.0))
 
 
 def _not_cleared(patch: pytest.MonkeyPatch) -> None:
