@@ -77,10 +77,15 @@ def run_study(recipe: Recipe, out: Path, console: Console, copy_to: Path | None 
     What can be wrong with recipe, data and base is found before anything is trained, and then nothing
     is left behind. Raises KeyboardInterrupt if the user stops it before there is anything to keep.
     """
+    from pronk.model.determinism import deterministic
     from pronk.train.trackers import check_installed
 
     clock = Clock()
-    with listen(lambda line: console.print(line, highlight=False)) as stop, disk_guard(out):
+    with (
+        listen(lambda line: console.print(line, highlight=False)) as stop,
+        disk_guard(out),
+        deterministic(recipe.train.deterministic),
+    ):
         tell = partial(say, console)
         recipe = with_found_formats(recipe, tell)
         study = plan_study(recipe)
@@ -135,7 +140,7 @@ def _prepare(study: Study, name: str, splits: Splits, labels: tuple[str, ...], c
     with console.status(f"reading {name} and the data"):
         device = resolve_device(study.recipe.train.device)
         for quantize in dict.fromkeys(fleet.quantize for fleet in fleets):
-            check_quantization(quantize, device)
+            check_quantization(quantize, device, study.recipe.train.fp8_products)
         base = find_base(name, partial(say, console))
         recipes = [run.recipe for fleet in fleets for run in fleet.trained]
         examples = load_examples(base, recipes, splits, labels)
@@ -190,9 +195,12 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     fleet, examples, device = ready.fleet, ready.examples, ready.device
     dtype, budget = resolve_dtype(work.study.recipe.train.dtype, device), TOKEN_BUDGET[device.type]
     with work.console.status(f"loading {fleet.base}"), memory_guard(f"loading {fleet.base}"):
-        model = load_model(ready.base, dtype, device, fleet.quantize, fleet.double_quantization)
+        model = load_model(ready.base, dtype, device, fleet.quantize, fleet.double_quantization, fleet.fp8_products)
     work.stop.check()
-    work.summary["environment"] = environment(device, dtype)
+    told, facts = work.summary["environment"], environment(device, dtype, model)
+    if device.type == "cuda" and facts["attention"] != told.get("attention"):
+        say(work.console, f"attention: {facts['attention']}")
+    work.summary["environment"] = facts
     work.clock.lap("load")
     trains = [run.recipe.train for run in fleet.trained]
     validation = {s: examples.validation(one.max_length, one.train_on_prompt) for s, one in enumerate(trains)}

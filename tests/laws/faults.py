@@ -17,7 +17,7 @@ import pronk.model.attention
 import pronk.model.forward
 import pronk.tokens.prompt
 import pronk.train.fleet
-from pronk.model.adapter import WideLinear
+from pronk.model.wide import WideLinear
 from pronk.tokens.example import Turn, make_example
 from pronk.tokens.pack import Member, MicroBatch, pack
 from pronk.tokens.prompt import Example

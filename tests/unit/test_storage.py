@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from pronk.model.adapter import AdapterShape, WideAdapter, attach, side_by_side
+from pronk.model.adapter import AdapterShape, WideAdapter, attach
 from pronk.model.storage import ALIGNMENT, Place, adjoining, lay_out
+from pronk.model.wide import side_by_side
 
 SAME = [AdapterShape(3, 6.0, ("q_proj", "k_proj", "v_proj", "o_proj", "down_proj")), AdapterShape(2, 1.0)]
 PARTS = [AdapterShape(3, 6.0, ("q_proj", "v_proj")), AdapterShape(2, 1.0)]
@@ -66,16 +67,15 @@ def test_layers_that_read_one_input_are_one_matrix() -> None:
         layers = [adapter.layers[f"1.self_attn.{name}"] for name in names]
         found = side_by_side(layers)
         assert found is not None
-        assert found[1] is None
-        assert torch.equal(found[0], torch.cat([layer.A_RI.data.bfloat16() for layer in layers]))
-        assert found[0].data_ptr() == layers[0].A_product.data_ptr()
+        together = found.of(adapter.storage.copy(torch.bfloat16))
+        assert torch.equal(together, torch.cat([layer.A_RI.data.bfloat16() for layer in layers]))
+        assert together.data_ptr() == layers[0].A_product.data_ptr()
     flat = adapter.allocate_gradients()
     torch.nn.init.normal_(flat)
     layers = [adapter.layers[f"0.mlp.{name}"] for name in ("gate_proj", "up_proj")]
     found = side_by_side(layers)
     assert found is not None
-    assert found[1] is not None
-    assert torch.equal(found[1], torch.cat([layer.gradients()[0] for layer in layers]))
+    assert torch.equal(found.of(flat), torch.cat([layer.gradients()[0] for layer in layers]))
 
 
 @pytest.mark.parametrize(

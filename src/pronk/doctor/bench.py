@@ -126,6 +126,7 @@ def _check_both_can(run: Recipe) -> None:
     for key, found, usual in (
         ("adapter.from", adapter.from_, None), ("adapter.dropout", adapter.dropout, 0.0),
         ("adapter.use_rslora", adapter.use_rslora, False), ("train.lora_plus_ratio", run.train.lora_plus_ratio, 1.0),
+        ("train.deterministic", run.train.deterministic, False),
     ):  # fmt: skip
         if found != usual:
             raise RecipeError(f"{key}: a bench against TRL does not know {found}; leave it out of this recipe")

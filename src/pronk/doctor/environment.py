@@ -15,9 +15,11 @@ from pronk import __version__
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "safetensors", "numpy")
 
 
-def environment(device: Any, dtype: Any) -> dict[str, str]:
-    """Versions of what matters, and the device by name."""
+def environment(device: Any, dtype: Any, model: Any) -> dict[str, str]:
+    """Versions of what matters, the device by name, and the kernel that the model attends with."""
     import torch
+
+    from pronk.model.attention import describe
 
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} of {os.cpu_count()} cores"
@@ -27,6 +29,7 @@ def environment(device: Any, dtype: Any) -> dict[str, str]:
         "platform": f"{platform.system()} {platform.release()}",
         "device": named + threads,
         "dtype": str(dtype).removeprefix("torch."),
+        "attention": describe(model),
         "pronk": __version__,
         **versions,
     }

@@ -9,6 +9,9 @@ saved.py       an adapter on disk: what it is, whether it fits a base
 whole.py       all weights of a model behind the same interface
 dropout.py     dropout masks that depend on nothing but run, step, example and place
 attention.py   packed attention: no sequence sees another
+attention_kernels.py  the fastest kernel for it that a GPU has and that is right
+attention_padded.py   where there is none: padded by length
+determinism.py same bits from run to run
 loss.py        cross-entropy on target tokens only, chunk by chunk
 recompute.py   layers that are computed again in the backward pass
 forward.py     a micro-batch through the model

@@ -106,13 +106,14 @@ def outline(base: Base, dtype: torch.dtype | None = None) -> Any:
 
 
 def load_model(
-    base: Base, dtype: torch.dtype, device: torch.device, quantize: Quantize = "none", double: bool = True
-) -> Any:
+    base: Base, dtype: torch.dtype, device: torch.device, quantize: Quantize = "none", double: bool = True,
+    fp8_products: bool = False,
+) -> Any:  # fmt: skip
     """The model itself, frozen, for evaluation, with packed attention.
 
     quantize: how the linear layers but the output head are kept; they are quantized one by one as they are read.
-    double: for nf4, quantize its scales too. Raises BaseModelError if a weight is missing or has another shape:
-    transformers would make it up.
+    double: for nf4, quantize its scales too. fp8_products: for nf4, multiply in FP8. Raises BaseModelError if a
+    weight is missing or has another shape: transformers would make it up.
     """
     from transformers import AutoModelForCausalLM
 
@@ -120,7 +121,7 @@ def load_model(
 
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if quantize != "none":
-        check_quantization(quantize, device)
+        check_quantization(quantize, device, fp8_products)
         options |= {"quantization_config": loading_config(quantize, double, dtype), "device_map": {"": device}}
     model, found = pretrained(
         AutoModelForCausalLM, base, **options,
@@ -128,7 +129,7 @@ def load_model(
     )  # fmt: skip
     _check_weights(base, found)
     if quantize != "none":
-        _check_weights(base, {"missing_keys": (), "mismatched_keys": take_over(model, dtype)})
+        _check_weights(base, {"missing_keys": (), "mismatched_keys": take_over(model, dtype, fp8_products)})
     if getattr(model.config, "final_logit_softcapping", None) or getattr(model.config, "logits_scaling", 1.0) != 1.0:
         raise BaseModelError(f"base: {base.name} changes its logits after the output head, which pronk does not do yet")
     use_packed_attention(model)
@@ -155,11 +156,14 @@ def resolve_device(wanted: str) -> torch.device:
     return device
 
 
-def resolve_dtype(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
+def resolve_dtype(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> torch.dtype:
     """The type of the base's weights and products."""
-    if wanted == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[wanted]
+    if wanted != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
+    if device.type != "cuda":
+        return torch.float32
+    # emulated, bf16 would be several times slower than fp16
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def cache_folder() -> Path:

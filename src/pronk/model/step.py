@@ -7,22 +7,22 @@ up, so that few are recorded; what is added belongs to no run and weighs nothing
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pronk.model.attention import Lookback, Packing, borders
+from pronk.model.attention import Lookback, Packing, borders, kernels_of
 from pronk.model.forward import (
     DeviceBatch,
     MicroBatch,
     SlotDropout,
     loss_precision,
+    moved,
     on_host,
     output_head,
     staged,
-    to_device,
     training_loss,
     unstaged,
 )
@@ -33,6 +33,9 @@ GRAPH_PARAMETERS = 1_000_000_000
 GRAPH_TOKENS = 16_384  # the longest micro-batch worth recording
 ROUND_TOKENS, ROUND_TARGETS, ROUND_SEGMENTS, ROUND_LONGEST, ROUND_SEEN = 512, 128, 32, 128, 2048
 BASE_SLOT = -1
+# What losses are multiplied by where gradients are fp16, whose smallest number is 6e-8 (mixed precision,
+# Micikevicius et al. 2018, arXiv:1710.03740). A power of two, so that it goes out again without rounding.
+FP16_LOSS_SCALE = 2.0**13
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +55,10 @@ class _Recording:
 
 
 class GradientStep:
-    """Adds a micro-batch's gradients to those of the adapter's parameters, and its losses to losses_K.
+    """Adds a micro-batch's gradients to those of the adapter's parameters, and its losses to losses_K (float64: for
+    each run the sum of weight · loss over its targets), both `loss_scale` times as large.
 
-    losses_K: float64, for each run the sum of weight · loss over its targets.
+    The scale is 1 but in fp16; whoever reads either takes it out first (`take_out_scale`).
     """
 
     def __init__(self, model: Any, adapter: Trainable, dropout: SlotDropout | None, runs: int) -> None:
@@ -62,9 +66,10 @@ class GradientStep:
         self.precision = loss_precision(model)
         self.device = next(model.parameters()).device
         size = sum(parameter.numel() for parameter in model.parameters())
-        # one call attends to a whole pack in half precision only; else there is a call per sequence
-        half = output_head(model).dtype in (torch.bfloat16, torch.float16)
-        self.records = self.device.type == "cuda" and half and size < GRAPH_PARAMETERS
+        # where sequences are padded by length, no two packs are alike
+        kernels = kernels_of(model)
+        self.records = kernels is not None and kernels.ragged is not None and size < GRAPH_PARAMETERS
+        self.loss_scale = FP16_LOSS_SCALE if output_head(model).dtype == torch.float16 else 1.0
         self.losses_K = torch.zeros(runs, dtype=torch.float64, device=self.device)
         self._slots_K = torch.arange(runs, device=self.device)
         self._recordings: dict[_Shape, _Recording] = {}
@@ -72,10 +77,12 @@ class GradientStep:
 
     def __call__(self, batch: MicroBatch) -> None:
         """Forward and backward; nobody waits for the device."""
-        if not self.records or len(batch.ids_T) > GRAPH_TOKENS:
-            self._run(to_device(batch, self.device, self.precision))
-            return
         made = on_host(batch, self.device, self.precision)
+        if self.loss_scale != 1:
+            made = replace(made, weights_N=made.weights_N * self.loss_scale)
+        if not self.records or len(batch.ids_T) > GRAPH_TOKENS:
+            self._run(moved(made, self.device))
+            return
         shape = _rounded(made)
         padded = _pad(made, shape)
         piece = staged(padded.tensors, pinned=True)
@@ -84,6 +91,12 @@ class GradientStep:
         recording = self._recordings[shape]
         recording.piece.copy_(piece, non_blocking=True)
         recording.graph.replay()
+
+    def take_out_scale(self, *sums: Tensor) -> None:
+        """Divide what was summed with scaled weights (in place); in fp32, so nothing is rounded."""
+        if self.loss_scale != 1:
+            for tensor in sums:
+                tensor.div_(self.loss_scale)
 
     def _run(self, batch: DeviceBatch) -> None:
         loss, losses_N = training_loss(self.model, self.adapter, batch, self.dropout)

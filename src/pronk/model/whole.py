@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from pronk.errors import RecipeError, StudyError
-from pronk.model.adapter import Routing, WideAdapter
+from pronk.model.adapter import WideAdapter
+from pronk.model.wide import Routing
 
 
 class WholeModel:

@@ -9,7 +9,7 @@ played again without that run.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,10 @@ class _Round:
     norms: dict[int, float]
     largest: dict[int, float]
 
+    @property
+    def finite(self) -> bool:
+        return all(map(math.isfinite, [*self.losses.values(), *self.norms.values()]))
+
 
 @dataclass(frozen=True, slots=True)
 class _Work:
@@ -126,15 +130,15 @@ class Fleet:
     def play_round(self) -> list[Step]:
         """One optimizer step for every unfinished run; runs that break are taken out, with their reason."""
         while active := self._running():
-            work = self._work(active)
-            norms_K = self._compute_gradients(work)
-            largest_K = self._optimizer.update(self._factors(active), self._accumulate.losses_K, norms_K)
-            self.adapter.settle()
-            self._look_ahead(active)  # while the device is at work
-            played = self._read(active, norms_K, largest_K)
+            work, scale = self._work(active), self._accumulate.loss_scale
+            played = self._play(work)
+            while not played.finite and self._accumulate.loss_scale > 1:  # fp16 overflows: no run's fault yet
+                self._accumulate.loss_scale /= 2
+                played = self._play(work)
             broken = self._broken(active, played)
             if not broken:
                 return self._stepped(work, played)
+            self._accumulate.loss_scale = scale  # a smaller one did not help
             for slot, reason in broken.items():
                 self._take_out(slot, reason)
         return []
@@ -142,6 +146,16 @@ class Fleet:
     def end(self, slot: int) -> None:
         """Let a run stop here, between two rounds: the others go on as if it had been planned so long."""
         self.runs[slot].ended = True
+
+    def _play(self, work: _Work) -> _Round:
+        """Gradients, and an update if losses and norms are finite: decided on the device, told to the host once."""
+        norms_K = self._compute_gradients(work)
+        largest_K = self._optimizer.update(self._factors(work.steps), self._accumulate.losses_K, norms_K)
+        self.adapter.settle()
+        self._look_ahead(work.steps)  # while the device is at work
+        # the one wait for the device in a round: everything that must be known on the host
+        numbers = torch.stack([self._accumulate.losses_K, norms_K, largest_K]).tolist()
+        return _Round(*({slot: row[slot] for slot in work.steps} for row in numbers))
 
     def _running(self) -> dict[int, int]:
         """The unfinished runs: their steps so far, by slot."""
@@ -163,12 +177,8 @@ class Fleet:
         for batch in work.batches:
             with self._recompute:
                 self._accumulate(batch)
+        self._accumulate.take_out_scale(self._optimizer.gradients, self._accumulate.losses_K)
         return self._optimizer.norms()
-
-    def _read(self, slots: Iterable[int], norms_K: Tensor, largest_K: Tensor) -> _Round:
-        """Everything that must be known on the host: the one wait for the device in a round."""
-        numbers = torch.stack([self._accumulate.losses_K, norms_K, largest_K]).tolist()
-        return _Round(*({slot: row[slot] for slot in slots} for row in numbers))
 
     def _work(self, steps: dict[int, int]) -> _Work:
         """The micro-batches of a round: made ahead, or, where another round was expected, now."""
