@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from pronk.model.adapter import AdapterShape, WideAdapter, attach
-from pronk.train.optimizer import RunOptimizer
+from pronk.train.optimizer import RunOptimizer, Settings
 
 # ranks such that no run's rows begin or end with a block of 256; "0" is large enough for 8 bits, "2" is not
 SHAPES = [AdapterShape(37, 4.0), AdapterShape(41, 16.0, ("0",)), AdapterShape(39, 1.0, ("1",))]
@@ -34,7 +34,7 @@ def fill(gradients: torch.Tensor, step: int) -> None:
 
 
 def optimizer(adapter: WideAdapter, slot: int, clip: float | None = None) -> RunOptimizer:
-    return RunOptimizer(adapter, slot, RATES[slot], 0.1, clip, 2.0, "adamw_8bit")
+    return RunOptimizer(adapter, slot, Settings(RATES[slot], 0.1, clip, 2.0, "adamw_8bit"))
 
 
 def own_tensors(adapter: WideAdapter, slot: int) -> dict[str, nn.Parameter]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pronk.errors import RecipeError, StudyError
 from pronk.model.fused import fuse, unfuse
+from pronk.model.kernels.adamw import Span
 from pronk.model.quantize import FrozenLinear, QuantizedLinear
 from pronk.model.storage import FlatStorage, lay_out
 from pronk.model.wide import Routing, WideLinear
@@ -73,6 +74,23 @@ class WideAdapter:
             if slot in layer.rows:
                 yield f"{name}.A", layer.A_RI, layer.rows[slot]
                 yield f"{name}.B", layer.B_RO, layer.rows[slot]
+
+    def views(self, slot: int, flat_N: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Name and rows of each wide tensor of the run, in a flat tensor with the storage's layout."""
+        for name, layer in self.layers.items():
+            if slot in layer.rows:
+                for letter, place in zip("AB", layer.places, strict=True):
+                    yield f"{name}.{letter}", place.of(flat_N)[layer.rows[slot]]
+
+    def spans(self) -> list[Span]:
+        """Where each run's rows lie in the flat tensors."""
+        found = []
+        for layer in self.layers.values():
+            for part, place in enumerate(layer.places):
+                for slot, rows in layer.rows.items():
+                    start, stop = (place.start + row * place.columns for row in (rows.start, rows.stop))
+                    found.append(Span(start, stop, slot, part))
+        return found
 
     def initialize(self, slot: int, seed: int) -> None:
         """PEFT's start: A uniform in ±1/√I (He et al. 2015 with a = √5), B zero.

@@ -51,15 +51,15 @@ class Packing:
 
 
 def packing(lengths_S: tuple[int, ...], parents_S: tuple[int, ...], device: torch.device) -> Packing:
-    """A packing for segments of these lengths, laid end to end."""
+    """A packing for segments of these lengths, laid end to end, for use on the device; what tensors it has are on
+    the CPU, to be moved with the rest of a micro-batch."""
     longest = max(lengths_S)
     if device.type != "cuda":
         return Packing(lengths_S, parents_S, longest)
     looks = max(parents_S) >= 0
     return Packing(
-        lengths_S, parents_S, longest, borders(lengths_S).to(device, non_blocking=True),
-        _lookback(lengths_S, parents_S, device) if looks else None,
-    )  # fmt: skip
+        lengths_S, parents_S, longest, borders(lengths_S), _lookback(lengths_S, parents_S) if looks else None
+    )
 
 
 def borders(lengths_S: Sequence[int]) -> Tensor:
@@ -67,15 +67,17 @@ def borders(lengths_S: Sequence[int]) -> Tensor:
     return torch.tensor([0, *lengths_S], dtype=torch.int32).cumsum(0, dtype=torch.int32)
 
 
-def _lookback(lengths_S: tuple[int, ...], parents_S: tuple[int, ...], device: torch.device) -> Lookback:
-    tokens = torch.arange(sum(lengths_S)).split(lengths_S)
-    seen = [
-        own if parent < 0 else torch.cat([tokens[parent], own]) for own, parent in zip(tokens, parents_S, strict=True)
-    ]
-    counts = [len(part) for part in seen]
-    return Lookback(
-        torch.cat(seen).to(device, non_blocking=True), borders(counts).to(device, non_blocking=True), max(counts)
-    )
+def _lookback(lengths_S: tuple[int, ...], parents_S: tuple[int, ...]) -> Lookback:
+    """What each segment sees is two stretches of tokens, of which the first may be empty: its beginning, and itself."""
+    lengths, parents = torch.tensor(lengths_S), torch.tensor(parents_S)
+    starts, looks = lengths.cumsum(0) - lengths, parents >= 0
+    counts = torch.stack([lengths[parents] * looks, lengths], dim=1)
+    begins = torch.stack([starts[parents], starts], dim=1).flatten()
+    stretches = counts.flatten()
+    before = stretches.cumsum(0) - stretches
+    source_L = torch.arange(int(stretches.sum())) + (begins - before).repeat_interleave(stretches)
+    seen = counts.sum(1).tolist()
+    return Lookback(source_L, borders(seen), max(seen))
 
 
 def use_packed_attention(model: Any) -> None:

@@ -7,7 +7,7 @@ up, so that few are recorded; what is added belongs to no run and weighs nothing
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,9 +19,12 @@ from pronk.model.forward import (
     MicroBatch,
     SlotDropout,
     loss_precision,
+    moved,
+    on_host,
     output_head,
-    to_device,
+    staged,
     training_loss,
+    unstaged,
 )
 from pronk.model.whole import Trainable
 
@@ -48,17 +51,17 @@ class _Shape:
 @dataclass(slots=True)
 class _Recording:
     graph: torch.cuda.CUDAGraph
-    batch: DeviceBatch
-    losses_N: Tensor
+    piece: Tensor  # the memory of the batch that it reads, from `staged`
 
 
 class GradientStep:
-    """Adds a micro-batch's gradients to those of the adapter's parameters, `loss_scale` times as large.
+    """Adds a micro-batch's gradients to those of the adapter's parameters, and its losses to losses_K (float64: for
+    each run the sum of weight · loss over its targets), both `loss_scale` times as large.
 
-    The scale is 1 but in fp16; whoever reads gradients takes it out first (`take_out_scale`).
+    The scale is 1 but in fp16; whoever reads either takes it out first (`take_out_scale`).
     """
 
-    def __init__(self, model: Any, adapter: Trainable, dropout: SlotDropout | None) -> None:
+    def __init__(self, model: Any, adapter: Trainable, dropout: SlotDropout | None, runs: int) -> None:
         self.model, self.adapter, self.dropout = model, adapter, dropout
         self.precision = loss_precision(model)
         self.device = next(model.parameters()).device
@@ -67,24 +70,27 @@ class GradientStep:
         kernels = kernels_of(model)
         self.records = kernels is not None and kernels.ragged is not None and size < GRAPH_PARAMETERS
         self.loss_scale = FP16_LOSS_SCALE if output_head(model).dtype == torch.float16 else 1.0
+        self.losses_K = torch.zeros(runs, dtype=torch.float64, device=self.device)
+        self._slots_K = torch.arange(runs, device=self.device)
         self._recordings: dict[_Shape, _Recording] = {}
         self._pool: Any = None
 
-    def __call__(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """The loss and the (scaled) weight of each target (N); gradients are accumulated."""
-        moved = to_device(batch, self.device, self.precision)
+    def __call__(self, batch: MicroBatch) -> None:
+        """Forward and backward; nobody waits for the device."""
+        made = on_host(batch, self.device, self.precision)
         if self.loss_scale != 1:
-            moved = replace(moved, weights_N=moved.weights_N * self.loss_scale)
+            made = replace(made, weights_N=made.weights_N * self.loss_scale)
         if not self.records or len(batch.ids_T) > GRAPH_TOKENS:
-            return self._run(moved), moved.weights_N
-        shape = _rounded(moved)
-        padded = _pad(moved, shape)
+            self._run(moved(made, self.device))
+            return
+        shape = _rounded(made)
+        padded = _pad(made, shape)
+        piece = staged(padded.tensors, pinned=True)
         if shape not in self._recordings:
-            self._recordings[shape] = self._record(padded)
+            self._recordings[shape] = self._record(padded, piece.to(self.device))
         recording = self._recordings[shape]
-        _copy(padded, recording.batch)
+        recording.piece.copy_(piece, non_blocking=True)
         recording.graph.replay()
-        return recording.losses_N[: len(batch.rows_N)].clone(), moved.weights_N
 
     def take_out_scale(self, *sums: Tensor) -> None:
         """Divide what was summed with scaled weights (in place); in fp32, so nothing is rounded."""
@@ -92,13 +98,16 @@ class GradientStep:
             for tensor in sums:
                 tensor.div_(self.loss_scale)
 
-    def _run(self, batch: DeviceBatch) -> Tensor:
+    def _run(self, batch: DeviceBatch) -> None:
         loss, losses_N = training_loss(self.model, self.adapter, batch, self.dropout)
         loss.backward()
-        return losses_N
+        own_KN = batch.owners_N == self._slots_K[:, None]
+        # a sum along a row has an order; index_add on a GPU has none
+        self.losses_K += torch.where(own_KN, losses_N * batch.weights_N, 0).sum(1)
 
-    def _record(self, batch: DeviceBatch) -> _Recording:
-        """Record a step; gradients are as before, since what the warm-up adds is taken out again."""
+    def _record(self, padded: DeviceBatch, piece: Tensor) -> _Recording:
+        """Record a step; gradients and losses are as before, since what the warm-up adds is taken out again."""
+        batch, losses_K = padded.replaced(unstaged(piece, padded.tensors)), self.losses_K.clone()
         gradients = [parameter.grad.clone() for parameter in self.adapter.parameters if parameter.grad is not None]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -107,12 +116,13 @@ class GradientStep:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            losses_N = self._run(batch)
+            self._run(batch)
         self._pool = self._pool or graph.pool()
         for parameter, gradient in zip(self.adapter.parameters, gradients, strict=True):
             assert parameter.grad is not None
             parameter.grad.copy_(gradient)
-        return _Recording(graph, batch, losses_N)
+        self.losses_K.copy_(losses_K)
+        return _Recording(graph, piece)
 
 
 def _rounded(batch: DeviceBatch) -> _Shape:
@@ -139,6 +149,7 @@ def _pad(batch: DeviceBatch, shape: _Shape) -> DeviceBatch:
         rows_N=_grow(batch.rows_N, targets),
         targets_N=_grow(batch.targets_N, targets),
         weights_N=_grow(batch.weights_N, targets),
+        owners_N=_grow(batch.owners_N, targets, BASE_SLOT),
         packing=_pad_packing(batch.packing, shape, len(batch.ids_T)),
     )
 
@@ -147,10 +158,10 @@ def _pad_packing(packing: Packing, shape: _Shape, tokens: int) -> Packing:
     assert packing.borders is not None
     extra = [min(shape.longest, shape.tokens - start) for start in range(tokens, shape.tokens, shape.longest)]
     extra += [0] * (shape.segments - len(packing.lengths_S) - len(extra))
-    ends = borders(extra)[1:].to(packing.borders.device)
+    ends = borders(extra)[1:]
     lookback = None
     if look := packing.lookback:
-        padding = torch.arange(tokens, shape.tokens, device=look.source_L.device)
+        padding = torch.arange(tokens, shape.tokens)
         source_L = torch.cat([look.source_L, padding])
         source_L = _grow(source_L, shape.seen - len(source_L), shape.tokens)
         lookback = Lookback(source_L, torch.cat([look.borders, look.borders[-1] + ends]), shape.longest_seen)
@@ -159,21 +170,6 @@ def _pad_packing(packing: Packing, shape: _Shape, tokens: int) -> Packing:
 
 def _grow(tensor: Tensor, count: int, value: int = 0) -> Tensor:
     return torch.cat([tensor, tensor.new_full((count,), value)])
-
-
-def _copy(source: DeviceBatch, target: DeviceBatch) -> None:
-    """Put a batch into the tensors that a recording reads."""
-    for part in fields(DeviceBatch):
-        if part.name != "packing":
-            getattr(target, part.name).copy_(getattr(source, part.name))
-    for tensor, into in zip(_tensors(source.packing), _tensors(target.packing), strict=True):
-        into.copy_(tensor)
-
-
-def _tensors(packing: Packing) -> list[Tensor]:
-    assert packing.borders is not None
-    look = packing.lookback
-    return [packing.borders, look.source_L, look.borders] if look else [packing.borders]
 
 
 def _up(number: int, multiple: int) -> int:
