@@ -1,5 +1,5 @@
-"""fp16, whose smallest number is 6e-8: losses are scaled so that gradients keep their digits, the scale leaves no trace,
-and an overflow halves it before any run is blamed."""
+"""fp16, whose smallest number is 6e-8: losses are scaled so that gradients keep their digits, the scale leaves no
+trace, and an overflow halves it before any run is blamed."""
 
 from __future__ import annotations
 

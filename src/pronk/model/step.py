@@ -90,7 +90,7 @@ class GradientStep:
         """Divide what was summed with scaled weights (in place); in fp32, so nothing is rounded."""
         if self.loss_scale != 1:
             for tensor in sums:
-                tensor /= self.loss_scale
+                tensor.div_(self.loss_scale)
 
     def _run(self, batch: DeviceBatch) -> Tensor:
         loss, losses_N = training_loss(self.model, self.adapter, batch, self.dropout)
