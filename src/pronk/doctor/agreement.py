@@ -33,27 +33,28 @@ TOLERANCE = {"fp32": Tolerance(1e-3, 1e-3, 1e-2), "bf16": Tolerance(1e-2, 5e-2, 
 COARSE = Tolerance(2e-2, 5e-2, 0.2)
 
 
-def disagreement(one: Result, other: Result, tolerance: Tolerance) -> str:
-    """Why the two sides did not do the same, in words; empty where they did."""
-    for result in (one, other):
+def disagreement(theirs: Result, ours: Result, tolerance: Tolerance) -> str:
+    """Why a side did not do what ours did, in words; empty where it did."""
+    for whose, result in (("its", theirs), ("pronk's", ours)):
         if not all(math.isfinite(norm) and norm > 0 for norm in result.gradient_norms):
-            return f"gradients of {result.version} are zero or not numbers: {_listed(result.gradient_norms)}"
-    if not len(one.losses) == len(other.losses) == len(one.gradient_norms) == len(other.gradient_norms) > 0:
-        return f"{len(one.losses)} steps against {len(other.losses)}"
+            return f"{whose} gradient norms are zero or not numbers: {_listed(result.gradient_norms)}"
+    counts = [len(row) for result in (theirs, ours) for row in (result.losses, result.gradient_norms)]
+    if len(set(counts)) > 1 or not counts[0]:
+        return f"it made {counts[0]} steps and pronk {counts[2]}"
     checks = (
-        ("first losses", one.losses[:1], other.losses[:1], tolerance.first_loss),
-        ("losses", one.losses, other.losses, tolerance.loss),
-        ("gradient norms", one.gradient_norms, other.gradient_norms, tolerance.norm),
+        ("first losses", theirs.losses[:1], ours.losses[:1], tolerance.first_loss),
+        ("losses", theirs.losses, ours.losses, tolerance.loss),
+        ("gradient norms", theirs.gradient_norms, ours.gradient_norms, tolerance.norm),
     )
-    for what, mine, theirs, allowed in checks:
-        if not (apart := largest_difference(mine, theirs)) <= allowed:
-            return f"the {what} differ by {apart:.2%}, more than {allowed:.1%}: {_listed(mine)} | {_listed(theirs)}"
+    for what, its, own, allowed in checks:
+        if not (apart := largest_difference(its, own)) <= allowed:
+            return f"the {what} differ by {apart:.2%}, more than {allowed:.1%}:\n{_listed(its)}\npronk: {_listed(own)}"
     return ""
 
 
-def largest_difference(mine: Sequence[float], theirs: Sequence[float]) -> float:
-    """Of two rows of figures, as a share of theirs; not a number where one of them is not."""
-    apart = [abs(a - b) / abs(b) if b else math.inf for a, b in zip(mine, theirs, strict=True)]
+def largest_difference(theirs: Sequence[float], ours: Sequence[float]) -> float:
+    """Of two rows of figures, as a share of ours; not a number where one of them is not."""
+    apart = [abs(a - b) / abs(b) if b else math.inf for a, b in zip(theirs, ours, strict=True)]
     return math.nan if any(math.isnan(one) for one in apart) else max(apart)
 
 

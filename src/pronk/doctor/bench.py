@@ -170,11 +170,13 @@ def differences(measured: Measured) -> dict[str, dict[str, float]]:
     ours = measured.results["ours"]
     return {
         name: {
-            "loss": largest_difference(ours.losses, result.losses),
-            "gradient_norm": largest_difference(ours.gradient_norms, result.gradient_norms),
+            "loss": largest_difference(result.losses, ours.losses),
+            "gradient_norm": largest_difference(result.gradient_norms, ours.gradient_norms),
         }
         for name, result in measured.results.items()
-        if name != "ours" and len(result.losses) == len(ours.losses)
+        if name != "ours"
+        and measured.works[name].batch_size == measured.works["ours"].batch_size
+        and len(result.losses) == len(ours.losses)
     }
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pronk.doctor.peers.work import Work
 from pronk.doctor.shapes import draw_examples, read_lengths, write_base
@@ -22,6 +22,7 @@ WARM_UP = 3  # steps before the clock counts: first allocations, first kernels
 # Of the initial B, with zero for which A would have no gradient and a wrong A would not show: the adapter then
 # adds about a fiftieth of what its layer gives.
 SPREAD = 0.01
+DTYPES: dict[str, Literal["fp32", "bf16"]] = {"float32": "fp32", "bfloat16": "bf16"}
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,9 @@ def work_of(run: Recipe, rows: Sequence[Example], steps: int, start: str = "") -
     from pronk.model.load import resolve_device, resolve_dtype
 
     train, device = run.train, resolve_device(run.train.device)
+    dtype = str(resolve_dtype(train.dtype, device)).removeprefix("torch.")
+    if dtype not in DTYPES:
+        raise RecipeError(f"train.dtype: a bench knows fp32 and bf16, and this would be {dtype}; set one of these")
     return Work(
         base=run.base,
         examples=[(example.ids.tolist(), example.target.tolist()) for example in rows],
@@ -193,7 +197,7 @@ def work_of(run: Recipe, rows: Sequence[Example], steps: int, start: str = "") -
         learning_rate=train.learning_rate,
         clip=train.clip,
         weight_decay=train.weight_decay,
-        dtype="bf16" if resolve_dtype(train.dtype, device).itemsize == 2 else "fp32",
+        dtype=DTYPES[dtype],
         device=device.type,
         optimizer=train.optimizer,
         schedule=train.schedule,

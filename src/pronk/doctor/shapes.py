@@ -190,6 +190,9 @@ def _write_weights(shape: BaseShape, folder: Path, seed: int) -> None:
             tensors[name] = tensor.cpu()
         save_file(tensors, folder / file, metadata={"format": "pt"})
         index |= dict.fromkeys(shard, file)
+        del tensors
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # the sides need the memory, and this process lives on beside them
     total = sum(2 * math.prod(one) for one in weight_shapes(shape).values())
     page = json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=1)
     (folder / "model.safetensors.index.json").write_text(page, encoding="utf-8")

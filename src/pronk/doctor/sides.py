@@ -34,7 +34,7 @@ class Peer:
 PEERS = {
     "trl": Peer("TRL", "trl", ("trl",)),
     "trl+liger": Peer("TRL", "trl", ("trl", "liger_kernel"), gpu_only=True),
-    "unsloth": Peer("Unsloth", "unsloth", ("unsloth",), gpu_only=True, quantizes=("none", "nf4")),
+    "unsloth": Peer("Unsloth", "unsloth", ("unsloth",), quantizes=("none", "nf4")),
 }
 
 

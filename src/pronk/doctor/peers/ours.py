@@ -16,7 +16,7 @@ from pronk.doctor.environment import device_name, peak_memory
 from pronk.doctor.gemm import gemm_rate
 from pronk.doctor.peers.work import Result, Work, main
 from pronk.model.adapter import AdapterShape
-from pronk.model.load import find_base, linear_layer_sizes, load_model, resolve_dtype
+from pronk.model.load import find_base, linear_layer_sizes, load_for_fleet, load_model, resolve_dtype
 from pronk.recipe import read_recipe
 from pronk.study import plan_study
 from pronk.tokens.pack import TOKEN_BUDGET
@@ -74,7 +74,7 @@ def _model(work: Work, device: torch.device) -> Any:
     if not work.recipe:
         return load_model(find_base(work.base), dtype, device)
     (fleet,) = plan_study(read_recipe(work.recipe)).fleets
-    return load_model(find_base(fleet.base), dtype, device, fleet.quantize, fleet.double_quantization)
+    return load_for_fleet(fleet, find_base(fleet.base), dtype, device)
 
 
 def _plans(work: Work) -> list[RunPlan]:
