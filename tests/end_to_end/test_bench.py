@@ -260,7 +260,9 @@ def test_peers_are_chosen_by_what_is_installed_and_what_they_can() -> None:
     assert set(PEERS) == {"trl", "trl+liger", "unsloth"}
 
 
-def test_variants_are_read() -> None:
+def test_variants_are_read(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="two sides called trl"):
+        named_works(replace(SMALL, variants=["trl:quantize=int8"]), tmp_path)
     assert read_variant("int8:quantize=int8,train.clip=2") == ("int8", ["quantize=int8", "train.clip=2"])
     assert read_variant("qv:adapter.targets=[q_proj,v_proj]") == ("qv", ["adapter.targets=[q_proj,v_proj]"])
     for wrong in ("int8", "int8:", ":quantize=int8", "int8:quantize"):

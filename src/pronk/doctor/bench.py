@@ -33,7 +33,7 @@ from pronk.doctor.measured import (
     versions,
 )
 from pronk.doctor.peers.work import Answer, Result, Work
-from pronk.doctor.sides import PEERS, choose_peers, run_side, without_hub
+from pronk.doctor.sides import PEERS, choose_peers, run_side
 from pronk.errors import OptionError, RefusedError
 
 
@@ -64,8 +64,6 @@ def bench_training(request: Request, console: Console) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if request.base_shape is not None:
-            without_hub()
         works = named_works(request, folder)
         peers = choose_peers(request.peers, works["ours"].device, works["ours"].quantize)
         check_recompute(works["ours"], peers)
@@ -213,6 +211,8 @@ def _training_table(measured: Measured, peers: Sequence[str]) -> str:
     head += ["peak reserved", "peak allocated", "of matrix products"]
     work, ours = measured.works["ours"], measured.results["ours"]
     lines = [described(work, ours.device_name), "", *table(head, rows)]
+    if len(own) == len(measured.works):
+        lines += ["", "No other tool was measured; `pip install trl` brings one, `unsloth` another."]
     if ours.matrix_products and used:
         lines += ["", f"Matrix products of the layers' shapes reach {ours.matrix_products / 1e12:,.1f} TFLOP/s here."]
     if (shared := 1 - share_read(work)) >= 0.005:

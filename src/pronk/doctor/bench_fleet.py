@@ -28,7 +28,7 @@ from pronk.doctor.bench import (
 )
 from pronk.doctor.bench_work import Request, named_works
 from pronk.doctor.measured import described, divided, gibibytes, plain, table, versions
-from pronk.doctor.sides import choose_peers, run_side, without_hub
+from pronk.doctor.sides import choose_peers, run_side
 from pronk.errors import OptionError, RefusedError
 from pronk.recipe import read_recipe
 from pronk.study import plan_study
@@ -46,8 +46,6 @@ def bench_fleet_training(request: Request, runs: int, single_lengths: str | None
         raise OptionError("--variant: a fleet is measured with one setting; use --set")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if request.base_shape is not None:
-            without_hub()
         fleet = replace(named_works(request, folder)["ours"], runs=runs, ceiling=False)
         single = replace(fleet, runs=1)
         if single_lengths is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pronk.doctor.peers.work import Work
 from pronk.doctor.shapes import draw_examples, read_lengths, write_base
+from pronk.doctor.sides import PEERS, TIMEOUT
 from pronk.errors import InputError, OptionError, RecipeError
 from pronk.recipe import Recipe, read_recipe, recipe_of_base
 from pronk.study import plan_study
@@ -41,7 +42,7 @@ class Request:
     peers: Sequence[str] | None = None
     layout: str = "padded"
     steps: int = 12
-    timeout: int = 900
+    timeout: int = TIMEOUT
 
     def __post_init__(self) -> None:
         if (self.recipe is None) == (self.base_shape is None):
@@ -69,8 +70,8 @@ def named_works(request: Request, folder: Path) -> dict[str, Work]:
     works = {"ours": _with_recipe(work, run, folder / "ours.yaml")}
     for number, text in enumerate(request.variants):
         name, overrides = read_variant(text)
-        if name in works:
-            raise OptionError(f"--variant {text}: there are two sides called {name}")
+        if name in works or name in PEERS:
+            raise OptionError(f"--variant {text}: there are two sides called {name}; give it another name")
         works[name] = _with_recipe(work, _run(request, base, overrides), folder / f"variant-{number}.yaml")
     return works
 

@@ -22,19 +22,21 @@ TIMEOUT = 900  # seconds for a side's process; a side that hangs must not hold t
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another tool: its name in tables, its module in pronk.doctor.peers, and what must be installed for it."""
+    """Another tool: its name in tables, its module in pronk.doctor.peers, the packages it needs and what pip calls
+    them."""
 
     title: str
     module: str
     packages: tuple[str, ...]
+    install: tuple[str, ...]
     gpu_only: bool = False
     quantizes: tuple[str, ...] = ("none", "nf4", "int8")
 
 
 PEERS = {
-    "trl": Peer("TRL", "trl", ("trl",)),
-    "trl+liger": Peer("TRL", "trl", ("trl", "liger_kernel"), gpu_only=True),
-    "unsloth": Peer("Unsloth", "unsloth", ("unsloth",), quantizes=("none", "nf4")),
+    "trl": Peer("TRL", "trl", ("trl",), ("trl",)),
+    "trl+liger": Peer("TRL", "trl", ("trl", "liger_kernel"), ("trl", "liger-kernel"), gpu_only=True),
+    "unsloth": Peer("Unsloth", "unsloth", ("unsloth",), ("unsloth",), quantizes=("none", "nf4")),
 }
 
 
@@ -58,7 +60,7 @@ def _hindrance(name: str, device: str, quantize: str) -> str:
     peer = PEERS[name]
     # a package that only a GPU can import is not imported to see whether it is there
     if missing := [one for one in peer.packages if importlib.util.find_spec(one) is None]:
-        return f'needs {" and ".join(missing)}, not installed here: pip install "pronk[bench]" brings TRL'
+        return f"needs {' and '.join(missing)}, not installed here: pip install {' '.join(peer.install)}"
     if peer.gpu_only and device != "cuda":
         return "needs a GPU"
     if quantize not in peer.quantizes:
@@ -77,26 +79,23 @@ def run_side(name: str, works: Sequence[Work], folder: Path, console: Console, t
         with console.status(f"{sum(work.steps for work in works)} steps by {name}"):
             done = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", check=False,
-                timeout=timeout, env=_environment(folder), cwd=folder,
+                timeout=timeout, env=_environment(folder, works[0].base), cwd=folder,
             )  # fmt: skip
+        why = done.stderr.strip() or f"it ended with {done.returncode} and said nothing"
     except subprocess.TimeoutExpired:
-        return [f"it did not end within {timeout} seconds"] * len(works)
-    if done.returncode or not target.exists():
-        return [done.stderr.strip() or f"it ended with {done.returncode} and said nothing"] * len(works)
-    return read_answers(target)
+        why = f"it did not end within {timeout} seconds"
+    answers = read_answers(target)
+    return answers + [why] * (len(works) - len(answers))
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    """The sides' environment: this pronk, and for Unsloth a place for what it compiles and no report of its use."""
+def _environment(folder: Path, base: str) -> dict[str, str]:
+    """The sides' environment: this pronk, no network where the base lies here, and for Unsloth a place for what it
+    compiles and no report of its use."""
+    offline = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE") if Path(base).is_dir() else ()
     paths = [str(Path(pronk.__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in paths if path),
         "UNSLOTH_COMPILE_LOCATION": str(folder / "unsloth_compiled"),
         "UNSLOTH_DISABLE_STATISTICS": "1",
+        **dict.fromkeys(offline, "1"),
     }
-
-
-def without_hub() -> None:
-    """Let no side ask the network: for bases that lie here whole."""
-    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
-        os.environ[name] = "1"

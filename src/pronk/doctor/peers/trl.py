@@ -64,7 +64,9 @@ def _model(work: Work, location: str) -> Any:
     if work.quantize in ("nf4", "int8"):
         kind: Any = work.quantize
         quantization = loading_config(kind, work.double_quantization, dtype)
-        more = {"quantization_config": quantization, "device_map": {"": work.device}}
+        # by number: accelerate refuses a GPU without one
+        device = torch.cuda.current_device() if work.device == "cuda" else work.device
+        more = {"quantization_config": quantization, "device_map": {"": device}}
     return AutoModelForCausalLM.from_pretrained(location, dtype=dtype, use_safetensors=True, **more)
 
 
