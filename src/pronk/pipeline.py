@@ -187,7 +187,7 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     """Train and evaluate one fleet and add its runs to the summary."""
     from pronk.doctor.environment import environment, peak_memory
     from pronk.evaluate.evaluation import validation_losses
-    from pronk.model.load import load_model, resolve_dtype
+    from pronk.model.load import load_for_fleet, resolve_dtype
     from pronk.model.memory import memory_guard
     from pronk.tokens.pack import TOKEN_BUDGET
     from pronk.train.session import Watchers, train_fleet
@@ -195,7 +195,7 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     fleet, examples, device = ready.fleet, ready.examples, ready.device
     dtype, budget = resolve_dtype(work.study.recipe.train.dtype, device), TOKEN_BUDGET[device.type]
     with work.console.status(f"loading {fleet.base}"), memory_guard(f"loading {fleet.base}"):
-        model = load_model(ready.base, dtype, device, fleet.quantize, fleet.double_quantization, fleet.fp8_products)
+        model = load_for_fleet(fleet, ready.base, dtype, device)
     work.stop.check()
     told, facts = work.summary["environment"], environment(device, dtype, model)
     if device.type == "cuda" and facts["attention"] != told.get("attention"):

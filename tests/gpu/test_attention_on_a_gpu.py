@@ -13,6 +13,7 @@ from pronk.model.attention_kernels import (
     FLASH_3,
     FLASH_4,
     Choice,
+    Heads,
     _installed,
     choose,
     even_trial,
@@ -33,7 +34,7 @@ pytestmark = [
 
 CUDA = torch.device("cuda")
 RAGGED = {kernel.name: kernel for kernel in (FLASH_2, FLASH_3, FLASH_4)}
-HEADS = [(4, 4, 64), (9, 3, 64), (8, 2, 128)]
+HEADS = [Heads(4, 4, 64), Heads(9, 3, 64), Heads(8, 2, 128)]
 # odd lengths, one token, one segment alone, long ones; beginnings looked back at by many and few
 PACKS = [
     ((7,), (-1,)),
@@ -121,25 +122,25 @@ def test_cudnn_equals_float64(monkeypatch, heads, length, count):
 @pytest.mark.parametrize(("lengths", "parents"), PACKS)
 def test_fp32_padded_by_length_equals_float64(lengths, parents, heads):
     inputs = slices(sum(lengths), *heads, torch.float32)
-    assert choose(CUDA, torch.float32, heads[-1]).ragged is None
+    assert choose(CUDA, torch.float32, heads).ragged is None
     assert off(ours(inputs, lengths, parents), exactly(inputs, lengths, parents)) < 300
 
 
-@pytest.mark.parametrize("size", [64, 128])
+@pytest.mark.parametrize("heads", HEADS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_what_is_chosen_is_right(size, dtype):
-    choice = choose(CUDA, dtype, size)
+def test_what_is_chosen_is_right(heads, dtype):
+    choice = choose(CUDA, dtype, heads)
     print(choice, choice.passed_over)
     assert choice.ragged is not None
-    assert what_is_wrong(choice.ragged.attend, ragged_trial, CUDA, dtype, size) == ""
+    assert what_is_wrong(choice.ragged.attend, ragged_trial, CUDA, dtype, heads) == ""
     if choice.even:
-        assert what_is_wrong(choice.even.attend, even_trial, CUDA, dtype, size) == ""
+        assert what_is_wrong(choice.even.attend, even_trial, CUDA, dtype, heads) == ""
 
 
 def test_slices_are_not_copied(monkeypatch):
     """Queries alone are as large as the output: a copy would show."""
     lengths = (2048,) * 4
-    choices = [Choice(FLASH_2, None), Choice(FLASH_2, choose(CUDA, torch.bfloat16, 128).even)]
+    choices = [Choice(FLASH_2, None), Choice(FLASH_2, choose(CUDA, torch.bfloat16, Heads(32, 8, 128)).even)]
     for choice in choices:
         monkeypatch.setattr(attention, "choose", lambda *_, choice=choice: choice)
         q, k, v = slices(sum(lengths), 32, 8, 128, torch.bfloat16)

@@ -1,4 +1,4 @@
-"""NF4 and FP8: the plain forms are bitsandbytes' bits and the nearest numbers of float8; kernels are plain forms."""
+"""NF4 and FP8: the plain forms are bitsandbytes' bits and the nearest numbers of float8, kernels those forms."""
 
 from __future__ import annotations
 

@@ -31,6 +31,11 @@ def close(ours: Tensor, theirs: Tensor) -> bool:
     return bool((error <= 2 * step * theirs.double().abs() + 4 * step * theirs.double().abs().mean()).all())
 
 
+def nearly(ours: Tensor, theirs: Tensor) -> bool:
+    """Within a few roundings of numbers of size 1, where the order of sums and roundings differs."""
+    return bool((ours.double() - theirs.double()).abs().max() <= 8 * torch.finfo(ours.dtype).eps)
+
+
 # --- the twins against PyTorch -------------------------------------------------------------------
 
 
@@ -111,6 +116,23 @@ def test_swiglu_kernel(dtype: torch.dtype, features: int) -> None:
     assert all(close(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])  # the interpreter's dot does not know bf16
+@pytest.mark.parametrize(("features", "rank"), [(64, 16), (100, 5), (70, 40)])
+def test_swiglu_kernel_with_what_adapters_add(dtype: torch.dtype, features: int, rank: int) -> None:
+    kernels = interpreted("triton_swiglu")
+    both, slope = draw(70, 2 * features, dtype=dtype), draw(70, features, seed=1, dtype=dtype)
+    left = draw(70, 2 * rank, seed=2, dtype=dtype) / rank
+    factors = [(part, draw(rank, features, seed=3, dtype=dtype)) for part in left.chunk(2, dim=1)]
+    ours, theirs = both.clone(), both.clone()
+    product = kernels.forward_added(ours, *factors)
+    assert nearly(product, swiglu.swiglu_plain(theirs, (factors[0], factors[1])))
+    assert nearly(ours, theirs)
+    given, same = (both.clone(), slope.clone()), (both.clone(), slope.clone())
+    kernels.backward_added_(*given, *factors[1])
+    swiglu.swiglu_backward_plain_(*same, factors[1])
+    assert all(nearly(one, other) for one, other in zip(given, same, strict=True))
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(("heads", "size"), [(3, 64), (40, 128), (2, 6)])
 @pytest.mark.parametrize("back", [False, True])
@@ -150,6 +172,7 @@ def test_what_is_not_finite_shows_in_the_loss(value: float) -> None:
 # --- and without a GPU to run on, they compile ---------------------------------------------------
 
 POINTERS = {"bf16": "*bf16", "fp16": "*fp16", "fp32": "*fp32"}
+ADDED = {"RANK": 16, "STEP": 16, "PRECISION": "tf32", "TOKENS": 64, "FEATURES": 64}
 KERNELS: list[tuple[str, str, Callable[[str], dict[str, str]], dict[str, Any]]] = [
     ("triton_norm", "forward_kernel",
      lambda p: {"x": p, "weight": p, "y": p, "x_stride": "i32", "features": "i32", "eps": "fp32"}, {"WIDTH": 4096}),
@@ -160,6 +183,12 @@ KERNELS: list[tuple[str, str, Callable[[str], dict[str, str]], dict[str, Any]]] 
      lambda p: {"both": p, "product": p, "stride": "i32", "features": "i32"}, {"WIDTH": 1024}),
     ("triton_swiglu", "backward_kernel",
      lambda p: {"both": p, "slope": p, "stride": "i32", "slope_stride": "i32", "features": "i32"}, {"WIDTH": 1024}),
+    ("triton_swiglu", "forward_added_kernel",
+     lambda p: {"both": p, "product": p, "gate_left": p, "gate_right": p, "up_left": p, "up_right": p, "tokens": "i32",
+                "stride": "i32", "features": "i32", "left_stride": "i32"}, ADDED),
+    ("triton_swiglu", "backward_added_kernel",
+     lambda p: {"both": p, "slope": p, "left": p, "right": p, "tokens": "i32", "stride": "i32", "slope_stride": "i32",
+                "features": "i32", "left_stride": "i32"}, ADDED),
     ("triton_rope", "turn_kernel",
      lambda p: {"heads": p, "cos": p, "sin": p, "stride": "i32", "angle_stride": "i32", "count": "i32", "half": "i32"},
      {"SIGN": 1.0, "TOGETHER": 32, "HALF": 64}),

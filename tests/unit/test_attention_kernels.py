@@ -14,6 +14,7 @@ from pronk.model.attention_kernels import (
     FASTEST_EVEN,
     OTHERS,
     Choice,
+    Heads,
     Kernel,
     Segments,
     choose,
@@ -26,7 +27,7 @@ from pronk.model.attention_kernels import (
 )  # fmt: skip
 from pronk.model.determinism import deterministic
 
-CPU, HALF, SIZE = torch.device("cpu"), torch.bfloat16, 32
+CPU, HALF, HEADS = torch.device("cpu"), torch.bfloat16, Heads(4, 2, 32)
 
 
 def kernel(attend, name="fake", module="torch", **options):
@@ -104,24 +105,24 @@ def slices(tokens, heads, groups, size, dtype=torch.float64):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("trial", [ragged_trial, even_trial])
 def test_a_right_kernel_passes(dtype, trial):
-    assert what_is_wrong(right, trial, CPU, dtype, SIZE, deterministic=True) == ""
+    assert what_is_wrong(right, trial, CPU, dtype, HEADS, deterministic=True) == ""
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_kernel_is_found_out(fault):
-    told = what_is_wrong(fault, ragged_trial, CPU, HALF, SIZE)
+    told = what_is_wrong(fault, ragged_trial, CPU, HALF, HEADS)
     assert told.startswith("its ")
     assert told.endswith(" is wrong on a small pack")
     assert ("gradient for k" in told) == (fault is keys_unlearned)
 
 
 def test_the_reason_is_the_first_line_of_an_error():
-    assert what_is_wrong(broken, ragged_trial, CPU, HALF, SIZE) == "RuntimeError: no kernel image is available"
+    assert what_is_wrong(broken, ragged_trial, CPU, HALF, HEADS) == "RuntimeError: no kernel image is available"
 
 
 def test_what_differs_from_call_to_call_is_wrong_on_request_only():
-    assert what_is_wrong(trembling, ragged_trial, CPU, HALF, SIZE) == ""
-    told = what_is_wrong(trembling, ragged_trial, CPU, HALF, SIZE, deterministic=True)
+    assert what_is_wrong(trembling, ragged_trial, CPU, HALF, HEADS) == ""
+    told = what_is_wrong(trembling, ragged_trial, CPU, HALF, HEADS, deterministic=True)
     assert told.endswith("differs from call to call")
 
 
@@ -130,7 +131,7 @@ def test_the_first_right_one_is_taken_and_the_others_are_remembered_with_their_r
         kernel(right, "absent", "no_such_package.inside"), kernel(broken, "broken"), kernel(sees_others, "wrong"),
         kernel(right, "good"), kernel(right, "slower"),
     ]  # fmt: skip
-    found, passed_over = first_right(kernels, ragged_trial, CPU, HALF, SIZE, deterministic=False)
+    found, passed_over = first_right(kernels, ragged_trial, CPU, HALF, HEADS, deterministic=False)
     assert found is kernels[3]
     reasons = dict(passed_over)
     assert list(reasons) == ["broken", "wrong"]
@@ -139,21 +140,21 @@ def test_the_first_right_one_is_taken_and_the_others_are_remembered_with_their_r
 
 
 def test_none_is_left():
-    found, passed_over = first_right([kernel(broken)], ragged_trial, CPU, HALF, SIZE, deterministic=False)
+    found, passed_over = first_right([kernel(broken)], ragged_trial, CPU, HALF, HEADS, deterministic=False)
     assert found is None
     assert len(passed_over) == 1
 
 
 def test_a_deterministic_one_on_request():
     kernels = [kernel(right, "fast", deterministic=False), kernel(right, "sure")]
-    assert first_right(kernels, ragged_trial, CPU, HALF, SIZE, deterministic=False) == (kernels[0], ())
-    assert first_right(kernels, ragged_trial, CPU, HALF, SIZE, deterministic=True) == (kernels[1], ())
+    assert first_right(kernels, ragged_trial, CPU, HALF, HEADS, deterministic=False) == (kernels[0], ())
+    assert first_right(kernels, ragged_trial, CPU, HALF, HEADS, deterministic=True) == (kernels[1], ())
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_an_evaluation_may_be_the_first_to_ask(mode):
     with mode():
-        assert what_is_wrong(right, ragged_trial, CPU, HALF, SIZE) == ""
+        assert what_is_wrong(right, ragged_trial, CPU, HALF, HEADS) == ""
 
 
 def test_the_choice_is_made_once_and_anew_for_what_is_deterministic(monkeypatch):
@@ -173,18 +174,18 @@ def test_the_choice_is_made_once_and_anew_for_what_is_deterministic(monkeypatch)
     attention_kernels._choose.cache_clear()
     try:
         for _ in range(3):
-            assert choose(torch.device("cuda"), HALF, SIZE).ragged is one
-            assert choose(torch.device("cuda:0"), HALF, SIZE).ragged is one
+            assert choose(torch.device("cuda"), HALF, HEADS).ragged is one
+            assert choose(torch.device("cuda:0"), HALF, HEADS).ragged is one
         assert len(tried) == 1
-        assert choose(torch.device("cuda"), torch.float32, SIZE) == Choice(None, None)
+        assert choose(torch.device("cuda"), torch.float32, HEADS) == Choice(None, None)
         with deterministic(True):
-            assert choose(torch.device("cuda"), HALF, SIZE).ragged is None
+            assert choose(torch.device("cuda"), HALF, HEADS).ragged is None
     finally:
         attention_kernels._choose.cache_clear()
 
 
 def on_cpu(inputs):
-    return lambda trial, _, dtype, size: inputs(trial, CPU, dtype, size)
+    return lambda trial, _, dtype, heads: inputs(trial, CPU, dtype, heads)
 
 
 def test_every_order_ends_with_what_pytorch_brings():

@@ -21,18 +21,24 @@ def environment(device: Any, dtype: Any, model: Any) -> dict[str, str]:
 
     from pronk.model.attention import describe
 
-    named = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
     threads = "" if device.type == "cuda" else f", {torch.get_num_threads()} of {os.cpu_count()} cores"
     versions = {name: importlib.metadata.version(name) for name in PACKAGES if importlib.util.find_spec(name)}
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.release()}",
-        "device": named + threads,
+        "device": device_name(device) + threads,
         "dtype": str(dtype).removeprefix("torch."),
         "attention": describe(model),
         "pronk": __version__,
         **versions,
     }
+
+
+def device_name(device: Any) -> str:
+    """A GPU's own name, or the kind of CPU."""
+    import torch
+
+    return str(torch.cuda.get_device_name(device)) if device.type == "cuda" else f"{platform.machine()} CPU"
 
 
 def peak_memory(device: Any) -> int:

@@ -4,6 +4,9 @@ load.py        embedded model, local folder, .gguf or hub id → model and token
 hub.py         what transformers loads, from this machine or the hub; why it cannot, in one message
 gguf.py        a .gguf file → a folder of safetensors, tensor by tensor
 quantize.py    frozen weights in 4 or 8 bits, and back
+products.py    every product with a frozen layer: dense or FP8, alone or as a group
+kernels/       formats and element-wise work on a GPU, each with a plain twin
+fp8_loading.py a base quantized to FP8 while it is read
 adapter.py     the wide adapter: every run's LoRA in one product
 saved.py       an adapter on disk: what it is, whether it fits a base
 whole.py       all weights of a model behind the same interface

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from pronk.model.attention_kernels import EVEN_LENGTH, EVEN_SEGMENTS, Choice, Kernel, Segments, choose
+from pronk.model.attention_kernels import EVEN_LENGTH, EVEN_SEGMENTS, Choice, Heads, Kernel, Segments, choose
 from pronk.model.attention_padded import attend_padded, repeat_heads
 
 NAME = "pronk_packed"
@@ -110,7 +110,7 @@ def packed_attention(
     """
     if not q_THD.is_cuda:
         return _call_per_segment(q_THD, k_TGD, v_TGD, scale, packing)
-    kernels = choose(q_THD.device, q_THD.dtype, q_THD.shape[-1])
+    kernels = choose(q_THD.device, q_THD.dtype, Heads(q_THD.shape[1], *k_TGD.shape[1:]))
     if kernels.ragged is None:
         return attend_padded(q_THD, k_TGD, v_TGD, packing.lengths_S, packing.parents_S, scale)
     kernel = kernels.even if kernels.even and _is_even(packing) else kernels.ragged
@@ -144,8 +144,10 @@ def kernels_of(model: Any) -> Choice | None:
     head, config = model.get_output_embeddings().weight, model.config
     if head.device.type != "cuda":
         return None
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return choose(head.device, head.dtype, head_size)
+    count = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // count
+    shared = getattr(config, "num_key_value_heads", None) or count
+    return choose(head.device, head.dtype, Heads(count, shared, size))
 
 
 def _is_even(packing: Packing) -> bool:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import inspect
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,6 +36,14 @@ class Segments:
     keys: Tensor
     longest_query: int
     longest_key: int
+
+
+class Heads(NamedTuple):
+    """How many query heads and key/value heads a model has, and their size. Kernels are compiled for them."""
+
+    queries: int
+    keys: int
+    size: int
 
 
 # (q_THD, k_LGD, v_LGD, segments, scale) → (T, H, D); a scale of None is 1/√D
@@ -82,6 +92,11 @@ def flash_4(q_THD: Tensor, k_LGD: Tensor, v_LGD: Tensor, segments: Segments, sca
     Not through PyTorch's switch: there 2.11 refuses varlen_attn's backward pass, and up to 2.13 it expects two
     results of a forward that by now (4.0.0b36) returns five.
     """
+    if "flash_attn.cute" not in sys.modules:  # before it is read: compiled code is kept, among our own files
+        from pronk.model.load import cache_folder
+
+        os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
+        os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", str(cache_folder() / "flash-attention-4"))
     from flash_attn.cute import flash_attn_varlen_func
 
     mixed = flash_attn_varlen_func(
@@ -173,22 +188,20 @@ CUDNN_RIGHT = 91501
 EVEN_SEGMENTS, EVEN_LENGTH = 2, 512
 
 
-def choose(device: torch.device, dtype: torch.dtype, head_size: int) -> Choice:
+def choose(device: torch.device, dtype: torch.dtype, heads: Heads) -> Choice:
     """The kernels for a device, found at the first call; deterministic ones while PyTorch is told to be so."""
     index = torch.cuda.current_device() if device.index is None else device.index
-    return _choose(torch.device("cuda", index), dtype, head_size, torch.are_deterministic_algorithms_enabled())
+    return _choose(torch.device("cuda", index), dtype, heads, torch.are_deterministic_algorithms_enabled())
 
 
 @cache
-def _choose(device: torch.device, dtype: torch.dtype, head_size: int, deterministic: bool) -> Choice:
+def _choose(device: torch.device, dtype: torch.dtype, heads: Heads, deterministic: bool) -> Choice:
     if dtype not in HALF:
         return Choice(None, None)
     major = torch.cuda.get_device_capability(device)[0]
     with torch.cuda.device(device):
-        ragged, passed = first_right(FASTEST.get(major, OTHERS), ragged_trial, device, dtype, head_size, deterministic)
-        even, more = first_right(
-            FASTEST_EVEN.get(major, ()), even_trial, device, dtype, head_size, deterministic
-        )  # fmt: skip
+        ragged, passed = first_right(FASTEST.get(major, OTHERS), ragged_trial, device, dtype, heads, deterministic)
+        even, more = first_right(FASTEST_EVEN.get(major, ()), even_trial, device, dtype, heads, deterministic)
     return Choice(ragged, even if ragged else None, (*passed, *more))
 
 
@@ -201,13 +214,13 @@ class Trial:
     keys: tuple[int, ...]
 
 
-# lengths around the kernels' tiles of 64 and 128, one token, looking back at much and at little
-ragged_trial = Trial((5, 64, 1, 133, 70, 128), (5, 64, 6, 197, 70, 261))
+# lengths around the kernels' tiles of 64 and 128, one token, none (as recordings have), looking back at much and little
+ragged_trial = Trial((5, 64, 1, 133, 70, 128, 0), (5, 64, 6, 197, 70, 261, 0))
 even_trial = Trial((255,) * 3, (255,) * 3)
 
 
 def first_right(
-    kernels: Sequence[Kernel], trial: Trial, device: torch.device, dtype: torch.dtype, head_size: int,
+    kernels: Sequence[Kernel], trial: Trial, device: torch.device, dtype: torch.dtype, heads: Heads,
     deterministic: bool,
 ) -> tuple[Kernel | None, tuple[tuple[str, str], ...]]:  # fmt: skip
     """The first of the kernels that is installed and right, and why those before it were passed over."""
@@ -217,7 +230,7 @@ def first_right(
             continue
         if deterministic and not kernel.deterministic:
             continue
-        if fault := what_is_wrong(kernel.attend, trial, device, dtype, head_size, deterministic):
+        if fault := what_is_wrong(kernel.attend, trial, device, dtype, heads, deterministic):
             passed_over.append((kernel.name, fault))
         else:
             return kernel, tuple(passed_over)
@@ -225,14 +238,14 @@ def first_right(
 
 
 def what_is_wrong(
-    attend: Attend, trial: Trial, device: torch.device, dtype: torch.dtype, head_size: int, deterministic: bool = False
+    attend: Attend, trial: Trial, device: torch.device, dtype: torch.dtype, heads: Heads, deterministic: bool = False
 ) -> str:
     """Compare a kernel with plain attention on a small pack, values and gradients; empty when they agree.
 
-    Queries, keys and values are slices of one tensor, two query heads to a key head.
+    Queries, keys and values are slices of one tensor.
     """
     with torch.inference_mode(False), torch.enable_grad():  # an evaluation may be the first to ask
-        inputs, segments = _inputs(trial, device, dtype, head_size)
+        inputs, segments = _inputs(trial, device, dtype, heads)
         try:
             found = values_and_gradients(attend, inputs, segments)
             again = values_and_gradients(attend, inputs, segments) if deterministic else found
@@ -259,29 +272,27 @@ def values_and_gradients(attend: Attend, inputs: Sequence[Tensor], segments: Seg
 
 
 def plain_attention(q_THD: Tensor, k_LGD: Tensor, v_LGD: Tensor, segments: Segments, scale: float | None) -> Tensor:
-    """Attention written out, with one mask over all tokens and keys: what every kernel must agree with."""
+    """Attention written out, segment by segment: what every kernel must agree with."""
     k_LHD, v_LHD = (part.repeat_interleave(q_THD.shape[1] // part.shape[1], dim=1) for part in (k_LGD, v_LGD))
-    starts, counts = segments.queries[:-1], segments.queries.diff()
-    key_starts, key_counts = segments.keys[:-1], segments.keys.diff()
-    owner_T = torch.repeat_interleave(counts)
-    owner_L = torch.repeat_interleave(key_counts)
-    place_T = torch.arange(len(owner_T), device=owner_T.device) - starts[owner_T]
-    place_L = torch.arange(len(owner_L), device=owner_L.device) - key_starts[owner_L]
-    last_T = place_T + (key_counts - counts)[owner_T]
-    seen_TL = (owner_T[:, None] == owner_L) & (place_L <= last_T[:, None])
-    scores_HTL = torch.einsum("thd,lhd->htl", q_THD, k_LHD) * (scale or q_THD.shape[-1] ** -0.5)
-    return torch.einsum("htl,lhd->thd", scores_HTL.masked_fill(~seen_TL, -torch.inf).softmax(-1), v_LHD)
+    starts, key_starts = segments.queries.tolist(), segments.keys.tolist()
+    parts = []
+    for start, end, key_start, key_end in zip(starts, starts[1:], key_starts, key_starts[1:], strict=False):
+        tokens, keys = end - start, key_end - key_start
+        seen_TL = torch.ones(tokens, keys, dtype=torch.bool, device=q_THD.device).tril(keys - tokens)
+        scores_HTL = torch.einsum("thd,lhd->htl", q_THD[start:end], k_LHD[key_start:key_end])
+        shares_HTL = (scores_HTL * (scale or q_THD.shape[-1] ** -0.5)).masked_fill(~seen_TL, -torch.inf).softmax(-1)
+        parts.append(torch.einsum("htl,lhd->thd", shares_HTL, v_LHD[key_start:key_end]))
+    return torch.cat(parts)
 
 
-def _inputs(trial: Trial, device: torch.device, dtype: torch.dtype, head_size: int) -> tuple[list[Tensor], Segments]:
+def _inputs(trial: Trial, device: torch.device, dtype: torch.dtype, heads: Heads) -> tuple[list[Tensor], Segments]:
     """Random queries, keys and values, as the segments see them."""
-    heads, groups = 4, 2
     draw = torch.Generator().manual_seed(0)
     tokens, keys = sum(trial.queries), sum(trial.keys)
     q_THD, k_LGD, v_LGD = (
-        torch.randn(max(tokens, keys), (heads + 2 * groups), head_size, generator=draw)
+        torch.randn(max(tokens, keys), heads.queries + 2 * heads.keys, heads.size, generator=draw)
         .to(device, dtype)
-        .split((heads, groups, groups), dim=1)
+        .split((heads.queries, heads.keys, heads.keys), dim=1)
     )
     ends, key_ends = (
         torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32) for lengths in (trial.queries, trial.keys)

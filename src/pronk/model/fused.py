@@ -149,8 +149,10 @@ class _FeedForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_TD: Tensor, _anchor: Tensor | None, layer: FusedLayer, again: _Again) -> Tensor:
         ctx.layer, ctx.routes = layer, (layer.gate_up.route, layer.down.route)
-        both_TG, inner = layer.gate_up.forward(_norm(layer.post_attention_layernorm, x_TD), ctx.routes[0])
-        product_TF = swiglu(both_TG)
+        up, (up_route, _) = layer.gate_up, ctx.routes
+        alone = not up.in_one_block(up_route)
+        both_TG, inner = up.forward(_norm(layer.post_attention_layernorm, x_TD), up_route, whole=alone)
+        product_TF = swiglu(both_TG) if alone else swiglu(both_TG, up.additions(inner))
         if again.now:  # nobody reads the output: the product with down, a fifth of a layer's work, is left out
             y_TD, inner_down = torch.empty_like(x_TD), layer.down.inner(product_TF, ctx.routes[1])
         else:
@@ -165,8 +167,10 @@ class _FeedForward(torch.autograd.Function):
         (x_TD, both_TG), inner = Kept.load(ctx)
         layer, norm = ctx.layer, ctx.layer.post_attention_layernorm
         down, up, (up_route, down_route) = layer.down, layer.gate_up, ctx.routes
-        slope_TF, slopes = down.input_gradient(dy_TD, down_route)
-        swiglu_backward_(both_TG, slope_TF)  # gate and up are now their gradients, slope is the product
+        alone = not down.in_one_block(down_route)
+        slope_TF, slopes = down.input_gradient(dy_TD, down_route, whole=alone)
+        added = None if alone else (slopes[0][0], down.wide[0][0].A_product)
+        swiglu_backward_(both_TG, slope_TF, added)  # gate and up are now their gradients, slope is the product
         down.add_gradients(dy_TD, slope_TF, inner[ctx.split :], slopes, down_route)
         del slope_TF
         dnormed_TD, slopes = up.input_gradient(both_TG, up_route)

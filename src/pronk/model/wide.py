@@ -239,13 +239,28 @@ class Group:
         """The route of the current micro-batch; None where no layer is adapted."""
         return self.wide[0][0].routing.route if self.wide else None
 
-    def forward(self, x_TI: Tensor, route: Route | None, residual_TG: Tensor | None = None) -> tuple[Tensor, Inner]:
-        """All outputs (T × G), the residual added, and what the backward pass wants of the adapters."""
+    def forward(
+        self, x_TI: Tensor, route: Route | None, residual_TG: Tensor | None = None, whole: bool = True
+    ) -> tuple[Tensor, Inner]:
+        """All outputs (T × G), the residual added, and what the backward pass wants of the adapters.
+
+        whole: with what the adapters add; else the caller multiplies `additions` in.
+        """
         y_TG = group_product(x_TI, self.linears, residual_TG)
         inner = self.inner(x_TI, route)
-        for (layer, at), kept in zip(self.wide, inner, strict=True):
-            layer.add(kept, y_TG[:, at], _there(route))
+        if whole:
+            for (layer, at), kept in zip(self.wide, inner, strict=True):
+                layer.add(kept, y_TG[:, at], _there(route))
         return y_TG, inner
+
+    def in_one_block(self, route: Route | None) -> bool:
+        """Whether all layers are adapted by the same runs, and each in one product."""
+        owners = {layer.owners for layer, _ in self.wide}
+        return len(self.wide) == len(self.linears) and len(owners) == 1 and _there(route).in_one_block
+
+    def additions(self, inner: Inner) -> list[tuple[Tensor, Tensor]]:
+        """What each layer's adapters add, as factors (T × R, R × O), where they are in one block."""
+        return [(kept[0], layer.B_product) for (layer, _), kept in zip(self.wide, inner, strict=True)]
 
     def inner(self, x_TI: Tensor, route: Route | None) -> Inner:
         """What the adapters' first halves give, layer by layer; in one product where they lie side by side."""
@@ -254,8 +269,13 @@ class Group:
         A_RI, _, block = found
         return [[part] for part in block.product(x_TI, A_RI.T).chunk(len(self.wide), dim=1)]
 
-    def input_gradient(self, dy_TG: Tensor, route: Route | None, wanted: bool = True) -> tuple[Tensor | None, Inner]:
-        """The gradient of x (T × I) unless it is not wanted, and what `add_gradients` wants."""
+    def input_gradient(
+        self, dy_TG: Tensor, route: Route | None, wanted: bool = True, whole: bool = True
+    ) -> tuple[Tensor | None, Inner]:
+        """The gradient of x (T × I) unless it is not wanted, and what `add_gradients` wants.
+
+        whole: with the adapters' share; else the caller multiplies it in: slopes (T × R) · A_product.
+        """
         slopes = [layer.slopes(dy_TG[:, at], _there(route)) for layer, at in self.wide]
         found = self._side_by_side(route)
         if found is not None:
@@ -263,6 +283,8 @@ class Group:
         if not wanted:
             return None, slopes
         dx_TI = group_product_back(dy_TG, self.linears)
+        if not whole:
+            return dx_TI, slopes
         if found is not None:
             dx_TI.addmm_(slopes[0][0], found[0])
             return dx_TI, slopes
