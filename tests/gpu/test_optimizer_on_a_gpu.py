@@ -34,7 +34,7 @@ def _attached(dtype, width=192):
 
 @pytest.mark.parametrize("width", [192, 131])
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6), (torch.bfloat16, 2e-6)]
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 5e-6), (torch.bfloat16, 5e-6)]
 )
 def test_steps_are_those_of_adamw_and_clipping(dtype, tolerance, width):
     adapter = _attached(dtype, width)
@@ -125,6 +125,7 @@ def test_what_is_recorded_leaves_gradients_and_losses_as_they_were():
     found = []
     for _ in range(2):
         fleet._accumulate._recordings.clear()
+        fleet._accumulate._pool = None
         fleet._compute_gradients(work)
         found.append((fleet._optimizer.gradients.clone(), fleet._accumulate.losses_K.clone()))
         fleet._compute_gradients(work)  # replayed, all of it
