@@ -274,6 +274,12 @@ def test_nothing_is_written_before_all_is_read(tmp_path: Path) -> None:
     assert not (tmp_path / "base").exists()
 
 
+@pytest.mark.parametrize("key", ["train.learning_rate=1e-3", "adapter.rank=4", "train.dtype=bf16", "data.format=text"])
+def test_a_variant_that_asks_for_other_work_is_refused(key: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=f"{key.partition('=')[0].removesuffix('.rank').removesuffix('.format')} is"):
+        named_works(replace(SMALL, variants=[f"other:{key}"]), tmp_path)
+
+
 def test_variants_are_read(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="two sides called trl"):
         named_works(replace(SMALL, variants=["trl:quantize=int8"]), tmp_path)

@@ -24,6 +24,12 @@ WARM_UP = 3  # steps before the clock counts: first allocations, first kernels
 # adds about a fiftieth of what its layer gives.
 SPREAD = 0.01
 USUAL_LENGTHS = "4x2048"
+# Keys that say what is trained; those left say how, and a variant may change them.
+SAME = ("base", "data", "prompt", "full", "adapter")
+SAME_TRAINING = (
+    "batch_size", "learning_rate", "optimizer", "schedule", "warmup_steps", "lora_plus_ratio", "weight_decay", "clip",
+    "seed", "max_length", "train_on_prompt", "dtype", "device",
+)  # fmt: skip
 DTYPES: dict[str, Literal["fp32", "bf16"]] = {"float32": "fp32", "bfloat16": "bf16"}
 
 
@@ -69,7 +75,7 @@ def named_works(request: Request, folder: Path) -> dict[str, Work]:
     base = None if request.base_shape is None else str((request.base_folder or folder / request.base_shape).absolute())
     run = _run(request, base, ())
     check_peers_can(run)
-    variants = _variants(request, base)
+    variants = _variants(request, base, run)
     start, steps = folder / "start.safetensors", WARM_UP + request.steps
     if request.base_shape is None or base is None:
         work = make_work(run, steps, start)
@@ -84,14 +90,24 @@ def named_works(request: Request, folder: Path) -> dict[str, Work]:
     return works
 
 
-def _variants(request: Request, base: str | None) -> dict[str, Recipe]:
+def _variants(request: Request, base: str | None, run: Recipe) -> dict[str, Recipe]:
+    """The recipes of our other settings, which must ask for the same work as the run."""
     found: dict[str, Recipe] = {}
     for text in request.variants:
         name, overrides = read_variant(text)
-        if name in ("ours", *found, *PEERS):
+        if name in ("ours", "fleet", *found, *PEERS):
             raise OptionError(f"--variant {text}: there are two sides called {name}; give it another name")
         found[name] = _run(request, base, overrides)
+        if changed := _changed_work(run, found[name]):
+            raise OptionError(f"--variant {text}: {changed} is the same for all sides; change it with --set")
     return found
+
+
+def _changed_work(run: Recipe, other: Recipe) -> str:
+    """The first key in which another recipe asks for other work, not for the same in another way; "" if none."""
+    kept: list[tuple[str, object, object]] = [(key, getattr(run, key), getattr(other, key)) for key in SAME]
+    kept += [(f"train.{key}", getattr(run.train, key), getattr(other.train, key)) for key in SAME_TRAINING]
+    return next((key for key, mine, its in kept if mine != its), "")
 
 
 def read_variant(text: str) -> tuple[str, list[str]]:
