@@ -44,7 +44,7 @@ CASES = (
     Case("kept", 1, f"train {LARGE} --lengths 4x2048 --recompute none --peers unsloth", fp8=True),
     Case("recomputed", 1, f"train {LARGE} --lengths 4x2048 --recompute all --peers unsloth", fp8=True),
     Case("alpaca", 1, f"train {LARGE} --lengths alpaca --recompute none --peers unsloth --layout packed", fp8=True),
-    Case("small-fleet", 2, "fleet --training-only --base-shape smollm2-135m --lengths 16x80 --runs 8 --peers trl"),
+    Case("small-fleet", 2, "fleet --training-only --base-shape smollm2-135m --lengths 16x80:4 --runs 8 --peers trl"),
     Case("large-fleet", 2, f"fleet --training-only {LARGE} --lengths 1x2048 --single-lengths 8x2048 --peers none"),
 )
 
@@ -75,7 +75,7 @@ LINES = (
     Line("… its memory / Unsloth's, FP8", 1.1, ratio("recomputed", "fp8", "unsloth", "memory_ratios"), False),
     Line("Alpaca-like lengths packed: pronk / Unsloth packed, bf16", 1.7, ratio("alpaca", "ours", "unsloth")),
     Line("the same, FP8 products", 2.2, ratio("alpaca", "fp8", "unsloth")),
-    Line("SmolLM2-135M, 16 × 80: a fleet of 8 / 8 single runs", 6, ratio("small-fleet", "fleet", "ours")),
+    Line("SmolLM2-135M, 16 × 80 (4 learned): a fleet of 8 / 8 single runs", 6, ratio("small-fleet", "fleet", "ours")),
     Line("a single run / TRL", 1.6, ratio("small-fleet", "ours", "trl")),
     Line("a fleet of 8 / 8 runs of TRL", 12, ratio("small-fleet", "fleet", "trl")),
     Line("NF4 8B, 16,384 tokens: a fleet of 8 / a single run", 0.97, ratio("large-fleet", "fleet", "ours")),

@@ -226,6 +226,9 @@ def test_the_flop_of_a_token_are_four_for_each_weight_but_the_embedding_s(tmp_pa
         ({"base_shape": None, "recipe": Path("a.yaml")}, "go with --base-shape"),
         ({"layout": "loose"}, "expected padded or packed"),
         ({"steps": 0}, "at least one step"),
+        ({"peers": ["axolotl"]}, "axolotl"),
+        ({"base_shape": "llama4"}, "llama3-8b"),
+        ({"lengths": "many"}, "4x2048"),
     ],
     ids=str,
 )
@@ -240,10 +243,16 @@ def test_requests_that_cannot_work(changes: dict[str, Any], why: str) -> None:
         (["train.recompute=1"], OptionError, "all or none"),
         (["full=true"], RecipeError, "full"),
         (["adapter.dropout=0.1"], RecipeError, "adapter.dropout"),
+        (["quantize=nf5"], RecipeError, "nf4"),
+        (["base=smollm2"], OptionError, "--set base=smollm2"),
+        (["quantize=nf4", "double_quantization=false"], OptionError, "Unsloth always"),
     ],
     ids=str,
 )
-def test_what_other_tools_cannot_do_is_said(overrides: list[str], error: type[Exception], why: str) -> None:
+def test_what_other_tools_cannot_do_is_said(
+    overrides: list[str], error: type[Exception], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "choose_peers", lambda *_: ["trl", "unsloth"])
     with pytest.raises(error, match=why):
         bench.bench_training(replace(SMALL, overrides=[*SMALL.overrides, *overrides]), CONSOLE)
 
@@ -251,13 +260,24 @@ def test_what_other_tools_cannot_do_is_said(overrides: list[str], error: type[Ex
 def test_peers_are_chosen_by_what_is_installed_and_what_they_can() -> None:
     assert choose_peers(None, "cpu", "none")[:1] == ["trl"]
     assert choose_peers([], "cuda", "none") == []
-    with pytest.raises(OptionError, match="axolotl"):
-        choose_peers(["axolotl"], "cpu", "none")
     with pytest.raises(OptionError, match="does not know quantize: fp8"):
         choose_peers(["trl"], "cpu", "fp8")
     with pytest.raises(OptionError, match=r"trl\+liger needs"):
         choose_peers(["trl+liger"], "cpu", "none")
     assert set(PEERS) == {"trl", "trl+liger", "unsloth"}
+
+
+def test_nothing_is_written_before_all_is_read(tmp_path: Path) -> None:
+    wrong = replace(SMALL, base_folder=tmp_path / "base", variants=["eight:quantize=int9"])
+    with pytest.raises(RecipeError, match="int9"):
+        named_works(wrong, tmp_path)
+    assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.parametrize("key", ["train.learning_rate=1e-3", "adapter.rank=4", "train.dtype=bf16", "data.format=text"])
+def test_a_variant_that_asks_for_other_work_is_refused(key: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=f"{key.partition('=')[0].removesuffix('.rank').removesuffix('.format')} is"):
+        named_works(replace(SMALL, variants=[f"other:{key}"]), tmp_path)
 
 
 def test_variants_are_read(tmp_path: Path) -> None:

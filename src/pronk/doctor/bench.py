@@ -66,7 +66,7 @@ def bench_training(request: Request, console: Console) -> dict[str, Any]:
         folder = Path(name)
         works = named_works(request, folder)
         peers = choose_peers(request.peers, works["ours"].device, works["ours"].quantize)
-        check_recompute(works["ours"], peers)
+        check_settings(works["ours"], peers)
         answers = play_ours(works, folder, console, request.timeout)
         works |= {peer: peer_work(peer, works["ours"], request.layout) for peer in peers}
         for peer in peers:
@@ -110,13 +110,15 @@ def peer_work(peer: str, ours: Work, layout: str) -> Work:
     return replace(ours, layout=chosen, liger=peer == "trl+liger")
 
 
-def check_recompute(work: Work, peers: Sequence[str]) -> None:
-    """Raise OptionError where peers could not recompute what ours does."""
+def check_settings(work: Work, peers: Sequence[str]) -> None:
+    """Raise OptionError where peers could not train as ours does."""
     if peers and work.recompute not in (0, "none", "all"):
         raise OptionError(
             f"train.recompute: {work.recompute} layers, but other tools recompute all or none; write one of these, or "
             "--peers none"
         )
+    if "unsloth" in peers and work.quantize == "nf4" and not work.double_quantization:
+        raise OptionError("double_quantization: false, but Unsloth always quantizes the scales too; leave one out")
 
 
 def judged(works: Mapping[str, Work], answers: Mapping[str, Answer], unlike: set[str] | None = None) -> Measured:

@@ -17,7 +17,7 @@ from rich.console import Console
 from pronk.doctor.agreement import TOLERANCE
 from pronk.doctor.bench import (
     Measured,
-    check_recompute,
+    check_settings,
     command_line,
     differences,
     judged,
@@ -53,7 +53,7 @@ def bench_fleet_training(request: Request, runs: int, single_lengths: str | None
             (folder / "single").mkdir()
             single = named_works(replace(request, lengths=single_lengths, base_folder=place), folder / "single")["ours"]
         peers = choose_peers(request.peers, single.device, single.quantize)
-        check_recompute(single, peers)
+        check_settings(single, peers)
         works = {"ours": single, "fleet": fleet}
         answers = play_ours(works, folder, console, request.timeout)
         works |= {peer: peer_work(peer, single, request.layout) for peer in peers}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pronk.doctor.peers.work import Work
-from pronk.doctor.shapes import draw_examples, read_lengths, write_base
+from pronk.doctor.shapes import base_shape, draw_examples, read_lengths, write_base
 from pronk.doctor.sides import PEERS, TIMEOUT
 from pronk.errors import InputError, OptionError, RecipeError
 from pronk.recipe import Recipe, read_recipe, recipe_of_base
@@ -23,6 +23,13 @@ WARM_UP = 3  # steps before the clock counts: first allocations, first kernels
 # Of the initial B, with zero for which A would have no gradient and a wrong A would not show: the adapter then
 # adds about a fiftieth of what its layer gives.
 SPREAD = 0.01
+USUAL_LENGTHS = "4x2048"
+# Keys that say what is trained; those left say how, and a variant may change them.
+SAME = ("base", "data", "prompt", "full", "adapter")
+SAME_TRAINING = (
+    "batch_size", "learning_rate", "optimizer", "schedule", "warmup_steps", "lora_plus_ratio", "weight_decay", "clip",
+    "seed", "max_length", "train_on_prompt", "dtype", "device",
+)  # fmt: skip
 DTYPES: dict[str, Literal["fp32", "bf16"]] = {"float32": "fp32", "bfloat16": "bf16"}
 
 
@@ -51,6 +58,11 @@ class Request:
             raise OptionError("bench: --lengths and --base-folder go with --base-shape; a recipe brings base and rows")
         if self.layout not in ("padded", "packed"):
             raise OptionError(f"--layout: found {self.layout!r}, expected padded or packed")
+        if self.base_shape is not None:
+            base_shape(self.base_shape)
+            read_lengths(self.lengths or USUAL_LENGTHS)
+        if unknown := [name for name in self.peers or () if name not in PEERS]:
+            raise OptionError(f"--peers: found {unknown[0]!r}, expected none, or some of {', '.join(PEERS)}")
         if self.steps < 1:
             raise OptionError("--steps: at least one step must be timed")
 
@@ -60,20 +72,42 @@ def named_works(request: Request, folder: Path) -> dict[str, Work]:
 
     Raises InputError where the sides could not do the same.
     """
-    base = _base(request, folder)
+    base = None if request.base_shape is None else str((request.base_folder or folder / request.base_shape).absolute())
     run = _run(request, base, ())
     check_peers_can(run)
-    if request.base_shape is None:
-        work = make_work(run, WARM_UP + request.steps, folder / "start.safetensors")
+    variants = _variants(request, base, run)
+    start, steps = folder / "start.safetensors", WARM_UP + request.steps
+    if request.base_shape is None or base is None:
+        work = make_work(run, steps, start)
     else:
-        work = work_of_lengths(run, request.lengths or "4x2048", WARM_UP + request.steps, folder / "start.safetensors")
+        if run.base != base:
+            raise OptionError(f"--set base={run.base}: the base is that of --base-shape {request.base_shape}")
+        write_base(request.base_shape, Path(base))  # what can be wrong is known by now
+        work = work_of_lengths(run, request.lengths or USUAL_LENGTHS, steps, start)
     works = {"ours": _with_recipe(work, run, folder / "ours.yaml")}
-    for number, text in enumerate(request.variants):
-        name, overrides = read_variant(text)
-        if name in works or name in PEERS:
-            raise OptionError(f"--variant {text}: there are two sides called {name}; give it another name")
-        works[name] = _with_recipe(work, _run(request, base, overrides), folder / f"variant-{number}.yaml")
+    for number, (name, other) in enumerate(variants.items()):
+        works[name] = _with_recipe(work, other, folder / f"variant-{number}.yaml")
     return works
+
+
+def _variants(request: Request, base: str | None, run: Recipe) -> dict[str, Recipe]:
+    """The recipes of our other settings, which must ask for the same work as the run."""
+    found: dict[str, Recipe] = {}
+    for text in request.variants:
+        name, overrides = read_variant(text)
+        if name in ("ours", "fleet", *found, *PEERS):
+            raise OptionError(f"--variant {text}: there are two sides called {name}; give it another name")
+        found[name] = _run(request, base, overrides)
+        if changed := _changed_work(run, found[name]):
+            raise OptionError(f"--variant {text}: {changed} is the same for all sides; change it with --set")
+    return found
+
+
+def _changed_work(run: Recipe, other: Recipe) -> str:
+    """The first key in which another recipe asks for other work, not for the same in another way; "" if none."""
+    kept: list[tuple[str, object, object]] = [(key, getattr(run, key), getattr(other, key)) for key in SAME]
+    kept += [(f"train.{key}", getattr(run.train, key), getattr(other.train, key)) for key in SAME_TRAINING]
+    return next((key for key, mine, its in kept if mine != its), "")
 
 
 def read_variant(text: str) -> tuple[str, list[str]]:
@@ -83,14 +117,6 @@ def read_variant(text: str) -> tuple[str, list[str]]:
     if not colon or not name.strip() or not all("=" in one for one in overrides):
         raise OptionError(f"--variant {text}: expected NAME:KEY=VALUE, such as int8:quantize=int8")
     return name.strip(), overrides
-
-
-def _base(request: Request, folder: Path) -> str | None:
-    if request.base_shape is None:
-        return None
-    place = request.base_folder or folder / request.base_shape
-    write_base(request.base_shape, place)
-    return str(place.absolute())
 
 
 def _run(request: Request, base: str | None, more: Sequence[str]) -> Recipe:

@@ -15,8 +15,9 @@ import trl
 
 from pronk.doctor.peers.trainer import Stopwatch, dataset, options, put_start, recomputes, result
 from pronk.doctor.peers.work import Result, Work, main
-from pronk.model.load import find_base
+from pronk.model.load import context_length, find_base, load_config
 
+USUAL_LENGTH = 2048
 # By name, so that Unsloth puts its own kernels in; "all-linear" would go through PEFT's.
 LLAMA_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -31,11 +32,14 @@ def side(work: Work) -> Result:
 
 
 def _make_trainer(work: Work, folder: str, watch: Stopwatch) -> Any:
+    base = find_base(work.base)
     longest = max(len(ids) for ids, _ in work.examples)
+    # no less than its own default, below which it recomputes in another way; more than the base reads would bend RoPE
+    length = min(max(longest, USUAL_LENGTH), context_length(load_config(base)))
     checkpointing = "unsloth" if recomputes(work) else False
     model, tokenizer = unsloth.FastLanguageModel.from_pretrained(
-        find_base(work.base).location,
-        max_seq_length=longest,
+        base.location,
+        max_seq_length=length,
         dtype=torch.bfloat16 if work.dtype == "bf16" else torch.float32,
         load_in_4bit=work.quantize == "nf4",  # with double quantization
         use_gradient_checkpointing=checkpointing,
@@ -51,7 +55,7 @@ def _make_trainer(work: Work, folder: str, watch: Stopwatch) -> Any:
         bias="none",
         use_gradient_checkpointing=checkpointing,
         random_state=work.seed,
-        max_seq_length=longest,
+        max_seq_length=length,
     )
     put_start(model, work)
     return trl.SFTTrainer(
