@@ -24,8 +24,8 @@ def gradients(dtype: torch.dtype, scale: float | None = None) -> torch.Tensor:
     fleet = start_fleet(model, [LARGE_BATCH], 100_000)
     if scale is not None:
         fleet._accumulate.loss_scale = scale
-    fleet._compute_gradients([0])
-    return fleet._gradients.clone()
+    fleet._compute_gradients(fleet._packed({0: 0}))
+    return fleet._optimizer.gradients.clone()
 
 
 def test_scaled_gradients_keep_their_digits() -> None:

@@ -177,7 +177,7 @@ def padded_by_length(q: Tensor, k: Tensor, v: Tensor, scale: float | None, packi
 
 def by_a_kernel(q: Tensor, k: Tensor, v: Tensor, scale: float | None, packing: attention.Packing) -> Tensor:
     """What a GPU does in half precision: beginnings repeated in front of the keys, and one call for all."""
-    lookback = attention._lookback(packing.lengths_S, packing.parents_S, q.device)
+    lookback = attention._lookback(packing.lengths_S, packing.parents_S)
     packing = dataclasses.replace(packing, borders=attention.borders(packing.lengths_S), lookback=lookback)
     plain = Kernel("plain", plain_attention, lambda: "")
     return attention._by_kernel(plain, q, k, v, scale, packing)

@@ -233,7 +233,7 @@ def test_plain_and_padded_attention_equal_a_call_per_segment(lengths, parents):
         return attention_padded.attend_padded(q, k, v, lengths, parents, scale)
 
     def plain(q, k, v, _, scale):
-        look = attention._lookback(lengths, parents, CPU)
+        look = attention._lookback(lengths, parents)
         seen = Segments(borders, look.borders, max(lengths), look.longest)
         return plain_attention(q, k[look.source_L], v[look.source_L], seen, scale)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pronk.model.attention import packing
+from pronk.model.attention import packing_on_host
 from pronk.model.forward import on_host, staged, unstaged
 from pronk.model.step import _pad, _rounded
 from pronk.tokens.pack import Member, MicroBatch, pack
@@ -57,7 +57,7 @@ def test_padding_belongs_to_nobody_and_weighs_nothing(beginning: int) -> None:
 
 def test_what_segments_look_back_at_is_their_beginning_and_themselves() -> None:
     lengths, parents = (4, 3, 2, 5, 1), (-1, 0, 0, -1, 3)
-    look = packing(lengths, parents, GPU).lookback
+    look = packing_on_host(lengths, parents, GPU).lookback
     assert look is not None
     tokens = torch.arange(sum(lengths)).split(lengths)
     wanted = [

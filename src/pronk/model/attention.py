@@ -9,7 +9,7 @@ Shapes: H query heads, G key/value heads, T tokens, S segments, D head size, N r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -51,15 +51,21 @@ class Packing:
 
 
 def packing(lengths_S: tuple[int, ...], parents_S: tuple[int, ...], device: torch.device) -> Packing:
-    """A packing for segments of these lengths, laid end to end, for use on the device; what tensors it has are on
-    the CPU, to be moved with the rest of a micro-batch."""
+    """A packing for segments of these lengths, laid end to end, on the device."""
+    made = packing_on_host(lengths_S, parents_S, device)
+    if (look := made.lookback) is not None:
+        look = replace(look, source_L=look.source_L.to(device), borders=look.borders.to(device))
+    return replace(made, borders=None if made.borders is None else made.borders.to(device), lookback=look)
+
+
+def packing_on_host(lengths_S: tuple[int, ...], parents_S: tuple[int, ...], device: torch.device) -> Packing:
+    """A packing for use on the device; what tensors it has are on the CPU, to be moved with a whole micro-batch."""
     longest = max(lengths_S)
     if device.type != "cuda":
         return Packing(lengths_S, parents_S, longest)
     looks = max(parents_S) >= 0
-    return Packing(
-        lengths_S, parents_S, longest, borders(lengths_S), _lookback(lengths_S, parents_S) if looks else None
-    )
+    lookback = _lookback(lengths_S, parents_S) if looks else None
+    return Packing(lengths_S, parents_S, longest, borders(lengths_S), lookback)
 
 
 def borders(lengths_S: Sequence[int]) -> Tensor:

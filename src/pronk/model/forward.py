@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pronk.model.attention import Packing, packing
+from pronk.model.attention import Packing, packing_on_host
 from pronk.model.dropout import DropoutKeys, token_keys
 from pronk.model.loss import target_losses, weighted_loss
 from pronk.model.whole import Trainable
@@ -103,7 +103,7 @@ def on_host(batch: MicroBatch, device: torch.device, precision: torch.dtype) -> 
         **{name: torch.from_numpy(getattr(batch, name)) for name in names},
         weights_N=torch.from_numpy(batch.weights_N).to(precision),
         owners_N=torch.from_numpy(batch.slots_T[batch.rows_N]),
-        packing=packing(batch.lengths_S, batch.parents_S, device),
+        packing=packing_on_host(batch.lengths_S, batch.parents_S, device),
     )
 
 
