@@ -150,7 +150,7 @@ class _FeedForward(torch.autograd.Function):
     def forward(ctx: Any, x_TD: Tensor, _anchor: Tensor | None, layer: FusedLayer, again: _Again) -> Tensor:
         ctx.layer, ctx.routes = layer, (layer.gate_up.route, layer.down.route)
         up, (up_route, _) = layer.gate_up, ctx.routes
-        alone = not up.in_one_block(up_route)
+        alone = not up.multiplies_on_the_way(up_route)
         both_TG, inner = up.forward(_norm(layer.post_attention_layernorm, x_TD), up_route, whole=alone)
         product_TF = swiglu(both_TG) if alone else swiglu(both_TG, up.additions(inner))
         if again.now:  # nobody reads the output: the product with down, a fifth of a layer's work, is left out
@@ -167,7 +167,7 @@ class _FeedForward(torch.autograd.Function):
         (x_TD, both_TG), inner = Kept.load(ctx)
         layer, norm = ctx.layer, ctx.layer.post_attention_layernorm
         down, up, (up_route, down_route) = layer.down, layer.gate_up, ctx.routes
-        alone = not down.in_one_block(down_route)
+        alone = not down.multiplies_on_the_way(down_route)
         slope_TF, slopes = down.input_gradient(dy_TD, down_route, whole=alone)
         added = None if alone else (slopes[0][0], down.wide[0][0].A_product)
         swiglu_backward_(both_TG, slope_TF, added)  # gate and up are now their gradients, slope is the product
