@@ -49,13 +49,13 @@ class Block:
     foreign_TR: Tensor | None  # where M is zero
     scaling: float | Tensor  # of each row; one number where all agree
 
-    def product(self, left: Tensor, right: Tensor) -> Tensor:
+    def product(self, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
         """(left · right) ∘ M, except that a zero of M also stops what is not finite: 0 · inf is NaN, and
         a run whose weights have grown without bound must not reach the tokens of another."""
         if isinstance(self.scaling, float):
-            h_TR = torch.addmm(left.new_empty(1), left, right, beta=0, alpha=self.scaling)
+            h_TR = torch.addmm(left.new_empty(1), left, right, beta=0, alpha=self.scaling, out=out)
         else:
-            h_TR = (left @ right).mul_(self.scaling)
+            h_TR = torch.mm(left, right, out=out).mul_(self.scaling)
         return h_TR if self.foreign_TR is None else h_TR.masked_fill_(self.foreign_TR, 0)
 
 
@@ -281,10 +281,11 @@ class Group:
 
         whole: with the adapters' share; else the caller multiplies it in: slopes (T × R) · A_product.
         """
-        slopes = [layer.slopes(dy_TG[:, at], _there(route)) for layer, at in self.wide]
         found = self._side_by_side(route)
-        if found is not None:
-            slopes = [[torch.cat([own[0] for own in slopes], dim=1)]]
+        if found is None:
+            slopes = [layer.slopes(dy_TG[:, at], _there(route)) for layer, at in self.wide]
+        else:
+            slopes = [[self._slopes_side_by_side(dy_TG, len(found[0]), _there(route))]]
         if not wanted:
             return None, slopes
         dx_TI = group_product_back(dy_TG, self.linears)
@@ -306,6 +307,13 @@ class Group:
             return
         for (layer, at), kept, own in zip(self.wide, inner, slopes, strict=True):
             layer.accumulate(dy_TG[:, at], x_TI, kept, own, _there(route))
+
+    def _slopes_side_by_side(self, dy_TG: Tensor, ranks: int, route: Route) -> Tensor:
+        """What `slopes` of each layer gives, in columns of one tensor (T × ranks of all layers)."""
+        all_TR = dy_TG.new_empty(len(dy_TG), ranks)
+        for (layer, at), own_TR in zip(self.wide, all_TR.chunk(len(self.wide), dim=1), strict=True):
+            route.blocks(layer)[0].product(dy_TG[:, at], layer.B_product.T, own_TR)
+        return all_TR
 
     def _side_by_side(self, route: Route | None) -> tuple[Tensor, Tensor, Block] | None:
         """All A's as one matrix, its gradient, and the block of its product; None where they are to go alone."""
