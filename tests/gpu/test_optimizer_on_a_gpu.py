@@ -159,7 +159,7 @@ def test_a_round_waits_for_the_device_once():
 
 
 def test_a_run_that_breaks_leaves_the_others_as_they_were():
-    """fp32 called directly, so that the others' numbers are the same but for the order of sums: to a tenth of a step."""
+    """fp32 called directly: the others' numbers are the same but for the order of sums, to a tenth of a step."""
     plans = _plans()
     broken = replace(plans[0], name="bad", learning_rate=1e39, clip=None, seed=9)
     fleet, _ = _played([*plans, broken], False, torch.float32)

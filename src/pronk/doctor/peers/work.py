@@ -15,8 +15,8 @@ from typing import Any, Literal
 class Work:
     """The same steps for every side. examples: [ids, which of them are learned (true or false for each)].
 
-    What only pronk reads: recipe (the run's, for how the base is loaded), runs, ceiling, token_budget. What only peers read:
-    layout, liger.
+    What only pronk reads: recipe (the run's, for how the base is loaded), runs, ceiling, token_budget. What only
+    peers read: layout, liger.
     """
 
     base: str
