@@ -51,7 +51,7 @@ def recipe(given: argparse.Namespace, kind: Mapping[str, Any]) -> dict[str, Any]
         "adapter": {"rank": 16, "alpha": 16},
         "train": {
             "epochs": given.epochs, "batch_size": 16, "learning_rate": 2e-4, "schedule": "constant_with_warmup",
-            "warmup_steps": 20, "max_length": 512, "dtype": "bf16", "device": given.device, "trackers": [], "keep": 1,
+            "warmup_steps": 20, "max_length": 2048, "dtype": "bf16", "device": given.device, "trackers": [], "keep": 1,
             "fp8_products": kind.get("fp8_products", False),
         },
         "evaluate": ["likelihood"],

@@ -31,7 +31,9 @@ from pronk.model.whole import Trainable
 # Above this size the GPU is busy enough by itself, and a recording would only hold on to memory.
 GRAPH_PARAMETERS = 1_000_000_000
 GRAPH_TOKENS = 16_384  # the longest micro-batch worth recording
-ROUND_TOKENS, ROUND_TARGETS, ROUND_SEGMENTS, ROUND_LONGEST, ROUND_SEEN = 512, 128, 32, 128, 2048
+ROUND_TOKENS, ROUND_TARGETS, ROUND_SEGMENTS, ROUND_SEEN = 512, 256, 64, 4096
+SHORTEST = 128  # the longest segment is rounded up to a power of two, and to this at least
+MOST_RECORDINGS = 32
 BASE_SLOT = -1
 # What losses are multiplied by where gradients are fp16, whose smallest number is 6e-8 (mixed precision,
 # Micikevicius et al. 2018, arXiv:1710.03740). A power of two, so that it goes out again without rounding.
@@ -72,6 +74,7 @@ class GradientStep:
         self.loss_scale = FP16_LOSS_SCALE if output_head(model).dtype == torch.float16 else 1.0
         self.losses_K = torch.zeros(runs, dtype=torch.float64, device=self.device)
         self._slots_K = torch.arange(runs, device=self.device)
+        self._seen: set[_Shape] = set()
         self._recordings: dict[_Shape, _Recording] = {}
         self._pool: Any = None
 
@@ -84,6 +87,9 @@ class GradientStep:
             self._run(moved(made, self.device))
             return
         shape = _rounded(made)
+        if not self._worth_recording(shape):
+            self._run(moved(made, self.device))
+            return
         padded = _pad(made, shape)
         piece = staged(padded.tensors, pinned=True)
         if shape not in self._recordings:
@@ -91,6 +97,15 @@ class GradientStep:
         recording = self._recordings[shape]
         recording.piece.copy_(piece, non_blocking=True)
         recording.graph.replay()
+
+    def _worth_recording(self, shape: _Shape) -> bool:
+        """From the second time on that a shape comes: a recording costs as much as ten steps, and of examples of many
+        lengths no two steps may be alike."""
+        if shape in self._recordings:
+            return True
+        known = shape in self._seen
+        self._seen.add(shape)
+        return known and len(self._recordings) < MOST_RECORDINGS
 
     def take_out_scale(self, *sums: Tensor) -> None:
         """Divide what was summed with scaled weights (in place); in fp32, so nothing is rounded."""
@@ -127,14 +142,14 @@ class GradientStep:
 
 def _rounded(batch: DeviceBatch) -> _Shape:
     packing, look = batch.packing, batch.packing.lookback
-    longest = _up(packing.longest, ROUND_LONGEST)
+    longest = _power(packing.longest)
     tokens = _up(len(batch.ids_T), ROUND_TOKENS)
     padding = tokens - len(batch.ids_T)
     # padding is cut into segments no longer than the longest
     segments = _up(len(packing.lengths_S) + -(-padding // longest), ROUND_SEGMENTS)
     return _Shape(
         tokens, _up(len(batch.rows_N), ROUND_TARGETS), segments, longest,
-        _up(len(look.source_L) + padding, ROUND_SEEN) if look else 0, _up(look.longest, ROUND_LONGEST) if look else 0,
+        _up(len(look.source_L) + padding, ROUND_SEEN) if look else 0, _power(look.longest) if look else 0,
     )  # fmt: skip
 
 
@@ -170,6 +185,10 @@ def _pad_packing(packing: Packing, shape: _Shape, tokens: int) -> Packing:
 
 def _grow(tensor: Tensor, count: int, value: int = 0) -> Tensor:
     return torch.cat([tensor, tensor.new_full((count,), value)])
+
+
+def _power(number: int) -> int:
+    return max(1 << (number - 1).bit_length(), SHORTEST)
 
 
 def _up(number: int, multiple: int) -> int:
