@@ -49,6 +49,12 @@ class _Recording:
     losses_N: Tensor
 
 
+def records(parameters: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether steps of a model of this size are recorded. One call attends to a whole pack in half precision only;
+    else there is a call per sequence."""
+    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and parameters < GRAPH_PARAMETERS
+
+
 class GradientStep:
     """Adds a micro-batch's gradients to those of the adapter's parameters."""
 
@@ -57,9 +63,7 @@ class GradientStep:
         self.precision = loss_precision(model)
         self.device = next(model.parameters()).device
         size = sum(parameter.numel() for parameter in model.parameters())
-        # one call attends to a whole pack in half precision only; else there is a call per sequence
-        half = output_head(model).dtype in (torch.bfloat16, torch.float16)
-        self.records = self.device.type == "cuda" and half and size < GRAPH_PARAMETERS
+        self.records = records(size, output_head(model).dtype, self.device)
         self._recordings: dict[_Shape, _Recording] = {}
         self._pool: Any = None
 
@@ -77,6 +81,11 @@ class GradientStep:
         recording.graph.replay()
         return recording.losses_N[: len(batch.rows_N)].clone(), moved.weights_N
 
+    def forget(self) -> None:
+        """Let go of all recordings and of their memory."""
+        self._recordings.clear()
+        self._pool = None
+
     def _run(self, batch: DeviceBatch) -> Tensor:
         loss, losses_N = training_loss(self.model, self.adapter, batch, self.dropout)
         loss.backward()
@@ -90,6 +99,7 @@ class GradientStep:
         with torch.cuda.stream(side):  # libraries set themselves up outside the recording
             self._run(batch)
         torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.empty_cache()  # a recording has memory of its own; that of the warm-up would stay beside it
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             losses_N = self._run(batch)
