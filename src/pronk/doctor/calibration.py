@@ -99,6 +99,8 @@ def measure(bench: Bench, plans: Sequence[RunPlan], largest: int, meter: Meter |
     resting, played, updates = [], [], []
     loss: list[tuple[int, int]] = []
     reading: list[tuple[int, int]] = []
+    _warm(bench, plans, batches)
+    floor = meter.settle()
     for layers in LAYERS:
         before = meter.settle()
         model = random_model(bench.config, layers, bench.dtype, bench.device, bench.quantize, bench.double)
@@ -118,7 +120,17 @@ def measure(bench: Bench, plans: Sequence[RunPlan], largest: int, meter: Meter |
             reading = [_read(fleet, batches[-1], meter)]
         del fleet, model
     meter.settle()
-    return Measurements(resting, played, loss, reading, updates)
+    return Measurements(floor, resting, played, loss, reading, updates)
+
+
+def _warm(bench: Bench, plans: Sequence[RunPlan], batches: Sequence[MicroBatch]) -> None:
+    """Play everything once: what libraries then keep for themselves is no part of any layer."""
+    model = random_model(bench.config, 1, bench.dtype, bench.device, bench.quantize, bench.double)
+    fleet = Fleet(model, [_brief(plan) for plan in plans], MOST_TOKENS)
+    fleet.accumulate.records = False
+    fleet.play_round()
+    for batch in batches:
+        fleet.accumulate(batch)
 
 
 def samples(plans: Sequence[RunPlan], tokens: int) -> list[MicroBatch]:
@@ -160,7 +172,6 @@ def _play(fleet: Fleet, recompute: Recompute, batch: MicroBatch, meter: Meter) -
         moved = to_device(batch, step.device, step.precision)
         seconds = meter.seconds(lambda: step(batch))
         step.forget()
-        training_loss(step.model, step.adapter, moved, step.dropout)[0].backward()  # kernels' own buffers
         resting = meter.settle()
         total, _ = training_loss(step.model, step.adapter, moved, step.dropout)
         stored = meter.in_use()

@@ -31,8 +31,14 @@ def work_of(
 ) -> Work:
     """The work of a fleet. models: how many are evaluated together, the base among them. largest: token budget."""
     rounds = max(plan.steps for plan in plans)
+    longest = longest_example(plans)
+    budgets = [budget for budget in BUDGETS if longest <= budget <= largest]
+    if longest > BUDGETS[0] and longest not in budgets:
+        budgets = [longest, *budgets]
     return Work(
-        trainings=tuple(_trainings(plans, rounds, largest)),
+        trainings=tuple(
+            trainings(plans, budgets if longest in budgets or longest < BUDGETS[0] else [longest, *budgets])
+        ),
         evaluations=tuple(_evaluations(examples, recipe, models)),
         rounds=rounds,
         example_tokens=float(sum(plan.steps * plan.batch_size * _mean_length(plan) for plan in plans)),
@@ -66,8 +72,9 @@ def _mean_length(plan: RunPlan) -> float:
     return sum(len(example.ids) for example in plan.examples) / len(plan.examples)
 
 
-def _trainings(plans: Sequence[RunPlan], rounds: int, largest: int) -> Iterator[Workload]:
-    """A workload for each token budget; none for budgets that lay the rounds out as a smaller one does."""
+def trainings(plans: Sequence[RunPlan], budgets: Sequence[int]) -> Iterator[Workload]:
+    """A workload for each token budget, by rising size; none for those that lay the rounds out as a smaller one."""
+    rounds = max(plan.steps for plan in plans)
     lengths = [np.array([len(example.ids) - 1 for example in plan.examples]) for plan in plans]
 
     def size(step: int) -> int:
@@ -77,11 +84,8 @@ def _trainings(plans: Sequence[RunPlan], rounds: int, largest: int) -> Iterator[
     counted = range(min(rounds, COUNTED_ROUNDS))
     longest = sorted(counted, key=size)[-LONGEST_ROUNDS:]
     even = [rounds * number // EVEN_ROUNDS for number in range(EVEN_ROUNDS)] if rounds > EVEN_ROUNDS else [*counted]
-    most = longest_example(plans)
     before: list[Load] = []
-    for budget in [*([most] if most > BUDGETS[0] and most not in BUDGETS else []), *BUDGETS]:
-        if budget < most or (budget > largest and budget > most):
-            continue
+    for budget in budgets:
         laid = {step: [load_of(b) for b in pack([*round_members(plans, step)], budget)] for step in {*longest, *even}}
         every = [load for step in sorted(laid) for load in laid[step]]
         if every == before:
@@ -132,7 +136,7 @@ def _largest_batch(examples: Examples, recipe: Recipe, models: int) -> Callable[
 
     @cache
     def largest_of(budget: int) -> EvaluationLoad:
-        loads = [_answered(examples.test, slots, budget, room, answers) for room in rooms]
+        loads = [answered(examples.test, slots, budget, room, answers) for room in rooms]
         if "likelihood" in kinds and not answers:
             loads.append(_read(examples.test, models, budget))
         parts = ((load.tokens, load.targets, load.rows, load.cells) for load in loads)
@@ -141,7 +145,7 @@ def _largest_batch(examples: Examples, recipe: Recipe, models: int) -> Callable[
     return largest_of
 
 
-def _answered(
+def answered(
     items: Sequence[Example], slots: Sequence[int], budget: int, room: int, answers: Sequence[Sequence[int]]
 ) -> EvaluationLoad:
     """The first batch of prompts, which is the largest; scoring reads all answers behind each."""

@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pronk.model.step import ROUND_SEEN, ROUND_TARGETS, ROUND_TOKENS
+
 # Memory is reserved in segments; what the last of each pool does not use, in bytes.
 SEGMENTS = 22 * 2**20
 # A micro-batch costs what so many more tokens cost (Llama-3-8B on an H200: 170 to 320). Only for comparing settings
@@ -32,6 +34,12 @@ class Load:
     targets: int
     seen: int = 0
     pairs: int = 0
+
+
+def padded(load: Load) -> Load:
+    """A micro-batch in the shape that it is recorded in."""
+    up = (-(-load.tokens // ROUND_TOKENS), -(-load.targets // ROUND_TARGETS), -(-load.seen // ROUND_SEEN))
+    return Load(up[0] * ROUND_TOKENS, up[1] * ROUND_TARGETS, up[2] * ROUND_SEEN, load.pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,9 @@ class Costs:
     trained: adapters of all layers with gradients, moments and rounded copies; adapters: what an evaluation needs
     of that. loading: what loading takes beyond the weights.
     kept, backward, again: see the module's head; checkpoint: for each token of a recomputed layer.
-    ends_token, ends_target: kept outside the layers. loss_target: for each target whose logits exist, at most chunk.
+    ends_token, ends_target: kept outside the layers; ends_again: in place of ends_token where layers are recomputed
+    (the first layer over a frozen embedding keeps less than the others, unless it is recomputed).
+    loss_target: for each target whose logits exist, at most chunk.
     reading_token: a forward pass that keeps nothing. cell: keys and values of a column; generating_cell: in use
     while a layer attends; row: logits of an answer's next token. slack: reserved beyond what is in use, as a share.
     recorded: micro-batches are CUDA graphs, which have memory of their own beside that of their warm-up.
@@ -99,6 +109,7 @@ class Costs:
     again: Footprint
     checkpoint: float
     ends_token: float
+    ends_again: float
     ends_target: float
     loss_target: float
     chunk: int
@@ -119,7 +130,7 @@ class Costs:
 
     def activations(self, load: Load, recompute: int) -> float:
         """Most bytes that a micro-batch needs at once, above what rests."""
-        ends = self.ends_token * load.tokens + self.ends_target * load.targets
+        ends = (self.ends_again if recompute else self.ends_token) * load.tokens + self.ends_target * load.targets
         checkpoints = recompute * self.checkpoint * load.tokens
         stored = ends + checkpoints + (self.layers - recompute) * self.kept.of(load)
         moments = [stored + self.loss_target * min(load.targets, self.chunk)]
@@ -131,9 +142,12 @@ class Costs:
 
     def training_peak(self, loads: Sequence[Load], recompute: int) -> int:
         """Reserved bytes while training. loads: the largest micro-batches."""
+        recorded = self.recorded and not recompute
+        if recorded:
+            loads = [padded(load) for load in loads]
         sizes = sorted((self.activations(load, recompute) for load in loads), reverse=True)
         in_use = sizes[0]
-        if self.recorded and not recompute and len(sizes) > 1:
+        if recorded and len(sizes) > 1:
             in_use += sizes[1]  # the warm-up of one shape, beside the recording of another
         return self._reserved(self.weights + self.trained, in_use)
 

@@ -47,9 +47,12 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """What was measured. loss: (targets, bytes) of the loss alone. reading: (tokens, bytes) of a forward pass
-    that keeps nothing. updates: seconds of a round beside its micro-batches, by rising number of layers."""
+    """What was measured. floor: bytes in use before any model is there, by libraries. loss: (targets, bytes) of the
+    loss alone. reading: (tokens, bytes) of a forward pass that keeps nothing. updates: seconds of a round beside its
+    micro-batches, by rising number of layers.
+    """
 
+    floor: int
     resting: Sequence[Resting]
     played: Sequence[Played]
     loss: Sequence[tuple[int, int]]
@@ -64,19 +67,22 @@ def fitted(start: Costs, measured: Measurements, layers: int) -> Costs:
     layer = two.model - one.model
     trained_layer = (two.fleet - two.model) - (one.fleet - one.model)
     loss_target = _slope(measured.loss)
-    kept, checkpoint, ends = _stored(measured.played)
+    kept, ends_token, ends_target = _kept([one for one in measured.played if not one.recompute])
+    again = [one for one in measured.played if one.recompute]
+    checkpoint, ends_again = _checkpoints(again, ends_target)
     return replace(
         start,
         layers=layers,
-        outside=one.model - layer,
+        outside=measured.floor + one.model - layer,
         layer=layer,
         trained=(one.fleet - one.model) + (layers - 1) * trained_layer,
         kept=kept,
         checkpoint=checkpoint,
-        ends_token=ends[0],
-        ends_target=ends[1],
-        backward=_backward([one for one in measured.played if not one.recompute]),
-        again=_again([one for one in measured.played if one.recompute], checkpoint, ends),
+        ends_token=ends_token,
+        ends_again=ends_again,
+        ends_target=ends_target,
+        backward=_backward(measured.played),
+        again=_again(again, checkpoint, ends_again, ends_target),
         loss_target=loss_target,
         reading_token=_slope(measured.reading),
         times=_times(measured, layers),
@@ -91,31 +97,42 @@ def _slope(points: Sequence[tuple[int, int]]) -> float:
     return max(found, 0) / size
 
 
-def _stored(played: Sequence[Played]) -> tuple[Footprint, float, tuple[float, float]]:
-    """What a kept layer stores, what a recomputed one does (a token), and what is stored outside the layers."""
-    rows, found = [], []
-    for one in played:
-        load, kept = one.load, one.layers - one.recompute
-        rows.append([kept * load.tokens, kept * load.seen, one.recompute * load.tokens, load.tokens, load.targets])
-        found.append(one.stored)
-    token, seen, checkpoint, ends_token, ends_target = _least_squares(rows, found)
-    return Footprint(token, seen), checkpoint, (ends_token, ends_target)
+def _kept(played: Sequence[Played]) -> tuple[Footprint, float, float]:
+    """What a kept layer stores, and what is stored outside the layers, for each token and each target."""
+    rows = [
+        [one.layers * one.load.tokens, one.layers * one.load.seen, one.load.tokens, one.load.targets] for one in played
+    ]
+    token, seen, ends_token, ends_target = _least_squares(rows, [one.stored for one in played])
+    return Footprint(token, seen), ends_token, ends_target
+
+
+def _checkpoints(played: Sequence[Played], ends_target: float) -> tuple[float, float]:
+    """What a recomputed layer stores, and what is stored outside the layers then, for each token."""
+    rows = [[one.recompute * one.load.tokens, one.load.tokens] for one in played]
+    checkpoint, ends_again = _least_squares(rows, [one.stored - ends_target * one.load.targets for one in played])
+    return checkpoint, ends_again
 
 
 def _backward(played: Sequence[Played]) -> Footprint:
-    rows = [[one.load.tokens, one.load.seen, 1] for one in played]
-    return Footprint(*_least_squares(rows, [one.backward - one.stored for one in played]))
+    """Beyond what is stored. Of the deepest model: the first layer of a frozen base has less to do."""
+    deepest = [one for one in _deepest(played) if not one.recompute]
+    rows = [[one.load.tokens, one.load.seen, 1] for one in deepest]
+    return Footprint(*_least_squares(rows, [one.backward - one.stored for one in deepest]))
 
 
-def _again(played: Sequence[Played], checkpoint: float, ends: tuple[float, float]) -> Footprint:
+def _again(played: Sequence[Played], checkpoint: float, ends_again: float, ends_target: float) -> Footprint:
     """Beyond the checkpoints and what is stored outside the layers."""
     rows, found = [], []
-    for one in played:
-        load = one.load
-        rows.append([load.tokens, load.seen, 1])
-        below = one.recompute * checkpoint * load.tokens + ends[0] * load.tokens + ends[1] * load.targets
-        found.append(one.backward - below)
+    for one in _deepest(played):
+        tokens, targets = one.load.tokens, one.load.targets
+        rows.append([tokens, one.load.seen, 1])
+        found.append(one.backward - (one.recompute * checkpoint + ends_again) * tokens - ends_target * targets)
     return Footprint(*_least_squares(rows, found))
+
+
+def _deepest(played: Sequence[Played]) -> list[Played]:
+    layers = max(one.layers for one in played)
+    return [one for one in played if one.layers == layers]
 
 
 def _times(measured: Measurements, layers: int) -> Times:

@@ -113,6 +113,7 @@ def analytic(one: Architecture, trainees: Sequence[Trainee], quantize: str, doub
         again=Footprint(kept + gradients, 2 * size * keys + 6 * keys, dense),
         checkpoint=size * hidden,
         ends_token=4 * size * hidden,
+        ends_again=5 * size * hidden,
         ends_target=2 * size * hidden,
         loss_target=8 * one.vocabulary + (0 if size == 2 else 4 * one.vocabulary),
         chunk=CHUNK,
