@@ -52,9 +52,9 @@ def refusal(fit: Fit) -> str:
     least = smallest(fit.settings)
     basis = "" if fit.calibrated else f" ({NOT_CALIBRATED})"
     lines = [
-        f"memory: {fit.base} with {counted(fit.runs, 'run')} needs at least {gib(least.peak)} GiB, "
-        f"and {gib(fit.limit)} GiB can be used{basis}",
-        f"the least: {NAMES.get(least.quantize, least.quantize)}, micro-batches of {least.budget:,} tokens, "
+        f"{fit.base} with {counted(fit.runs, 'run')} does not fit into {gib(fit.limit)} GiB{basis}",
+        f"it needs at least {gib(least.peak)} GiB: {NAMES.get(least.quantize, least.quantize)}, "
+        f"micro-batches of {least.budget:,} tokens,",
         f"{_recomputed(least)}",
     ]
     changes = [f"  {what}" + (f" (about {gib(peak)} GiB)" if peak else "") for what, peak in fit.nearest]

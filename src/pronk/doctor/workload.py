@@ -36,9 +36,7 @@ def work_of(
     if longest > BUDGETS[0] and longest not in budgets:
         budgets = [longest, *budgets]
     return Work(
-        trainings=tuple(
-            trainings(plans, budgets if longest in budgets or longest < BUDGETS[0] else [longest, *budgets])
-        ),
+        trainings=tuple(trainings(plans, budgets)),
         evaluations=tuple(_evaluations(examples, recipe, models)),
         rounds=rounds,
         example_tokens=float(sum(plan.steps * plan.batch_size * _mean_length(plan) for plan in plans)),
