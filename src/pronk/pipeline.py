@@ -143,7 +143,7 @@ def _prepare(study: Study, splits: Splits, labels: tuple[str, ...], gpu: int | N
         ready = prepare(study, splits, labels, partial(say, console))
         if gpu is not None:
             limit_gpu(gpu, ready[0].device)
-        ready = [replace(one, fit=plan_run(one, study.recipe)) for one in ready]
+        ready = [replace(one, fit=plan_run(one, study.recipe, gpu)) for one in ready]
     for one in ready:
         if one.fit is not None:
             say(console, one_line(one.fit))
@@ -202,7 +202,7 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     validation = {s: examples.validation(one.max_length, one.train_on_prompt) for s, one in enumerate(trains)}
 
     def validate(adapter: Any, slots: Sequence[int]) -> dict[int, ItemLosses]:
-        return validation_losses(model, adapter, slots, validation, budget)
+        return validation_losses(model, adapter, slots, validation, ready.validation_tokens)
 
     trackers = _start_trackers(fleet, work)
     watchers = Watchers(

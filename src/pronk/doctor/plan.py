@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # What is tried where the recipe leaves quantization open: the ways that store fewer bits and compute alike.
 KINDS = ("none", "int8", "nf4")
+# A measured prediction may be off by 5% (law 10): so much of the memory is left alone.
+HEADROOM = 0.05
 # Where so many times the memory computed from shapes is there, nothing is measured before training.
 PLENTY = 3
 SHORTER = (1536, 1024, 768, 512, 384, 256, 128)  # of train.max_length, tried when nothing fits
@@ -49,7 +51,7 @@ def plan_fleets(ready: Sequence[Ready], recipe: Recipe, gpu: int | None, tell: C
     fits = []
     for one in ready:
         subject = _subject(one, recipe, one.device.type == "cuda" or gpu is not None)
-        limit = available(one.device) if gpu is None else usable(gpu)
+        limit = _limit(one.device, gpu)
         kinds = KINDS if _open(recipe) else (one.fleet.quantize,)
         if one.device.type == "cuda":
             costs = {kind: found for kind in kinds if (found := _measured(subject, kind, tell)) is not None}
@@ -59,26 +61,39 @@ def plan_fleets(ready: Sequence[Ready], recipe: Recipe, gpu: int | None, tell: C
     return fits
 
 
-def plan_run(ready: Ready, recipe: Recipe) -> Fit | None:
-    """How `pronk run` trains a fleet on this GPU; None on a CPU, and where nothing can be predicted.
+def plan_run(ready: Ready, recipe: Recipe, gpu: int | None = None) -> Fit | None:
+    """How `pronk run` trains a fleet on this GPU, or in so many bytes of it; None on a CPU, and where nothing can be
+    predicted.
 
     Raises RefusedError, with what would fit, if nothing does.
     """
     if ready.device.type != "cuda":
         return None
     subject = _subject(ready, recipe, gpu=True)
-    limit, kind = available(ready.device), ready.fleet.quantize
+    limit, kind = _limit(ready.device, gpu), ready.fleet.quantize
     if subject.one is not None:
         fit = _fit(subject, {kind: _from_shapes(subject, kind)}, limit // PLENTY)
         if fit.chosen is not None and fit.chosen.recompute == _least_recompute(recipe, fit.chosen.layers):
-            return replace(fit, limit=limit)
+            return replace(fit, limit=limit, memory=_memory(ready.device, gpu))
     costs = _measured(subject, kind, lambda _: None)
     if costs is None:
         return None
-    fit = _fit(subject, {kind: costs}, limit)
+    fit = replace(_fit(subject, {kind: costs}, limit), memory=_memory(ready.device, gpu))
     if fit.chosen is None:
         raise RefusedError(refusal(fit))
     return fit
+
+
+def _limit(device: Any, gpu: int | None) -> int:
+    """Bytes that a prediction must stay below. One from shapes alone says itself how far it may be off."""
+    if device.type != "cuda":
+        assert gpu is not None, "here_or_named comes first"
+        return usable(gpu)
+    return int((1 - HEADROOM) * _memory(device, gpu))
+
+
+def _memory(device: Any, gpu: int | None) -> int:
+    return available(device) if gpu is None else usable(gpu)
 
 
 def here_or_named(recipe: Recipe, gpu: int | None) -> bool:
@@ -151,6 +166,8 @@ def _from_shapes(subject: Subject, kind: str) -> Costs:
 
 def _measured(subject: Subject, kind: Any, tell: Callable[[str], None]) -> Costs | None:
     """What a few seconds on this GPU say; None, with the reason told, where they say nothing."""
+    import torch
+
     from pronk.doctor.calibration import Bench, measure
     from pronk.model.load import load_config
     from pronk.model.memory.fit import fitted
@@ -166,7 +183,7 @@ def _measured(subject: Subject, kind: Any, tell: Callable[[str], None]) -> Costs
         )
         largest = max(load.tokens for workload in subject.work.trainings for load in workload.largest)
         found = measure(bench, subject.plans, largest)
-    except RecipeError:  # targets that the first two layers do not have
+    except (RecipeError, torch.OutOfMemoryError):  # targets that two layers do not have; or too little for even those
         return _from_shapes(subject, kind)
     except PronkError as error:
         tell(f"{kind} is left out: {error}")
@@ -185,6 +202,7 @@ def _fit(subject: Subject, costs: dict[str, Costs], limit: int) -> Fit:
         quantize=subject.ready.fleet.quantize,
         runs=sum(len(run.runs) for run in subject.ready.fleet.trained),
         limit=limit,
+        memory=limit,
         chosen=chosen,
         settings=tuple(found),
         calibrated=all(one.calibrated for one in costs.values()),

@@ -18,12 +18,15 @@ NOT_CALIBRATED = "not calibrated: ±15%"
 @dataclass(frozen=True)
 class Fit:
     """How a fleet fits into so many bytes. chosen: None if it does not; nearest: then what would, with its peak (0
-    where that is not known). quantize: the recipe's. device: the GPU that was measured, if one was."""
+    where that is not known). quantize: the recipe's. memory: what the GPU has, of which a part is left alone.
+    device: the GPU that was measured, if one was.
+    """
 
     base: str
     quantize: str
     runs: int
     limit: int
+    memory: int
     chosen: Setting | None
     settings: tuple[Setting, ...]
     calibrated: bool
@@ -37,7 +40,7 @@ def one_line(fit: Fit) -> str:
     one = fit.chosen
     basis = "" if fit.calibrated else f"; {NOT_CALIBRATED}"
     return (
-        f"memory: {gib(one.peak)} of {gib(fit.limit)} GiB predicted ({NAMES.get(one.quantize, one.quantize)}, "
+        f"memory: {gib(one.peak)} of {gib(fit.memory)} GiB predicted ({NAMES.get(one.quantize, one.quantize)}, "
         f"micro-batches of {one.budget:,} tokens, {_recomputed(one)}{basis})"
     )
 

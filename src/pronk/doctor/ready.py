@@ -40,6 +40,12 @@ class Ready:
         return self.fleet.trained[0].recipe.train.recompute if self._setting is None else self._setting.recompute
 
     @property
+    def validation_tokens(self) -> int:
+        """Tokens of a validation batch."""
+        tokens = None if self._setting is None else self._setting.validation_tokens
+        return tokens or self.token_budget
+
+    @property
     def evaluation_tokens(self) -> int | None:
         """Tokens of an evaluation batch; None leaves it to the memory that is free."""
         return None if self._setting is None else self._setting.evaluation_tokens

@@ -15,7 +15,7 @@ from pronk.model.memory.choice import BUDGETS, Work, Workload
 from pronk.model.memory.costs import EvaluationLoad, Load
 from pronk.recipe import Recipe
 from pronk.tokens.examples import Examples
-from pronk.tokens.pack import BASE_SLOT, Member, MicroBatch, pack, pack_prompts
+from pronk.tokens.pack import BASE_SLOT, TOKEN_BUDGET, Member, MicroBatch, pack, pack_prompts
 from pronk.tokens.prompt import Example
 from pronk.train.fleet import RunPlan
 from pronk.train.order import batch_indices
@@ -38,6 +38,7 @@ def work_of(
     return Work(
         trainings=tuple(trainings(plans, budgets)),
         evaluations=tuple(_evaluations(examples, recipe, models)),
+        validations=tuple(_validations(plans, examples, recipe)),
         rounds=rounds,
         example_tokens=float(sum(plan.steps * plan.batch_size * _mean_length(plan) for plan in plans)),
     )
@@ -102,6 +103,15 @@ def _extremes(loads: Sequence[Load]) -> tuple[Load, ...]:
     by_tokens = sorted(set(loads), key=lambda load: load.tokens, reverse=True)
     chosen = [*by_tokens[:2], max(loads, key=lambda load: load.targets), max(loads, key=lambda load: load.seen)]
     return tuple(dict.fromkeys(chosen))
+
+
+def _validations(plans: Sequence[RunPlan], examples: Examples, recipe: Recipe) -> Iterator[tuple[int, EvaluationLoad]]:
+    """Loads of a validation batch, which all runs share, for the token budgets of training up to the usual one."""
+    rows = examples.validation(recipe.train.max_length, recipe.train.train_on_prompt)
+    if rows:
+        for budget in BUDGETS:
+            if budget <= TOKEN_BUDGET["cuda"]:
+                yield budget, _read(rows, len(plans), budget)
 
 
 def _evaluations(examples: Examples, recipe: Recipe, models: int) -> Iterator[tuple[int, EvaluationLoad]]:

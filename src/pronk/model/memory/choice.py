@@ -34,19 +34,20 @@ class Workload:
 class Work:
     """What a fleet has to do. examples_tokens: of all examples, as they are counted in tokens a second.
 
-    evaluations: tokens of an evaluation batch and the load of the largest, by rising size; empty without a test.
+    evaluations, validations: tokens of a batch and the load of the largest, by rising size; empty without rows.
     """
 
     trainings: tuple[Workload, ...]
     evaluations: tuple[tuple[int, EvaluationLoad], ...]
     rounds: int
     example_tokens: float
+    validations: tuple[tuple[int, EvaluationLoad], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
     """How a fleet may be trained, and what that is predicted to take. cost: seconds of training where `measured`,
-    else FLOPs. evaluation_tokens: of an evaluation batch; None where nothing is evaluated."""
+    else FLOPs. evaluation_tokens, validation_tokens: of a batch; None where nothing is evaluated."""
 
     quantize: str
     budget: int
@@ -57,11 +58,13 @@ class Setting:
     measured: bool
     tokens_per_second: float | None
     evaluation_tokens: int | None
+    validation_tokens: int | None = None
 
     @property
     def rank(self) -> tuple[float, int, int, int]:
         """Smaller is better: fast, then exact, then small."""
-        return self.cost, EXACTNESS.index(self.quantize.partition("_")[0]), self.peak, self.budget
+        inexact = [number for number, name in enumerate(EXACTNESS) if self.quantize.startswith(name)]
+        return self.cost, inexact[0] if inexact else len(EXACTNESS), self.peak, self.budget
 
 
 def settings(costs: Mapping[str, Costs], work: Work, recompute: str | int, limit: int) -> list[Setting]:
@@ -109,20 +112,21 @@ def alternatives(among: Sequence[Setting], limit: int) -> list[Setting]:
 
 def _setting(quantize: str, costs: Costs, workload: Workload, recompute: int, work: Work, limit: int) -> Setting:
     training = max(costs.loading_peak(), costs.training_peak(workload.largest, recompute))
-    tokens, peak = _evaluation(costs, work, training, limit)
+    room = max(training, EVALUATION_SHARE * limit)
+    evaluation = _largest([(tokens, costs.evaluation_peak(load)) for tokens, load in work.evaluations], room)
+    validation = _largest([(tokens, costs.validation_peak(load)) for tokens, load in work.validations], room)
     cost = costs.batch_cost(workload.batches, workload.tokens, workload.pairs, recompute)
     cost += work.rounds * costs.times.update
     measured = costs.times.measured
     speed = work.example_tokens / cost if measured and cost else None
-    return Setting(quantize, workload.budget, recompute, costs.layers, peak, cost, measured, speed, tokens)
+    peak = max(training, evaluation[1], validation[1])
+    return Setting(
+        quantize, workload.budget, recompute, costs.layers, peak, cost, measured, speed, evaluation[0], validation[0]
+    )
 
 
-def _evaluation(costs: Costs, work: Work, training: int, limit: int) -> tuple[int | None, int]:
-    """The largest evaluation batch that needs no more than training or its share of the memory, and the peak of the
-    whole study; the smallest batch where none is so small."""
-    if not work.evaluations:
-        return None, training
-    room = max(training, EVALUATION_SHARE * limit)
-    peaks = [(tokens, costs.evaluation_peak(load)) for tokens, load in work.evaluations]
-    tokens, peak = max((one for one in peaks if one[1] <= room), default=min(peaks))
-    return tokens, max(training, peak)
+def _largest(peaks: list[tuple[int, int]], room: float) -> tuple[int | None, int]:
+    """The largest batch that stays within the room, or the smallest where none does: its tokens and its peak."""
+    if not peaks:
+        return None, 0
+    return max((one for one in peaks if one[1] <= room), default=min(peaks))

@@ -155,12 +155,15 @@ class Costs:
         """Reserved bytes while the base is loaded."""
         return self._reserved(self.weights, self.loading)
 
+    def validation_peak(self, load: EvaluationLoad) -> int:
+        """Reserved bytes while answers are read between two rounds."""
+        return self._reserved(self.weights + self.trained, self._reading(load))
+
     def evaluation_peak(self, load: EvaluationLoad) -> int:
         """Reserved bytes while items are read, scored and answered."""
         cache = self.layers * self.cell * load.cells
-        reading = self.reading_token * load.tokens + self.loss_target * min(load.targets, self.chunk)
         answering = self.generating_cell * load.cells + self.row * load.rows
-        return self._reserved(self.weights + self.adapters, cache + max(reading, answering))
+        return self._reserved(self.weights + self.adapters, cache + max(self._reading(load), answering))
 
     def batch_cost(self, batches: float, tokens: float, pairs: float, recompute: int) -> float:
         """Seconds (or FLOPs) of so many micro-batches that hold so many tokens and pairs together."""
@@ -170,6 +173,9 @@ class Costs:
         if not times.measured:
             each += BATCH_TOKENS * token
         return batches * each + tokens * token + pairs * self.layers * times.layer_pair
+
+    def _reading(self, load: EvaluationLoad) -> float:
+        return self.reading_token * load.tokens + self.loss_target * min(load.targets, self.chunk)
 
     def _reserved(self, resting: float, in_use: float) -> int:
         return int(resting + in_use * (1 + self.slack)) + SEGMENTS

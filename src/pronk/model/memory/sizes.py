@@ -58,9 +58,7 @@ def available(device: Any) -> int:
     """What PyTorch may reserve on a GPU now, its own reserved memory included."""
     import torch
 
-    free, total = torch.cuda.mem_get_info(device)
-    allowed = torch.cuda.get_per_process_memory_fraction(device) * total
-    return int(min(allowed, free + torch.cuda.memory_reserved(device)))
+    return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
 
 
 def gib(size: float) -> str:
