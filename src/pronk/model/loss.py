@@ -51,6 +51,7 @@ class _ChunkedLoss(torch.autograd.Function):
             gradient_ND[part] = slope @ head_VD
             if gradient_VD is not None:
                 gradient_VD += slope.T @ hidden_ND[part]
+            del log_p, slope  # else they would live beside the logits of the next chunk
         losses_N = torch.cat(losses)
         ctx.save_for_backward(gradient_ND, gradient_VD)
         ctx.mark_non_differentiable(losses_N)

@@ -8,6 +8,7 @@ up, so that few are recorded; what is added belongs to no run and weighs nothing
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import torch
@@ -55,6 +56,12 @@ def records(parameters: int, dtype: torch.dtype, device: torch.device) -> bool:
     return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and parameters < GRAPH_PARAMETERS
 
 
+@cache
+def _side_stream() -> torch.cuda.Stream:
+    """One for all recordings: cuBLAS keeps a workspace for every stream that it has seen."""
+    return torch.cuda.Stream()
+
+
 class GradientStep:
     """Adds a micro-batch's gradients to those of the adapter's parameters."""
 
@@ -94,7 +101,7 @@ class GradientStep:
     def _record(self, batch: DeviceBatch) -> _Recording:
         """Record a step; gradients are as before, since what the warm-up adds is taken out again."""
         gradients = [parameter.grad.clone() for parameter in self.adapter.parameters if parameter.grad is not None]
-        side = torch.cuda.Stream()
+        side = _side_stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # libraries set themselves up outside the recording
             self._run(batch)

@@ -18,8 +18,9 @@ CONTEXT = GIB // 2
 SOLD = (6, 8, 10, 12, 16, 24, 32, 40, 48, 80, 96, 141, 180, 288)
 LEAST = GIB  # a smaller GPU is a slip of the pen
 
-ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
-ALLOCATOR_NAMES = (ALLOCATOR, "PYTORCH_ALLOC_CONF")
+# PyTorch's own name for it; the older one, which 2.11 still warns of, is the user's to set.
+ALLOCATOR = "PYTORCH_ALLOC_CONF"
+ALLOCATOR_NAMES = (ALLOCATOR, "PYTORCH_CUDA_ALLOC_CONF")
 
 
 def read_size(text: str) -> int:
