@@ -118,7 +118,7 @@ def measure(bench: Bench, plans: Sequence[RunPlan], largest: int, meter: Meter |
         if layers == LAYERS[0]:
             loss = [_loss(model, count, meter) for count in LOSS_TARGETS]
             reading = [_read(fleet, batches[-1], meter)]
-        del fleet, model
+        del fleet, model, switched
     floor = max(floor, meter.settle())  # recordings leave workspaces of their own
     return Measurements(floor, resting, played, loss, reading, updates)
 

@@ -53,12 +53,11 @@ def table(fits: Sequence[Fit]) -> str:
 def refusal(fit: Fit) -> str:
     """That nothing fits, and what would, the nearest first."""
     least = smallest(fit.settings)
-    basis = "" if fit.calibrated else f" ({NOT_CALIBRATED})"
     lines = [
-        f"{fit.base} with {counted(fit.runs, 'run')} does not fit into {gib(fit.limit)} GiB{basis}",
+        f"{fit.base} with {counted(fit.runs, 'run')} does not fit into {gib(fit.limit)} GiB",
         f"it needs at least {gib(least.peak)} GiB: {NAMES.get(least.quantize, least.quantize)}, "
         f"micro-batches of {least.budget:,} tokens,",
-        f"{_recomputed(least)}",
+        _recomputed(least) + ("" if fit.calibrated else f" ({NOT_CALIBRATED})"),
     ]
     changes = [f"  {what}" + (f" (about {gib(peak)} GiB)" if peak else "") for what, peak in fit.nearest]
     lines += ["what would fit:" if changes else "no change of one setting would make it fit"]
@@ -91,7 +90,7 @@ def _setting(one: Setting) -> dict[str, Any]:
 
 def _of_fleet(fit: Fit) -> str:
     where = f"measured on {fit.device}" if fit.calibrated else NOT_CALIBRATED
-    head = f"{fit.base}, {counted(fit.runs, 'run')}: {gib(fit.limit)} GiB can be used ({where})"
+    head = f"{fit.base}, {counted(fit.runs, 'run')}\n{gib(fit.limit)} GiB can be used ({where})"
     if fit.chosen is None:
         return f"{head}\n\n" + "\n".join(_table(fit)) + f"\n\n{refusal(fit)}"
     notes = [f"→ {_recomputed(fit.chosen)}; evaluation in batches of {fit.chosen.evaluation_tokens:,} tokens"]
