@@ -195,7 +195,7 @@ def _update(fleet: Fleet, meter: Meter) -> float:
 
 def _loss(model: Any, count: int, meter: Meter) -> tuple[int, int]:
     """Targets, and most bytes that their logits and all that comes of them take."""
-    head_VD = output_head(model)
+    head_VD = output_head(model).detach()  # where it is trained, its gradient is no part of a target
     hidden_ND = torch.zeros(count, head_VD.shape[1], dtype=head_VD.dtype, device=head_VD.device, requires_grad=True)
     targets_N = torch.zeros(count, dtype=torch.int64, device=head_VD.device)
     weights_N = torch.ones(count, dtype=torch.promote_types(head_VD.dtype, torch.float32), device=head_VD.device)

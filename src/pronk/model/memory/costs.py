@@ -91,8 +91,9 @@ class Costs:
     trained: adapters of all layers with gradients, moments and rounded copies; adapters: what an evaluation needs
     of that. loading: what loading takes beyond the weights.
     kept, backward, again: see the module's head; checkpoint: for each token of a recomputed layer.
-    ends_token, ends_target: kept outside the layers; ends_again: in place of ends_token where layers are recomputed
-    (the first layer over a frozen embedding keeps less than the others, unless it is recomputed).
+    ends_token, ends_target, ends_constant: kept outside the layers (the last: the head's gradient, where that is
+    trained); ends_again: in place of ends_token where layers are recomputed (the first layer over a frozen embedding
+    keeps less than the others, unless it is recomputed).
     loss_target: for each target whose logits exist, at most chunk.
     reading_token: a forward pass that keeps nothing. cell: keys and values of a column; generating_cell: in use
     while a layer attends; row: logits of an answer's next token. slack: reserved beyond what is in use, as a share.
@@ -118,6 +119,7 @@ class Costs:
     generating_cell: float
     row: float
     times: Times
+    ends_constant: float = 0.0
     loading: float = 0.0
     slack: float = 0.0
     recorded: bool = False
@@ -131,6 +133,7 @@ class Costs:
     def activations(self, load: Load, recompute: int) -> float:
         """Most bytes that a micro-batch needs at once, above what rests."""
         ends = (self.ends_again if recompute else self.ends_token) * load.tokens + self.ends_target * load.targets
+        ends += self.ends_constant
         checkpoints = recompute * self.checkpoint * load.tokens
         stored = ends + checkpoints + (self.layers - recompute) * self.kept.of(load)
         moments = [stored + self.loss_target * min(load.targets, self.chunk)]

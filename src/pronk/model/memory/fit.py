@@ -67,9 +67,9 @@ def fitted(start: Costs, measured: Measurements, layers: int) -> Costs:
     layer = two.model - one.model
     trained_layer = (two.fleet - two.model) - (one.fleet - one.model)
     loss_target = _slope(measured.loss)
-    kept, ends_token, ends_target = _kept([one for one in measured.played if not one.recompute])
+    kept, ends_token, ends_target, ends_constant = _kept([one for one in measured.played if not one.recompute])
     again = [one for one in measured.played if one.recompute]
-    checkpoint, ends_again = _checkpoints(again, ends_target)
+    checkpoint, ends_again = _checkpoints(again, ends_target, ends_constant)
     return replace(
         start,
         layers=layers,
@@ -81,8 +81,9 @@ def fitted(start: Costs, measured: Measurements, layers: int) -> Costs:
         ends_token=ends_token,
         ends_again=ends_again,
         ends_target=ends_target,
+        ends_constant=ends_constant,
         backward=_backward(measured.played),
-        again=_again(again, checkpoint, ends_again, ends_target),
+        again=_again(again, checkpoint, ends_again, ends_target, ends_constant),
         loss_target=loss_target,
         reading_token=_slope(measured.reading),
         times=_times(measured, layers),
@@ -97,19 +98,21 @@ def _slope(points: Sequence[tuple[int, int]]) -> float:
     return max(found, 0) / size
 
 
-def _kept(played: Sequence[Played]) -> tuple[Footprint, float, float]:
-    """What a kept layer stores, and what is stored outside the layers, for each token and each target."""
+def _kept(played: Sequence[Played]) -> tuple[Footprint, float, float, float]:
+    """What a kept layer stores, and what is stored outside the layers: for each token, each target, and anyway."""
     rows = [
-        [one.layers * one.load.tokens, one.layers * one.load.seen, one.load.tokens, one.load.targets] for one in played
+        [one.layers * one.load.tokens, one.layers * one.load.seen, one.load.tokens, one.load.targets, 1]
+        for one in played
     ]
-    token, seen, ends_token, ends_target = _least_squares(rows, [one.stored for one in played])
-    return Footprint(token, seen), ends_token, ends_target
+    token, seen, ends_token, ends_target, ends_constant = _least_squares(rows, [one.stored for one in played])
+    return Footprint(token, seen), ends_token, ends_target, ends_constant
 
 
-def _checkpoints(played: Sequence[Played], ends_target: float) -> tuple[float, float]:
+def _checkpoints(played: Sequence[Played], ends_target: float, ends_constant: float) -> tuple[float, float]:
     """What a recomputed layer stores, and what is stored outside the layers then, for each token."""
     rows = [[one.recompute * one.load.tokens, one.load.tokens] for one in played]
-    checkpoint, ends_again = _least_squares(rows, [one.stored - ends_target * one.load.targets for one in played])
+    found = [one.stored - ends_target * one.load.targets - ends_constant for one in played]
+    checkpoint, ends_again = _least_squares(rows, found)
     return checkpoint, ends_again
 
 
@@ -120,13 +123,16 @@ def _backward(played: Sequence[Played]) -> Footprint:
     return Footprint(*_least_squares(rows, [one.backward - one.stored for one in deepest]))
 
 
-def _again(played: Sequence[Played], checkpoint: float, ends_again: float, ends_target: float) -> Footprint:
+def _again(
+    played: Sequence[Played], checkpoint: float, ends_again: float, ends_target: float, ends_constant: float
+) -> Footprint:
     """Beyond the checkpoints and what is stored outside the layers."""
     rows, found = [], []
     for one in _deepest(played):
         tokens, targets = one.load.tokens, one.load.targets
         rows.append([tokens, one.load.seen, 1])
-        found.append(one.backward - (one.recompute * checkpoint + ends_again) * tokens - ends_target * targets)
+        below = (one.recompute * checkpoint + ends_again) * tokens + ends_target * targets + ends_constant
+        found.append(one.backward - below)
     return Footprint(*_least_squares(rows, found))
 
 
