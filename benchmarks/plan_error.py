@@ -221,7 +221,10 @@ def child(trial: Trial) -> dict[str, Any]:
 def run_child(trial: Trial) -> dict[str, Any]:
     """One trial in a process of its own; what went wrong is a result too."""
     command = [sys.executable, __file__, "--child", json.dumps(asdict(trial))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=os.environ)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False, env=os.environ)
+    except subprocess.TimeoutExpired:
+        return {"failed": "not done after 180 seconds"}
     if done.returncode:
         return {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1]}
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
