@@ -29,10 +29,14 @@ from typing import Any
 
 from rich.console import Console
 
-from pronk.doctor.bench import AGREEMENT, make_work, run_side
+from pronk.data.detect import with_found_formats
+from pronk.doctor.agreement import TOLERANCE
+from pronk.doctor.bench_work import check_peers_can, make_work
 from pronk.doctor.peers.work import Result, Work
-from pronk.errors import PronkError
+from pronk.doctor.sides import run_side
+from pronk.errors import PronkError, RefusedError
 from pronk.recipe import Recipe, read_recipe
+from pronk.study import plan_study
 from pronk.train.order import steps_per_epoch
 
 
@@ -41,10 +45,20 @@ def main(path: str, overrides: Sequence[str], steps: int | None, tolerance: floa
     console = Console(stderr=True)
     recipe = read_recipe(path, overrides)
     with tempfile.TemporaryDirectory() as folder:
-        work = make_work(recipe, steps or 1, Path(folder) / "start.safetensors")
+        run = plan_study(with_found_formats(recipe)).runs[0].recipe
+        check_peers_can(run)
+        # B is zero at first, as in the recipe's own run
+        work = make_work(run, steps or 1, Path(folder) / "start.safetensors", spread=0.0)
         work = replace(work, steps=steps or _recipe_steps(recipe, len(work.examples)))
-        sides = {name: run_side(name, work, Path(folder), console) for name in ("ours", "trl")}
-    return comparison(work, sides["ours"], sides["trl"], AGREEMENT[work.dtype] if tolerance is None else tolerance)
+        sides = {name: _result(name, work, Path(folder), console) for name in ("ours", "trl")}
+    return comparison(work, sides["ours"], sides["trl"], TOLERANCE[work.dtype].loss if tolerance is None else tolerance)
+
+
+def _result(name: str, work: Work, folder: Path, console: Console) -> Result:
+    (answer,) = run_side(name, [work], folder, console)
+    if isinstance(answer, str):
+        raise RefusedError(f"the side {name} failed:\n{answer}")
+    return answer
 
 
 def comparison(work: Work, ours: Result, theirs: Result, tolerance: float) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from pronk.data.split import read_splits
-from pronk.doctor.bench import work_of
+from pronk.doctor.bench_work import work_of
 from pronk.doctor.peers.trl import make_trainer
 from pronk.evaluate.classify import EXTRA_TOKENS, parse_label
 from pronk.model.load import find_base

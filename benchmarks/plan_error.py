@@ -149,6 +149,7 @@ def analytic_costs(trial: Trial, config: Any, device: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from pronk.model.attention import kernels_for
     from pronk.model.memory.shapes import Trainee, analytic, architecture
     from pronk.model.step import records
 
@@ -158,7 +159,7 @@ def analytic_costs(trial: Trial, config: Any, device: Any) -> Any:
     one = architecture(model)
     trainees = [Trainee(plan.shape, plan.optimizer) for plan in plans(trial)]
     costs = analytic(one, trainees, trial.quantize, True, dtype.itemsize)
-    return replace(costs, recorded=records(one.parameters, dtype, device))
+    return replace(costs, recorded=records(one.parameters, kernels_for(config, device, dtype)))
 
 
 def dtype_on(device: Any) -> Any:

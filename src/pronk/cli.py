@@ -174,29 +174,106 @@ def report(
     _show(StudyFolder.open(study), page, as_json)
 
 
+Shape = Annotated[
+    str | None,
+    typer.Option(
+        "--base-shape", help="Instead of a recipe: a base of these sizes with random weights, e.g. llama3-8b."
+    ),
+]
+Kept = Annotated[
+    Path | None, typer.Option("--base-folder", metavar="DIR", help="Where that base is written once and found again.")
+]
+LengthsOf = Annotated[
+    str | None,
+    typer.Option("--lengths", help="Sequences × tokens of a step, e.g. 4x2048; 16x80:4 learns the last 4; alpaca."),
+]
+Quantized = Annotated[str | None, typer.Option("--quantize", help="Short for --set quantize=…")]
+Recomputed = Annotated[str | None, typer.Option("--recompute", help="Short for --set train.recompute=…")]
+Peers = Annotated[
+    str | None,
+    typer.Option("--peers", help="Comma-separated: trl, trl+liger, unsloth; none; all that are installed by default."),
+]
+Layout = Annotated[str, typer.Option("--layout", help="How other tools lay out a batch: padded or packed.")]
+Timeout = Annotated[int, typer.Option("--timeout", help="Seconds after which a side's process is given up.")]
+
+
 @bench.command("train")
 def bench_train(
-    data: Annotated[Path, typer.Argument(help="A recipe whose data and settings are measured.")],
+    data: Annotated[Path | None, typer.Argument(help="A recipe whose data and settings are measured.")] = None,
+    base_shape: Shape = None,
+    base_folder: Kept = None,
+    lengths: LengthsOf = None,
+    quantize: Quantized = None,
+    recompute: Recomputed = None,
+    peers: Peers = None,
+    layout: Layout = "padded",
+    variants: Annotated[
+        list[str] | None,
+        typer.Option("--variant", metavar="NAME:KEY=VALUE", help="Other settings of ours to measure beside."),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Steps that are timed, after three that are not.")] = 12,
+    timeout: Timeout = 900,
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
-    """One run's training step against TRL's: same base, data, rank, targets, batch and dtype."""
+    """One run's training step against other tools': same base, data, rank, targets, batch and dtype."""
     from pronk.doctor.bench import bench_training
+    from pronk.doctor.bench_work import Request
 
-    _print_table(bench_training(data, overrides or [], steps, _console()), as_json)
+    request = Request(
+        data, base_shape, base_folder, lengths, _overrides(overrides, quantize, recompute), variants or [],
+        _peers(peers), layout, steps, timeout,
+    )  # fmt: skip
+    _print_table(bench_training(request, _console()), as_json)
 
 
 @bench.command("fleet")
 def bench_fleet(
-    recipe: Annotated[Path, typer.Argument(help="A recipe with a study of several runs.")],
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe with a study of several runs.")] = None,
+    training_only: Annotated[
+        bool, typer.Option("--training-only", help="Steps of a fleet of equal runs instead, and of other tools.")
+    ] = False,
+    runs: Annotated[int, typer.Option("--runs", help="With --training-only: runs in the fleet.")] = 8,
+    single_lengths: Annotated[
+        str | None, typer.Option("--single-lengths", help="With --training-only: lengths of the single run's steps.")
+    ] = None,
+    base_shape: Shape = None,
+    base_folder: Kept = None,
+    lengths: LengthsOf = None,
+    quantize: Quantized = None,
+    recompute: Recomputed = None,
+    peers: Peers = None,
+    layout: Layout = "padded",
+    steps: Annotated[int, typer.Option(help="With --training-only: steps that are timed, after three.")] = 12,
+    timeout: Timeout = 900,
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
-    """A study as one fleet against its runs one by one, each from command to report."""
-    from pronk.doctor.bench import bench_fleets
+    """A study as one fleet against its runs one by one, each from command to report; or steps of training alone."""
+    from pronk.doctor.bench_fleet import bench_fleet_training, bench_fleets
+    from pronk.doctor.bench_work import Request
+    from pronk.errors import OptionError
 
-    _print_table(bench_fleets(recipe, overrides or [], _console()), as_json)
+    changed = _overrides(overrides, quantize, recompute)
+    if training_only:
+        request = Request(
+            recipe, base_shape, base_folder, lengths, changed, [], _peers(peers), layout, steps, timeout
+        )  # fmt: skip
+        result = bench_fleet_training(request, runs, single_lengths, _console())
+    elif recipe is None or base_shape or lengths or peers:
+        raise OptionError("bench fleet: whole studies need a recipe; shapes, lengths and peers are for --training-only")
+    else:
+        result = bench_fleets(recipe, changed, _console())
+    _print_table(result, as_json)
+
+
+def _overrides(given: list[str] | None, quantize: str | None, recompute: str | None) -> list[str]:
+    short = {"quantize": quantize, "train.recompute": recompute}
+    return [*(given or []), *(f"{key}={value}" for key, value in short.items() if value is not None)]
+
+
+def _peers(text: str | None) -> list[str] | None:
+    return None if text is None else [name for name in text.split(",") if name not in ("", "none")]
 
 
 @app.callback(invoke_without_command=True)
@@ -269,9 +346,15 @@ def _show(folder: Any, page: Path, as_json: bool) -> None:
 
 
 def _print_table(result: dict[str, Any], as_json: bool) -> None:
+    """A table or JSON; why a bench's side has no ratio goes to stderr, and ends the command with 1."""
     import json
 
     print(json.dumps(result["json"], indent=2) if as_json else result["markdown"])
+    problems = result.get("problems", ())
+    for problem in problems:
+        _say(problem, style="red")
+    if problems:
+        sys.exit(1)
 
 
 def _say(line: str, style: str | None = None) -> None:

@@ -72,10 +72,15 @@ def run_study(
     nothing is left behind. Raises RefusedError if it does not fit, KeyboardInterrupt if the user stops it before
     there is anything to keep.
     """
+    from pronk.model.determinism import deterministic
     from pronk.train.trackers import check_installed
 
     clock = Clock()
-    with listen(lambda line: console.print(line, highlight=False)) as stop, disk_guard(out):
+    with (
+        listen(lambda line: console.print(line, highlight=False)) as stop,
+        disk_guard(out),
+        deterministic(recipe.train.deterministic),
+    ):
         tell = partial(say, console)
         recipe = with_found_formats(recipe, tell)
         study = plan_study(recipe)
@@ -108,13 +113,14 @@ def plan(recipe: Recipe, gpu: int | None, console: Console) -> list[Fit]:
     Raises OptionError where there is no GPU and none is named.
     """
     from pronk.doctor.plan import here_or_named, plan_fleets
+    from pronk.model.determinism import deterministic
 
     tell = partial(say, console)
     elsewhere = here_or_named(recipe, gpu)
     recipe = with_found_formats(recipe, tell)
     study = plan_study(recipe)
     splits, labels = read_splits(recipe.data, tell)
-    with console.status("reading the base and the data, and measuring"):
+    with console.status("reading the base and the data, and measuring"), deterministic(recipe.train.deterministic):
         return plan_fleets(prepare(study, splits, labels, tell, elsewhere), recipe, gpu, tell)
 
 
@@ -185,7 +191,7 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     """Train and evaluate one fleet and add its runs to the summary."""
     from pronk.doctor.environment import environment, peak_memory
     from pronk.evaluate.evaluation import validation_losses
-    from pronk.model.load import load_model, resolve_dtype
+    from pronk.model.load import load_for_fleet, resolve_dtype
     from pronk.model.memory.guard import memory_guard
     from pronk.model.memory.sizes import begin_peak, release
     from pronk.train.session import Watchers, train_fleet
@@ -194,9 +200,12 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     dtype, budget = resolve_dtype(work.study.recipe.train.dtype, device), ready.token_budget
     begin_peak(device)
     with work.console.status(f"loading {fleet.base}"), memory_guard(f"loading {fleet.base}"):
-        model = load_model(ready.base, dtype, device, fleet.quantize, fleet.double_quantization)
+        model = load_for_fleet(fleet, ready.base, dtype, device)
     work.stop.check()
-    work.summary["environment"] = environment(device, dtype)
+    told, facts = work.summary["environment"], environment(device, dtype, model)
+    if device.type == "cuda" and facts["attention"] != told.get("attention"):
+        say(work.console, f"attention: {facts['attention']}")
+    work.summary["environment"] = facts
     work.clock.lap("load")
     trains = [run.recipe.train for run in fleet.trained]
     validation = {s: examples.validation(one.max_length, one.train_on_prompt) for s, one in enumerate(trains)}

@@ -59,6 +59,7 @@ class Fleet:
     baseline: str
     trained: tuple[TrainedRun, ...]
     measures_base: bool = True
+    fp8_products: bool = False
 
     @property
     def full(self) -> bool:
@@ -94,7 +95,7 @@ def _fleets(kept: tuple[str, Quantize], members: list[Run], all_kept: list[tuple
     recipe, baseline = members[0].recipe, "_".join([BASELINE, *telling])
     double, dtype = recipe.double_quantization is not False, recipe.train.dtype
     return [
-        Fleet(*kept, double, dtype, baseline, company, measures_base=number == 0)
+        Fleet(*kept, double, dtype, baseline, company, number == 0, recipe.train.fp8_products)
         for number, company in enumerate(_companies(_share_prefixes(members)))
     ]
 

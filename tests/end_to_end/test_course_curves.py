@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from pronk.doctor.bench import bench_training
-from pronk.doctor.peers.work import Result, Work
+from pronk.doctor.bench_work import Request
+from pronk.doctor.peers.work import Answer, Result, Work
 from pronk.errors import RecipeError
 
 ROOT = Path(__file__).parents[2]
@@ -61,8 +62,8 @@ def test_a_side_that_trains_otherwise_shows(
 ) -> None:
     original = curves.run_side
 
-    def faulty(name: str, work: Work, *more: Any) -> Result:
-        return original("ours", replace(work, **fault) if name == "trl" else work, *more)
+    def faulty(name: str, works: list[Work], *more: Any) -> list[Answer]:
+        return original("ours", [replace(works[0], **fault)] if name == "trl" else works, *more)
 
     monkeypatch.setattr(curves, "run_side", faulty)
     assert not curves.main(ROOT / "recipes" / "alpaca-qlora.yaml", settings, None, None)["agrees"]
@@ -70,9 +71,12 @@ def test_a_side_that_trains_otherwise_shows(
 
 @pytest.mark.slow
 def test_the_bench_gives_a_ratio_for_such_a_recipe(settings: list[str]) -> None:
-    found = bench_training(ROOT / "recipes" / "alpaca-qlora.yaml", settings, 1, Console(stderr=True))
+    request = Request(ROOT / "recipes" / "alpaca-qlora.yaml", overrides=settings, peers=["trl"], steps=1)
+    found = bench_training(request, Console(stderr=True))
+    assert found["problems"] == []
     assert found["json"]["ratio"] > 0
-    assert found["json"]["largest_loss_difference"] < 1e-4
+    assert found["json"]["differences"]["trl"]["loss"] < 1e-4
+    assert found["json"]["differences"]["trl"]["gradient_norm"] < 1e-3
     assert 0 < found["json"]["share_of_tokens_read"] < 1  # the preamble is shared
     assert "real tokens/s" in found["markdown"]
 

@@ -93,7 +93,7 @@ def test_the_checkpoint_is_whole(stopped: tuple[Workplace, Told], tiny_base: Pat
     from pronk.model.hub import Base
     from pronk.model.load import load_model
     from pronk.train.checkpoint import load_adapter, load_optimizer
-    from pronk.train.optimizer import RunOptimizer, allocate_gradients
+    from pronk.train.optimizer import FleetOptimizer, Settings
 
     workplace = stopped[0]
     whole(workplace)
@@ -105,9 +105,8 @@ def test_the_checkpoint_is_whole(stopped: tuple[Workplace, Told], tiny_base: Pat
     assert {int(value) for key, value in saved.items() if key.endswith(".step") and key != "random.step"} == {step}
     model = load_model(Base("tiny", str(tiny_base), local=True), torch.float32, torch.device("cpu"))
     adapter = attach(model, [AdapterShape(4, 16.0)])
-    allocate_gradients(adapter)
     adapter.load(0, load_adapter(folder))
-    optimizer = RunOptimizer(adapter, 0, 1e-2, 0.0, 1.0)
+    (optimizer,) = FleetOptimizer(adapter, [Settings(1e-2, 0.0, 1.0, 1.0, "adamw")]).runs
     optimizer.load(saved)
     assert all(torch.equal(value, saved[name]) for name, value in optimizer.state().items())
 
@@ -188,18 +187,19 @@ def test_a_signal_inside_a_step_saves_a_state_that_is_of_one_step(
 ) -> None:
     """The adapter is that of three steps, the folder and the counter say two: going on would repeat one."""
     from pronk.train.checkpoint import load_optimizer
-    from pronk.train.optimizer import RunOptimizer
+    from pronk.train.optimizer import FleetOptimizer
 
     calls = []
 
-    def interrupted(optimizer: RunOptimizer) -> Any:
+    def interrupted(optimizer: FleetOptimizer, *arguments: Any) -> Any:
         calls.append(optimizer)
+        updated = original(optimizer, *arguments)
         if len(calls) == 3:
             signal.raise_signal(signal.SIGINT)
-        return original(optimizer)
+        return updated
 
-    original = RunOptimizer.largest_weight
-    monkeypatch.setattr(RunOptimizer, "largest_weight", interrupted)
+    original = FleetOptimizer.update
+    monkeypatch.setattr(FleetOptimizer, "update", interrupted)
     assert pronk(*workplace.arguments()).code == INTERRUPTED
     (folder,) = (workplace.out / "runs" / "tuned" / "checkpoints").iterdir()
     saved = load_optimizer(folder)

@@ -22,15 +22,22 @@ def finish(workplace: Workplace, pronk: Pronk, *more: str) -> dict[str, dict[str
 
 @pytest.mark.parametrize(
     "settings",
-    [{"quantize": "nf4"}, {"quantize": "nf4", "double_quantization": False}, {"quantize": "int8"}],
-    ids=["nf4", "nf4-single", "int8"],
+    [
+        {"quantize": "nf4"},
+        {"quantize": "nf4", "double_quantization": False},
+        {"quantize": "int8"},
+        {"quantize": "fp8"},
+        {"quantize": "nf4", "train.fp8_products": True},
+    ],
+    ids=["nf4", "nf4-single", "int8", "fp8", "nf4-in-fp8"],
 )
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_a_study_over_a_quantized_base(
     workplace: Workplace, pronk: Pronk, settings: dict[str, Any], dtype: str
 ) -> None:
+    settings = dict(settings)
+    workplace.recipe["train"] |= {"dtype": dtype, "fp8_products": settings.pop("train.fp8_products", False)}
     workplace.recipe |= settings
-    workplace.recipe["train"]["dtype"] = dtype
     runs = finish(workplace, pronk)
     assert {run["quantize"] for run in runs.values()} == {settings["quantize"]}
     assert runs["tuned"]["metrics"]["nll"] < runs["base"]["metrics"]["nll"]
@@ -41,17 +48,17 @@ def test_a_study_over_a_quantized_base(
 
 def test_quantization_is_an_axis(workplace: Workplace, pronk: Pronk) -> None:
     """Each kind is a fleet with a baseline of its own, and each run is compared with the base it was tuned from."""
-    workplace.recipe["study"] = {"quantize": ["none", "int8", "nf4"], "adapter.rank": [2, 4]}
+    workplace.recipe["study"] = {"quantize": ["none", "int8", "nf4", "fp8"], "adapter.rank": [2, 4]}
     workplace.recipe["double_quantization"] = True
     runs = finish(workplace, pronk)
-    assert [name for name, run in runs.items() if run["baseline"]] == ["base_none", "base_int8", "base_nf4"]
+    assert [name for name, run in runs.items() if run["baseline"]] == ["base_none", "base_int8", "base_nf4", "base_fp8"]
     losses = {name: run["metrics"]["nll"] for name, run in runs.items() if run["baseline"]}
-    assert len(set(losses.values())) == 3
+    assert len(set(losses.values())) == 4
     assert abs(losses["base_int8"] - losses["base_none"]) < abs(losses["base_nf4"] - losses["base_none"])
     assert runs["quantize-nf4_rank-2"]["settings"] == {"quantize": "nf4", "adapter.rank": 2}
     against = {(entry["a"], entry["b"]) for entry in workplace.study()["comparisons"] if "base" in entry["reasons"]}
     assert against == {
-        (f"base_{kind}", f"quantize-{kind}_rank-{rank}") for kind in ("none", "int8", "nf4") for rank in (2, 4)
+        (f"base_{kind}", f"quantize-{kind}_rank-{rank}") for kind in ("none", "int8", "nf4", "fp8") for rank in (2, 4)
     }
 
 
@@ -70,13 +77,26 @@ def test_a_run_is_the_same_beside_other_kinds(workplace: Workplace, pronk: Pronk
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"quantize": "fp4"}, "quantize: found 'fp4', expected one of none, int8, nf4"),
+        ({"quantize": "fp4"}, "quantize: found 'fp4', expected one of none, int8, nf4, fp8"),
         ({"double_quantization": True}, "double_quantization: it belongs to quantize: nf4, not none; leave it out"),
         (
             {"quantize": "int8", "double_quantization": False},
             "double_quantization: it belongs to quantize: nf4, not int8; leave it out",
         ),
-        ({"study": {"quantize": ["nf4", "fp8"]}}, "study: quantize: found 'fp8', expected one of none, int8, nf4"),
+        ({"study": {"quantize": ["nf4", "fp4"]}}, "study: quantize: found 'fp4', expected one of none, int8, nf4, fp8"),
+        (
+            {"train": {"fp8_products": True}},
+            "train.fp8_products: found quantize: none, but FP8 products need a base that is kept in FP8 or NF4; write "
+            "quantize: fp8 (8 bits a weight) or quantize: nf4 (4 bits), or leave fp8_products out",
+        ),
+        (
+            {"train": {"fp8_products": True}, "study": {"quantize": ["nf4", "int8"]}},
+            "train.fp8_products: found quantize: int8, but",
+        ),
+        (
+            {"quantize": "nf4", "study": {"train.fp8_products": [True, False]}},
+            "study.train.fp8_products: a study varies base, quantize, full, or a key of adapter or train, not this one",
+        ),
     ],
 )
 def test_wrong_settings(workplace: Workplace, pronk: Pronk, settings: dict[str, Any], message: str) -> None:
@@ -85,6 +105,52 @@ def test_wrong_settings(workplace: Workplace, pronk: Pronk, settings: dict[str, 
     assert (told.code, told.out) == (2, "")
     assert message in " ".join(told.err.split())
     assert not workplace.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"quantize": "fp8"}, "quantize: fp8 needs an NVIDIA GPU that multiplies in FP8"),
+        ({"quantize": "nf4", "train": {"fp8_products": True}}, "train.fp8_products: true needs an NVIDIA GPU that"),
+    ],
+)
+def test_a_gpu_without_fp8(
+    workplace: Workplace, pronk: Pronk, settings: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before anything is read or written."""
+    import torch
+
+    monkeypatch.setattr("pronk.model.load.resolve_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA RTX A6000")
+    workplace.recipe |= {"base": "no/such-base", **settings}
+    told = pronk(*workplace.arguments())
+    assert (told.code, told.out) == (2, "")
+    assert message in " ".join(told.err.split())
+    assert "NVIDIA RTX A6000 with 8.6" in " ".join(told.err.split())
+    assert not workplace.out.exists()
+
+
+def test_a_study_in_fp16(workplace: Workplace, pronk: Pronk) -> None:
+    workplace.recipe["train"]["dtype"] = "fp16"
+    runs = finish(workplace, pronk)
+    assert runs["tuned"]["metrics"]["nll"] < runs["base"]["metrics"]["nll"]
+
+
+def test_what_was_trained_in_fp8_answers_in_fp8(
+    workplace: Workplace, pronk: Pronk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pronk.model import products
+
+    workplace.recipe["train"]["fp8_products"] = True
+    workplace.recipe["quantize"] = "nf4"
+    finish(workplace, pronk)
+    original, calls = products.quantize_rows, []
+    monkeypatch.setattr(products, "quantize_rows", lambda *given: calls.append(1) or original(*given))
+    run = str(workplace.out / "runs" / "tuned")
+    told = pronk("generate", run, "--questions", "Profit rose.", "--max-new-tokens", "4", "--json")
+    assert told.code == 0, told.err
+    assert calls
 
 
 def test_a_base_that_is_quantized_already(workplace: Workplace, pronk: Pronk, tiny_base: Path) -> None:
@@ -111,7 +177,15 @@ def inspected(pronk: Pronk, *arguments: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["quantize=nf4"], ["quantize=nf4", "double_quantization=false"], ["quantize=int8"]]
+    "options",
+    [
+        [],
+        ["quantize=nf4"],
+        ["quantize=nf4", "double_quantization=false"],
+        ["quantize=int8"],
+        ["quantize=fp8"],
+        ["quantize=nf4", "train.fp8_products=true"],
+    ],
 )
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_the_bytes_are_those_of_the_loaded_model(pronk: Pronk, tiny_base: Path, dtype: str, options: list[str]) -> None:
@@ -121,7 +195,8 @@ def test_the_bytes_are_those_of_the_loaded_model(pronk: Pronk, tiny_base: Path, 
     found = inspected(pronk, str(tiny_base), *sets)
     kind: Any = options[0].removeprefix("quantize=") if options else "none"
     device = resolve_device("cpu")
-    model = load_model(find_base(str(tiny_base)), resolve_dtype(dtype, device), device, kind, len(options) < 2)
+    double, in_fp8 = "double_quantization=false" not in options, "train.fp8_products=true" in options
+    model = load_model(find_base(str(tiny_base)), resolve_dtype(dtype, device), device, kind, double, in_fp8)
     for entry in found["modules"]:
         module = model.get_submodule(entry["name"])
         assert entry["class"] == type(module).__name__

@@ -150,6 +150,32 @@ def test_dropout_and_bf16(workplace: Workplace, pronk: Pronk) -> None:
     assert workplace.study()["environment"]["dtype"] == "bfloat16"
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_deterministic_from_training_to_evaluation_and_no_longer(
+    workplace: Workplace, pronk: Pronk, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    import torch
+
+    from pronk.evaluate.evaluation import Evaluation
+    from pronk.train import session
+
+    seen: list[bool] = []
+
+    def watched(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            seen.append(torch.are_deterministic_algorithms_enabled())
+            return original(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(session, "train_fleet", watched(session.train_fleet))
+    monkeypatch.setattr(Evaluation, "run", watched(Evaluation.run))
+    workplace.recipe["train"]["deterministic"] = wanted
+    finish(workplace, pronk)
+    assert seen == [wanted, wanted]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 @pytest.mark.parametrize(
     ("evaluations", "files"),
     [

@@ -69,6 +69,7 @@ def test_every_run_has_the_keys_of_the_contract(study: Finished) -> None:
         assert run["baseline"] == (run["name"] == "base")
     assert study.run(NAMES[0])["settings"] == {"adapter.targets": TARGETS[0], "train.epochs": 1}
     assert study.json["environment"]["torch"] == torch.__version__
+    assert study.json["environment"]["attention"] == "PyTorch's own, a call for each sequence"
 
 
 def test_comparisons_have_the_keys_of_the_contract(study: Finished) -> None:

@@ -29,6 +29,7 @@ def test_alone_and_in_company(draws):
     adapter = attach(model, [AdapterShape(4, 16.0)])
     for _, wide, rows in adapter.rows(0):
         wide.data[rows] = torch.randn_like(wide.data[rows]) * 0.1
+    adapter.settle()
     together = _answers(model, adapter, range(12), draws)
     assert [_answers(model, adapter, [row], draws).ids[0] for row in range(12)] == together.ids
     assert len({tuple(ids) for ids in together.ids}) > 6

@@ -85,6 +85,7 @@ def _gradients(model, batch, shared):
     adapter.initialize(0, 1)
     for parameter in adapter.parameters:
         parameter.data.normal_(0, 0.05, generator=torch.Generator("cuda").manual_seed(parameter.numel()))
+    adapter.settle()
     members = [replace(member, slot=0, key=None if shared else 0) for member in batch]
     (packed,) = pack(members, 100_000)
     assert (max(packed.parents_S) >= 0) == shared

@@ -17,11 +17,11 @@ import pronk.model.attention
 import pronk.model.forward
 import pronk.tokens.prompt
 import pronk.train.fleet
-from pronk.model.adapter import WideLinear
+from pronk.model.wide import WideLinear
 from pronk.tokens.example import Turn, make_example
 from pronk.tokens.pack import Member, MicroBatch, pack
 from pronk.tokens.prompt import Example
-from pronk.train.optimizer import RunOptimizer
+from pronk.train.optimizer import FleetOptimizer, FusedRun
 
 Fault = Callable[[pytest.MonkeyPatch], None]
 
@@ -97,32 +97,23 @@ def mean_of_examples(patch: pytest.MonkeyPatch) -> None:
 
 def one_clip_for_all(patch: pytest.MonkeyPatch) -> None:
     """Every run is clipped by the norm of all gradients together."""
-    original = RunOptimizer.__init__
 
-    def remember(self: Any, adapter: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, adapter, *args, **kwargs)
-        self.everything = adapter.parameters
+    def faulty(self: FleetOptimizer) -> torch.Tensor:
+        return self.gradients.norm().double().expand(len(self.runs)).contiguous()
 
-    patch.setattr(RunOptimizer, "__init__", remember)
-    patch.setattr(
-        RunOptimizer,
-        "gradient_norm",
-        lambda self: torch.nn.utils.get_total_norm([parameter.grad for parameter in self.everything]),
-    )
+    patch.setattr(FleetOptimizer, "norms", faulty)
 
 
 def shared_adam_step(patch: pytest.MonkeyPatch) -> None:
     """One step counter for all runs: each update of any run moves everybody's bias correction on."""
-    original, updates = RunOptimizer.step, [0]
+    original, updates = FusedRun.rule, [0]
 
-    def faulty(self: RunOptimizer, *args: Any) -> None:
-        for state in self.adamw.state.values():
-            if "step" in state:
-                state["step"].fill_(updates[0])
+    def faulty(self: FusedRun, factor: float) -> Any:
+        self.updates = updates[0]
         updates[0] += 1
-        original(self, *args)
+        return original(self, factor)
 
-    patch.setattr(RunOptimizer, "step", faulty)
+    patch.setattr(FusedRun, "rule", faulty)
 
 
 def positions_not_restarted(patch: pytest.MonkeyPatch) -> None:

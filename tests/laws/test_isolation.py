@@ -1,7 +1,7 @@
 """One run cannot hurt another, and what belongs to no run sees the base model."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,12 +20,14 @@ from tiny import (
     train_plans,
 )
 
+import pronk.train.optimizer
 from pronk.errors import StudyError
 from pronk.model.adapter import AdapterShape, attach
 from pronk.model.forward import evaluation_losses
+from pronk.model.kernels.adamw import Rule, rule_table
 from pronk.tokens.pack import BASE_SLOT, Member, pack
 from pronk.train.fleet import Fleet, RunPlan, Step
-from pronk.train.optimizer import RunOptimizer
+from pronk.train.optimizer import FleetOptimizer
 
 EXACT = 1e-12
 STEPS = 8
@@ -108,6 +110,11 @@ def check(fleet: Fleet, steps: Sequence[Step], place: int, peaceful: dict[str, S
 CASES = {
     "learning rate": (nothing, culprit(learning_rate=1e200, clip=None), "step"),
     "learning rate, clipped": (nothing, culprit(learning_rate=1e200, clip=1.0), "step"),
+    "steep below all, 8 bits": (  # no gradient but its own is spoilt
+        steep,
+        culprit(shape=AdapterShape(1, 600, ("layers.0.self_attn.q_proj",)), optimizer="adamw_8bit"),
+        "the gradient norm became",
+    ),
     "infinite step": (nothing, culprit(learning_rate=1e308, weight_decay=1e10, clip=None), "weights"),
     "NaN in A": (set_weights("A", math.nan), culprit(), "loss became nan at step 4"),
     "infinity in A": (set_weights("A", math.inf), culprit(), "at step 4"),
@@ -166,8 +173,8 @@ def _no_check(patch: pytest.MonkeyPatch) -> None:
 
 def _norm_blind(patch: pytest.MonkeyPatch) -> None:
     """Gradient norms look finite."""
-    original = RunOptimizer.gradient_norm
-    patch.setattr(RunOptimizer, "gradient_norm", lambda self: original(self).nan_to_num(1.0, 1.0))
+    original = FleetOptimizer.norms
+    patch.setattr(FleetOptimizer, "norms", lambda self: original(self).nan_to_num(1.0, 1.0))
 
 
 def _not_cleared(patch: pytest.MonkeyPatch) -> None:
@@ -177,9 +184,30 @@ def _not_cleared(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(WideAdapter, "clear", lambda *_: None)
 
 
+def _blind_update(patch: pytest.MonkeyPatch) -> None:
+    """The update, which happens before the host knows anything, looks at no loss and at no norm."""
+    original = FleetOptimizer.update
+
+    def faulty(self: FleetOptimizer, factors: Mapping[int, float], *told: torch.Tensor) -> torch.Tensor:
+        return original(self, factors, *(torch.ones_like(numbers) for numbers in told))
+
+    patch.setattr(FleetOptimizer, "update", faulty)
+
+
+def _eight_bits_unseen(patch: pytest.MonkeyPatch) -> None:
+    """The update of all looks only at the runs that it updates itself."""
+    patch.setattr(
+        pronk.train.optimizer,
+        "rule_table",
+        lambda rules: rule_table([rule if rule.active else Rule() for rule in rules]),
+    )
+
+
 @pytest.mark.parametrize(
-    ("fault", "name"), [(_no_check, "NaN in A"), (_norm_blind, "steep"), (_not_cleared, "NaN in A")]
-)
+    ("fault", "name"),
+    [(_no_check, "NaN in A"), (_norm_blind, "steep"), (_not_cleared, "NaN in A"), (_blind_update, "NaN in A"),
+     (_eight_bits_unseen, "steep below all, 8 bits")],
+)  # fmt: skip
 def test_a_fault_shows(
     fault: Callable[[pytest.MonkeyPatch], None], name: str, peaceful: dict[str, State], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,8 +15,11 @@ from tiny import PEFT_WARNS, TIGHT, make_examples, peft_model, plain_model, rand
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from pronk.model import attention
 from pronk.model.adapter import AdapterShape, attach
 from pronk.model.attention import use_packed_attention
+from pronk.model.attention_kernels import Kernel, plain_attention
+from pronk.model.attention_padded import attend_padded
 from pronk.model.forward import evaluation_losses, loss_precision, to_device, training_loss
 from pronk.tokens.pack import BASE_SLOT, Member, MicroBatch, pack
 from pronk.tokens.prompt import Example
@@ -165,6 +168,35 @@ def differences(ours: Seen, theirs: Seen) -> dict[str, float]:
 def test_packed_equals_each_sequence_alone(budget: int, prepare: Prepare) -> None:
     found = differences(packed(budget=budget, prepare=prepare), unpacked(prepare=prepare))
     assert max(found.values()) < TIGHT, found
+
+
+def padded_by_length(q: Tensor, k: Tensor, v: Tensor, scale: float | None, packing: attention.Packing) -> Tensor:
+    """What a GPU does in fp32."""
+    return attend_padded(q, k, v, packing.lengths_S, packing.parents_S, scale)
+
+
+def by_a_kernel(q: Tensor, k: Tensor, v: Tensor, scale: float | None, packing: attention.Packing) -> Tensor:
+    """What a GPU does in half precision: beginnings repeated in front of the keys, and one call for all."""
+    lookback = attention._lookback(packing.lengths_S, packing.parents_S)
+    packing = dataclasses.replace(packing, borders=attention.borders(packing.lengths_S), lookback=lookback)
+    plain = Kernel("plain", plain_attention, lambda: "")
+    return attention._by_kernel(plain, q, k, v, scale, packing)
+
+
+@pytest.mark.parametrize("way", [padded_by_length, by_a_kernel])
+@pytest.mark.parametrize("budget", [40, 10_000])
+def test_the_ways_of_a_gpu_equal_each_sequence_alone(
+    monkeypatch: pytest.MonkeyPatch, way: Callable[..., Tensor], budget: int
+) -> None:
+    """In double precision but for the sum of a beginning's gradients, which a GPU sums in fp32."""
+    monkeypatch.setattr(attention, "_call_per_segment", way)
+    found = differences(packed(budget=budget), unpacked())
+    gradients = found.pop("gradients")
+    assert max(found.values()) < TIGHT, found
+    assert gradients < (TIGHT if way is padded_by_length else SINGLE)
+    if budget > 40:
+        faulty = differences(packed(beginning_of_another_run), unpacked())
+        assert min(faulty.values()) > 1e5 * TIGHT, faulty
 
 
 def test_beginnings_are_shared() -> None:

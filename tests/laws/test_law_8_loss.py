@@ -47,13 +47,13 @@ def worst(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> float:
 def test_value_and_gradient_are_those_of_cross_entropy(
     chunk: int, upstream: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pronk.model.loss, "CHUNK", chunk)
+    monkeypatch.setattr(pronk.model.loss, "chunk_size", lambda _: chunk)
     assert worst(gradients(weighted_loss, upstream), gradients(plain, upstream)) < CLOSE
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_losses_without_a_gradient_are_those_of_cross_entropy(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pronk.model.loss, "CHUNK", chunk)
+    monkeypatch.setattr(pronk.model.loss, "chunk_size", lambda _: chunk)
     hidden_ND, head_VD, targets_N, weights_N = inputs()
     with torch.no_grad():
         losses_N = target_losses(hidden_ND, head_VD, targets_N)
@@ -111,7 +111,7 @@ def test_a_model_s_loss_is_the_plain_one_over_all_logits() -> None:
 
 @pytest.mark.parametrize("fault", ["weights", "targets", "last chunk"])
 def test_a_fault_shows(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pronk.model.loss, "CHUNK", 7)
+    monkeypatch.setattr(pronk.model.loss, "chunk_size", lambda _: 7)
 
     def faulty(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights_N: Tensor) -> tuple[Tensor, Tensor]:
         if fault == "weights":  # a mean of means: each chunk's own mean, averaged

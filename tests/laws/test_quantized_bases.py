@@ -4,6 +4,7 @@ alone, and an adapter gives the same logits in PEFT."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from tiny import (
     PEFT_WARNS,
     TIGHT,
     State,
+    apart,
     farthest,
     five_plans,
+    make_examples,
     packed_model,
     random_state,
     shorter,
@@ -25,8 +28,11 @@ from tiny import (
 from torch import Tensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from pronk.model import products
 from pronk.model.adapter import AdapterShape, attach, linear_layers
 from pronk.model.generate import score_and_answer
+from pronk.model.kernels.fp8 import FP8 as FP8_TYPE
+from pronk.model.kernels.fp8 import Fp8Rows
 from pronk.model.load import find_base, load_model, load_tokenizer
 from pronk.model.quantize import QuantizedLinear, dense_weight, dequantize_linear, functional, quantize_linear
 from pronk.tokens.pack import BASE_SLOT, pack_prompts
@@ -36,6 +42,7 @@ from pronk.train.fleet import Fleet
 pytestmark = pytest.mark.filterwarnings(PEFT_WARNS)
 
 KINDS = [("nf4", True), ("nf4", False), ("int8", True)]
+FP8 = [("fp8", True), ("nf4 in fp8", True)]  # products in FP8: activations are rounded too
 CPU = torch.device("cpu")
 
 
@@ -43,7 +50,8 @@ def quantized_model(kind: Any, double: bool, dtype: torch.dtype = torch.float64)
     """The tiny model of the laws with its linear layers quantized."""
     model = packed_model(dtype)
     for name, layer in linear_layers(model).items():
-        model.set_submodule(name, quantize_linear(layer, kind, double))
+        stored, in_fp8 = kind.removesuffix(" in fp8"), kind.endswith(" in fp8")
+        model.set_submodule(name, quantize_linear(layer, stored, double, in_fp8))
     return model
 
 
@@ -83,12 +91,12 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("kind", "double"), KINDS)
+@pytest.mark.parametrize(("kind", "double"), KINDS + FP8)
 def test_training_is_the_same_bit_for_bit_with_answers_in_between(kind: Any, double: bool, dtype: torch.dtype) -> None:
     assert same(trained(kind, double, dtype, answer), trained(kind, double, dtype, lambda _: None))
 
 
-@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize("kind", ["nf4", "int8", "fp8", "nf4 in fp8"])
 def test_a_fault_of_answering_shows(kind: Any) -> None:
     """Weights that are laid out anew while answering, as bitsandbytes does to its own layers."""
 
@@ -129,6 +137,20 @@ def test_a_run_in_a_fleet_equals_the_same_run_alone(kind: Any, double: bool) -> 
     assert farthest(together, alone)[0] < TIGHT
 
 
+@pytest.mark.parametrize(("kind", "double"), FP8)
+@pytest.mark.parametrize("cut_alike", [True, False])
+def test_a_run_in_a_fleet_equals_the_same_run_alone_in_fp8(kind: Any, double: bool, cut_alike: bool) -> None:
+    """The gradient of a beginning that several examples share is rounded once for all that share it: there the runs
+    are cut alike, and where they are cut otherwise nothing is shared."""
+    plans = shorter(five_plans(), 10)
+    if not cut_alike:
+        plans = [replace(plan, examples=make_examples(10, 40 + place)) for place, plan in enumerate(plans)]
+    together, _ = train(start_fleet(quantized_model(kind, double), plans, 100_000))
+    for plan in plans:
+        single, _ = train(start_fleet(quantized_model(kind, double), [plan], 100_000 if cut_alike else 20))
+        assert apart(single[plan.name], together[plan.name]) < TIGHT
+
+
 @pytest.mark.parametrize(("kind", "double"), KINDS)
 def test_training_over_a_quantized_base_is_training_over_what_it_stands_for(kind: Any, double: bool) -> None:
     plans = shorter(five_plans(), 10)
@@ -144,14 +166,44 @@ def test_a_fault_of_the_backward_shows(kind: Any, monkeypatch: pytest.MonkeyPatc
     """The weight of the backward is not the weight of the forward."""
     calls = [0]
 
-    def faulty(linear: Any) -> Tensor:
+    def faulty(linears: Any) -> Tensor:
         calls[0] += 1
-        return dense_weight(linear) * (1 + 1e-3 * (calls[0] % 2))
+        return torch.cat([dense_weight(linear) for linear in linears]) * (1 + 1e-3 * (calls[0] % 2))
 
     plans = shorter(five_plans(), 4)
     sound, _ = train(start_fleet(dequantized(quantized_model(kind, True)), plans, 60))
-    monkeypatch.setattr("pronk.model.adapter.dense_weight", faulty)
+    monkeypatch.setattr("pronk.model.products.dense_group", faulty)
     assert farthest(train(start_fleet(quantized_model(kind, True), plans, 60))[0], sound)[0] > 1e3 * TIGHT
+
+
+@pytest.mark.parametrize(("kind", "double"), FP8)
+def test_a_token_is_rounded_by_itself(kind: Any, double: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One scale for all tokens of a product would let a run's neighbours round it otherwise."""
+    original = products.quantize_rows
+
+    def one_scale(x_TI: Tensor, scale_I: Tensor | None = None) -> Fp8Rows:
+        rows = original(x_TI, scale_I)
+        scale = rows.scale_T.max()
+        return Fp8Rows((rows.dense() / scale).to(FP8_TYPE), scale.expand(len(x_TI)).contiguous())
+
+    plans = shorter(five_plans(), 4)[:3]
+    monkeypatch.setattr(products, "quantize_rows", one_scale)
+    together, _ = train(start_fleet(quantized_model(kind, double), plans, 100_000))
+    alone = {plan.name: train(start_fleet(quantized_model(kind, double), [plan], 20))[0][plan.name] for plan in plans}
+    assert farthest(together, alone)[0] > 1e3 * TIGHT
+
+
+@pytest.mark.parametrize(("kind", "double"), FP8)
+def test_training_in_fp8_is_near_training_over_what_it_stands_for(kind: Any, double: bool) -> None:
+    plans = shorter(five_plans(), 10)
+    quantized = losses_of(train(start_fleet(quantized_model(kind, double), plans, 60)))
+    plain = losses_of(train(start_fleet(dequantized(quantized_model(kind, double)), plans, 60)))
+    assert not torch.equal(quantized, plain)
+    assert (quantized - plain).abs().mean() < 0.01 * plain.mean()
+
+
+def losses_of(trained: tuple[Any, dict[str, list[Any]]]) -> Tensor:
+    return torch.tensor([step.loss for steps in trained[1].values() for step in steps])
 
 
 # --- PEFT ----------------------------------------------------------------------------------------

@@ -60,15 +60,15 @@ def test_each_layer_that_is_recomputed_keeps_less() -> None:
 
 def test_dropout_drawn_anew_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fault: what is recomputed is not what was computed."""
-    from pronk.model import adapter
+    from pronk.model import wide
 
-    original, calls = adapter.keep_mask, [0]
+    original, calls = wide.keep_mask, [0]
 
     def faulty(keys: Any, module: int, *rest: Any) -> torch.Tensor:
         calls[0] += 1
         return original(keys, module + calls[0], *rest)
 
-    monkeypatch.setattr(adapter, "keep_mask", faulty)
+    monkeypatch.setattr(wide, "keep_mask", faulty)
     ours = train(started("all", 2))[0]
     calls[0] = 0
     plain = train(started("none", 2))[0]
@@ -89,7 +89,7 @@ def test_generation_between_two_rounds_keeps_its_cache() -> None:
     assert answers[0][0] == answers[1][0]
     assert torch.equal(answers[0][1], answers[1][1])
     assert torch.equal(answers[0][2], answers[1][2])
-    assert not any(layer.training for layer in fleet.model.model.layers)
+    assert not any(layer.training or getattr(layer, "recompute", False) for layer in fleet.model.model.layers)
 
 
 def test_more_layers_than_there_are() -> None:

@@ -26,7 +26,8 @@ def random_costs(seed: int, measured: bool = True) -> Costs:
         kept=kept, backward=gradients,
         again=Footprint(kept.token + gradients.token, kept.seen + gradients.seen, gradients.constant),
         checkpoint=some(1e4), ends_token=some(3e4), ends_again=some(4e4), ends_target=some(2e4), loss_target=some(1e6),
-        chunk=2048, reading_token=some(1e5), cell=some(4e3), generating_cell=some(2e4), row=some(5e5),
+        chunk=2048, reading_token=some(1e5), reading_target=some(1e6), cell=some(4e3), generating_cell=some(2e4),
+        row=some(5e5),
         times=Times(measured, some(1e-2), some(1e-6), some(1e-3), some(1e-6), 0.0, some(1e-3), some(1e-6), some(1e-2)),
         slack=some(0.05), recorded=bool(draw.integers(2)), calibrated=measured,
     )  # fmt: skip

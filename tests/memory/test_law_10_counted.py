@@ -49,25 +49,33 @@ def plans(count: int, rank: int) -> list[RunPlan]:
     return [RunPlan(f"r{k}", examples, AdapterShape(rank, 16.0), 4, 16, 1e-3, seed=k) for k in range(count)]
 
 
-def predicted(runs: list[RunPlan], quantize: Any, measured: Measurements) -> Costs:
+def kept(quantize: str) -> tuple[Any, bool, bool]:
+    """How a base is kept, with its scales quantized, and whether its products are in FP8."""
+    return quantize.removesuffix(" in fp8"), True, quantize.endswith(" in fp8")
+
+
+def predicted(runs: list[RunPlan], quantize: str, measured: Measurements) -> Costs:
+    kind, double, in_fp8 = kept(quantize)
     with torch.device("meta"):
         one = architecture(AutoModelForCausalLM.from_config(CONFIG))
-    return fitted(analytic(one, [Trainee(run.shape) for run in runs], quantize, True, 4), measured, LAYERS)
+    start = analytic(one, [Trainee(run.shape) for run in runs], kind, double, 4, in_fp8)
+    return fitted(start, measured, LAYERS)
 
 
-def measured(runs: list[RunPlan], quantize: Any) -> Measurements:
+def measured(runs: list[RunPlan], quantize: str) -> Measurements:
     counter = Counter()
     with counter:
-        bench = Bench(CONFIG, quantize, True, torch.float32, CPU, False)
+        kind, double, in_fp8 = kept(quantize)
+        bench = Bench(CONFIG, kind, double, torch.float32, CPU, False, in_fp8)
         return measure(bench, runs, BUDGET, CountedMeter(counter))
 
 
-def really(runs: list[RunPlan], quantize: Any, recompute: int) -> tuple[int, int]:
+def really(runs: list[RunPlan], quantize: str, recompute: int) -> tuple[int, int]:
     """Most bytes in use while training, and while reading."""
     counter = Counter()
     with counter:
         meter = CountedMeter(counter)
-        model = random_model(CONFIG, LAYERS, torch.float32, CPU, quantize)
+        model = random_model(CONFIG, LAYERS, torch.float32, CPU, *kept(quantize))
         fleet = Fleet(model, runs, BUDGET, recompute)
         fleet.play_round()
         meter.settle()
@@ -81,7 +89,8 @@ def really(runs: list[RunPlan], quantize: Any, recompute: int) -> tuple[int, int
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("quantize", "count", "rank", "recompute"), [("none", 2, 6, 0), ("nf4", 1, 16, 3), ("int8", 3, 4, 6)]
+    ("quantize", "count", "rank", "recompute"),
+    [("none", 2, 6, 0), ("nf4", 1, 16, 3), ("int8", 3, 4, 6), ("fp8", 2, 8, 2), ("nf4 in fp8", 2, 8, 0)],
 )
 def test_six_layers_take_what_one_and_two_foretell(quantize: str, count: int, rank: int, recompute: int) -> None:
     runs = plans(count, rank)

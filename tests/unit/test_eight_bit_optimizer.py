@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from pronk.model.adapter import AdapterShape, WideAdapter, attach
-from pronk.train.optimizer import RunOptimizer, allocate_gradients
+from pronk.train.optimizer import RunOptimizer, Settings
 
 # ranks such that no run's rows begin or end with a block of 256; "0" is large enough for 8 bits, "2" is not
 SHAPES = [AdapterShape(37, 4.0), AdapterShape(41, 16.0, ("0",)), AdapterShape(39, 1.0, ("1",))]
@@ -34,7 +34,7 @@ def fill(gradients: torch.Tensor, step: int) -> None:
 
 
 def optimizer(adapter: WideAdapter, slot: int, clip: float | None = None) -> RunOptimizer:
-    return RunOptimizer(adapter, slot, RATES[slot], 0.1, clip, 2.0, "adamw_8bit")
+    return RunOptimizer(adapter, slot, Settings(RATES[slot], 0.1, clip, 2.0, "adamw_8bit"))
 
 
 def own_tensors(adapter: WideAdapter, slot: int) -> dict[str, nn.Parameter]:
@@ -51,7 +51,7 @@ def by_bitsandbytes(plain: dict[str, nn.Parameter], slot: int) -> AdamW8bit:
 
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_steps_are_those_of_bitsandbytes_bit_for_bit(adapter: WideAdapter, clip: float | None) -> None:
-    gradients = allocate_gradients(adapter)
+    gradients = adapter.allocate_gradients()
     ours = [optimizer(adapter, slot, clip) for slot in range(3)]
     plain = [own_tensors(adapter, slot) for slot in range(3)]
     theirs = [by_bitsandbytes(plain[slot], slot) for slot in range(3)]
@@ -72,7 +72,7 @@ def test_steps_are_those_of_bitsandbytes_bit_for_bit(adapter: WideAdapter, clip:
 
 
 def test_moments_take_a_byte_each(adapter: WideAdapter) -> None:
-    fill(allocate_gradients(adapter), 0)
+    fill(adapter.allocate_gradients(), 0)
     one = optimizer(adapter, 0)
     one.step(1.0, one.gradient_norm())
     moments = {key: value for key, value in one.state().items() if key.endswith(("state1", "state2"))}
@@ -83,7 +83,7 @@ def test_moments_take_a_byte_each(adapter: WideAdapter) -> None:
 
 def test_a_block_that_holds_two_runs_shows(adapter: WideAdapter) -> None:
     """The fault: one optimizer over the whole wide tensors."""
-    gradients = allocate_gradients(adapter)
+    gradients = adapter.allocate_gradients()
     plain = own_tensors(adapter, 1)
     theirs = AdamW8bit(plain.values(), lr=1e-2)
     whole = AdamW8bit(adapter.parameters, lr=1e-2)
@@ -99,7 +99,7 @@ def test_a_block_that_holds_two_runs_shows(adapter: WideAdapter) -> None:
 
 
 def test_a_step_touches_no_other_run(adapter: WideAdapter) -> None:
-    fill(allocate_gradients(adapter), 0)
+    fill(adapter.allocate_gradients(), 0)
     before = [adapter.state(slot) for slot in range(3)]
     one = optimizer(adapter, 1)
     one.step(1.0, one.gradient_norm())
@@ -112,7 +112,7 @@ def test_a_step_touches_no_other_run(adapter: WideAdapter) -> None:
 def test_state_goes_out_and_in_again(adapter: WideAdapter, forgotten: str) -> None:
     """Three steps, saved as safetensors, three more; and the three again from what was saved: the same bits,
     but not where a part of the state is not what was saved."""
-    gradients = allocate_gradients(adapter)
+    gradients = adapter.allocate_gradients()
 
     def play(one: RunOptimizer, steps: range) -> None:
         for step in steps:

@@ -96,9 +96,12 @@ def test_weights_of_nothing_but_zeros(kind: str, double: bool) -> None:
 
 
 @pytest.mark.parametrize("shape", ALIGNED + RAGGED, ids=str)
-@pytest.mark.parametrize(("kind", "double"), KINDS)
-def test_bytes_are_predicted(kind: Any, double: bool, shape: tuple[int, int]) -> None:
-    assert held(quantized(random_weight(shape), kind, double)) == subject.quantized_bytes(shape, kind, double)
+@pytest.mark.parametrize("fp8_products", [False, True])
+@pytest.mark.parametrize(("kind", "double"), [*KINDS, ("fp8", True)])
+def test_bytes_are_predicted(kind: Any, double: bool, fp8_products: bool, shape: tuple[int, int]) -> None:
+    weight = subject.quantize_weight(random_weight(shape), kind, double)
+    layer = subject.QuantizedLinear(weight, None, torch.float32, fp8_products)
+    assert held(layer) == subject.quantized_bytes(shape, kind, double, fp8_products)
 
 
 def held(module: nn.Module) -> int:
@@ -189,7 +192,30 @@ def test_a_base_is_loaded_as_each_layer_quantized_by_itself(
     assert not hasattr(loaded.config, "quantization_config")
 
 
-@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_base_is_loaded_in_fp8_as_each_layer_by_itself(dtype: torch.dtype, tiny_base: Path) -> None:
+    base = find_base(str(tiny_base))
+    plain, loaded = load_model(base, dtype, CPU), load_model(base, dtype, CPU, "fp8")
+    layers = linear_layers(plain)
+    assert list(linear_layers(loaded)) == list(layers)
+    for name, layer in linear_layers(loaded).items():
+        assert isinstance(layer, subject.QuantizedLinear)
+        weight_OI = layers[name].weight.float()
+        codes_OI = (weight_OI * (1 / (weight_OI.abs().amax(1) / 448))[:, None]).to(torch.float8_e4m3fn)
+        assert torch.equal(layer.quantized.fp8_codes(False).float(), codes_OI.float()), name
+        assert torch.equal(layer.quantized.fp8_scales, weight_OI.abs().amax(1) / 448)
+        assert layer.fp8_products
+    assert type(loaded.lm_head) is nn.Linear
+    for name, parameter in loaded.named_parameters():
+        if "quantized" not in name:
+            assert torch.equal(parameter, plain.get_parameter(name)), name
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert not hasattr(loaded.config, "quantization_config")
+    in_fp8 = load_model(base, dtype, CPU, "nf4", fp8_products=True)
+    assert all(layer.fp8_products for layer in linear_layers(in_fp8).values())
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8", "fp8"])
 def test_biases_stay_as_they_are(kind: Any, tmp_path: Path) -> None:
     config = LlamaConfig(
         vocab_size=32, hidden_size=64, intermediate_size=96, num_hidden_layers=1, num_attention_heads=2,
@@ -208,15 +234,16 @@ def test_biases_stay_as_they_are(kind: Any, tmp_path: Path) -> None:
         assert torch.equal(subject.dequantize_linear(layer).bias, layers[name].bias), name
 
 
-def test_loading_says_nothing_and_finds_what_is_missing(tiny_base: Path, tmp_path: Path, capfd: Any) -> None:
+@pytest.mark.parametrize("kind", ["nf4", "fp8"])
+def test_loading_says_nothing_and_finds_what_is_missing(kind: Any, tiny_base: Path, tmp_path: Path, capfd: Any) -> None:
     folder = Path(shutil.copytree(tiny_base, tmp_path / "base"))
-    load_model(find_base(str(folder)), torch.float32, CPU, "nf4")
+    load_model(find_base(str(folder)), torch.float32, CPU, kind)
     change_config(folder, num_hidden_layers=3)
     with pytest.raises(BaseModelError, match=r"lacks 9 of the weights .*: model\.layers\.2\."):
-        load_model(find_base(str(folder)), torch.float32, CPU, "nf4")
+        load_model(find_base(str(folder)), torch.float32, CPU, kind)
     change_config(folder, num_hidden_layers=2, intermediate_size=64)
     with pytest.raises(BaseModelError, match=r"6 weights of another shape .* is \(64, 128\), not \(64, 64\)"):
-        load_model(find_base(str(folder)), torch.float32, CPU, "nf4")
+        load_model(find_base(str(folder)), torch.float32, CPU, kind)
     assert "".join(capfd.readouterr()) == ""
 
 

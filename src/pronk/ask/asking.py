@@ -146,7 +146,8 @@ def _over_one_base(asked: Sequence[_Asked]) -> list[list[_Asked]]:
 
 def _loading(recipe: Recipe) -> tuple[Any, ...]:
     """All of a recipe that says how its base lies in memory."""
-    return recipe.base, recipe.quantize, recipe.double_quantization, recipe.train.dtype, recipe.train.device
+    train = recipe.train
+    return recipe.base, recipe.quantize, recipe.double_quantization, train.fp8_products, train.dtype, train.device
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _answers(
     dtype, double = resolve_dtype(recipe.train.dtype, device), recipe.double_quantization is not False
     name = group[0].base.name
     with console.status(f"loading {name}"), memory_guard(f"loading {name}"):
-        model = load_model(group[0].base, dtype, device, recipe.quantize, double)
+        model = load_model(group[0].base, dtype, device, recipe.quantize, double, recipe.train.fp8_products)
         adapter, slots = _attached(model, group)
     found: dict[tuple[int, int], Answer] = {}
     work = progress.work(console, "answering", sum(sum(one.limits) for one in group))

@@ -43,6 +43,11 @@ class Bench:
     dtype: torch.dtype
     device: torch.device
     records: bool
+    fp8_products: bool = False
+
+    def model(self, layers: int) -> Any:
+        """So many layers of the base, with random weights."""
+        return random_model(self.config, layers, self.dtype, self.device, self.quantize, self.double, self.fp8_products)
 
 
 class Meter:
@@ -103,7 +108,7 @@ def measure(bench: Bench, plans: Sequence[RunPlan], largest: int, meter: Meter |
     floor = meter.settle()
     for layers in LAYERS:
         before = meter.settle()
-        model = random_model(bench.config, layers, bench.dtype, bench.device, bench.quantize, bench.double)
+        model = bench.model(layers)
         base = meter.settle() - before
         fleet = Fleet(model, [_brief(plan) for plan in plans], tokens)
         fleet.accumulate.records = False
@@ -125,8 +130,7 @@ def measure(bench: Bench, plans: Sequence[RunPlan], largest: int, meter: Meter |
 
 def _warm(bench: Bench, plans: Sequence[RunPlan], batches: Sequence[MicroBatch]) -> None:
     """Play everything once: what libraries then keep for themselves is no part of any layer."""
-    model = random_model(bench.config, 1, bench.dtype, bench.device, bench.quantize, bench.double)
-    fleet = Fleet(model, [_brief(plan) for plan in plans], MOST_TOKENS)
+    fleet = Fleet(bench.model(1), [_brief(plan) for plan in plans], MOST_TOKENS)
     fleet.accumulate.records = False
     fleet.play_round()
     for batch in batches:

@@ -158,7 +158,8 @@ def _quantized(module: Module, recipe: Recipe) -> Module:
     outputs, inputs = module.shape
     weights = outputs * inputs
     bias = (module.parameters - weights) * (module.bytes // module.parameters)
-    size = quantized_bytes((outputs, inputs), recipe.quantize, recipe.double_quantization is not False)
+    double, fp8_products = recipe.double_quantization is not False, recipe.train.fp8_products
+    size = quantized_bytes((outputs, inputs), recipe.quantize, double, fp8_products)
     return replace(module, kind=QuantizedLinear.__name__, dtype=recipe.quantize, quantized=weights, bytes=size + bias)
 
 

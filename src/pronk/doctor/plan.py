@@ -16,7 +16,7 @@ from pronk.errors import BaseModelError, OptionError, PronkError, RecipeError, R
 from pronk.model.memory.choice import BUDGETS, Setting, Work, Workload, best, settings
 from pronk.model.memory.costs import Costs, Load
 from pronk.model.memory.sizes import SOLD, available, begin_peak, usable
-from pronk.recipe import Recipe
+from pronk.recipe import Quantize, Recipe
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pronk.train.fleet import RunPlan
 
 # What is tried where the recipe leaves quantization open: the ways that store fewer bits and compute alike.
-KINDS = ("none", "int8", "nf4")
+KINDS: tuple[Quantize, ...] = ("none", "int8", "nf4")
 # A measured prediction may be off by 5% (law 10): so much of the memory is left alone.
 HEADROOM = 0.05
 # Where so many times the memory computed from shapes is there, nothing is measured before training.
@@ -52,6 +52,7 @@ def plan_fleets(ready: Sequence[Ready], recipe: Recipe, gpu: int | None, tell: C
     for one in ready:
         subject = _subject(one, recipe, one.device.type == "cuda" or gpu is not None)
         limit = _limit(one.device, gpu)
+        costs: dict[str, Costs]
         kinds = KINDS if _open(recipe) else (one.fleet.quantize,)
         if one.device.type == "cuda":
             costs = {kind: found for kind in kinds if (found := _measured(subject, kind, tell)) is not None}
@@ -124,6 +125,7 @@ def _subject(ready: Ready, recipe: Recipe, gpu: bool) -> Subject:
     import torch
 
     from pronk.doctor.workload import work_of
+    from pronk.model.attention import kernels_for
     from pronk.model.load import outline, resolve_dtype
     from pronk.model.memory.shapes import architecture
     from pronk.model.step import GRAPH_TOKENS, records
@@ -144,7 +146,8 @@ def _subject(ready: Ready, recipe: Recipe, gpu: bool) -> Subject:
     if one is not None and isinstance(wanted, int) and wanted > one.layers:
         raise RecipeError(f"train.recompute: {wanted}, but this base has {one.layers} layers; write at most that many")
     weights = sum(weight.numel() for weight in model.parameters())
-    recorded = records(weights, dtype, torch.device("cuda") if gpu else device)
+    there = device if device.type == "cuda" or not gpu else torch.device("cuda")
+    recorded = records(weights, kernels_for(model.config, there, dtype))
     plans = [run_plan(run, ready.examples) for run in ready.fleet.trained]
     models = 1 if ready.fleet.full else 1 + sum(len(run.runs) for run in ready.fleet.trained)
     largest = GRAPH_TOKENS if recorded else BUDGETS[-1]  # what is longer is not recorded
@@ -152,19 +155,19 @@ def _subject(ready: Ready, recipe: Recipe, gpu: bool) -> Subject:
     return Subject(ready, recipe, plans, one, dtype, recorded, work)
 
 
-def _from_shapes(subject: Subject, kind: str) -> Costs:
+def _from_shapes(subject: Subject, kind: Quantize) -> Costs:
     from pronk.model.memory.shapes import Trainee, analytic
 
     assert subject.one is not None
     trainees = [Trainee(plan.shape, plan.optimizer, plan.dropout > 0) for plan in subject.plans]
     double, size = subject.ready.fleet.double_quantization, subject.dtype.itemsize
-    costs = analytic(subject.one, trainees, kind, double, size)
+    costs = analytic(subject.one, trainees, kind, double, size, subject.ready.fleet.fp8_products)
     # earlier points of a trained run are evaluated as adapters of their own
     runs = [len(run.runs) for run in subject.ready.fleet.trained]
     return replace(costs, recorded=subject.records, adapters=costs.adapters * sum(runs) / len(runs))
 
 
-def _measured(subject: Subject, kind: Any, tell: Callable[[str], None]) -> Costs | None:
+def _measured(subject: Subject, kind: Quantize, tell: Callable[[str], None]) -> Costs | None:
     """What a few seconds on this GPU say; None, with the reason told, where they say nothing."""
     import torch
 
@@ -177,10 +180,11 @@ def _measured(subject: Subject, kind: Any, tell: Callable[[str], None]) -> Costs
     if subject.one is None:
         return None
     try:
-        check_quantization(kind, device)
+        check_quantization(kind, device, fleet.fp8_products)
         bench = Bench(
-            load_config(subject.ready.base), kind, fleet.double_quantization, subject.dtype, device, subject.records
-        )
+            load_config(subject.ready.base), kind, fleet.double_quantization, subject.dtype, device, subject.records,
+            fleet.fp8_products,
+        )  # fmt: skip
         largest = max(load.tokens for workload in subject.work.trainings for load in workload.largest)
         found = measure(bench, subject.plans, largest)
     except (RecipeError, torch.OutOfMemoryError):  # targets that two layers do not have; or too little for even those
@@ -224,7 +228,8 @@ def _nearest(subject: Subject, costs: dict[str, Costs], found: Sequence[Setting]
     recompute, full = subject.recipe.train.recompute, subject.ready.fleet.full
     if recompute not in ("auto", "all"):
         changes += _first_fit("train.recompute: auto", costs, subject.work, "auto", limit)
-    others = [] if full else [kind for kind in KINDS if kind not in costs and kind != "none"]
+    smaller: tuple[Quantize, ...] = ("nf4",) if subject.ready.fleet.fp8_products else ("int8", "nf4")
+    others = [] if full else [kind for kind in smaller if kind not in costs]
     everything = dict(costs)
     for kind in others:
         everything[kind] = _from_shapes(subject, kind)

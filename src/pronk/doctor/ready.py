@@ -84,7 +84,7 @@ def _of_base(
     device = resolve_device("cpu" if elsewhere else study.recipe.train.device)
     for quantize in dict.fromkeys(fleet.quantize for fleet in fleets):
         if not elsewhere:
-            check_quantization(quantize, device)
+            check_quantization(quantize, device, study.recipe.train.fp8_products)
     base = find_base(name, tell)
     recipes = [run.recipe for fleet in fleets for run in fleet.trained]
     examples = load_examples(base, recipes, splits, labels)

@@ -5,7 +5,8 @@ its scaling (alpha_k / rank_k) on the columns of the run that a token belongs to
 
     y = x Wᵀ + ((x Aᵀ) ∘ M) B
 
-Every token passes through its own adapter, a token of no run (BASE_SLOT) through none.
+Every token passes through its own adapter, a token of no run (BASE_SLOT) through none. All A and B are parts of
+one flat tensor (`model/storage.py`), and products add to their gradients there.
 Names carry shapes: T tokens, I input features, O output features, R summed ranks.
 """
 
@@ -21,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from pronk.errors import RecipeError, StudyError
-from pronk.model.dropout import DropoutKeys, keep_mask
-from pronk.model.quantize import FrozenLinear, QuantizedLinear, dense_weight, product_device, product_dtype
-
-# On a CPU: stretches of tokens of one run each that are still worth products of their own.
-MOST_STRETCHES = 64
+from pronk.model.fused import fuse, unfuse
+from pronk.model.kernels.adamw import Span
+from pronk.model.quantize import FrozenLinear, QuantizedLinear
+from pronk.model.storage import FlatStorage, lay_out
+from pronk.model.wide import Routing, WideLinear
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,169 +45,6 @@ class AdapterShape:
         return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A part of the wide product: some tokens with some rows of A and B.
-
-    On a GPU one block holds everything and the mask M says what belongs together. On a CPU, where small
-    products cost nothing extra, each stretch of tokens meets the rows of its own run only.
-    """
-
-    tokens: slice
-    rows: slice
-    foreign_TR: Tensor | None  # where M is zero
-    scaling: float | Tensor  # of each row; one number where all agree
-
-    def product(self, left: Tensor, right: Tensor) -> Tensor:
-        """(left · right) ∘ M, except that a zero of M also stops what is not finite: 0 · inf is NaN, and
-        a run whose weights have grown without bound must not reach the tokens of another."""
-        if isinstance(self.scaling, float):
-            h_TR = torch.addmm(left.new_empty(1), left, right, beta=0, alpha=self.scaling)
-        else:
-            h_TR = (left @ right).mul_(self.scaling)
-        return h_TR if self.foreign_TR is None else h_TR.masked_fill_(self.foreign_TR, 0)
-
-
-class Routing:
-    """Which adapter each token of the current micro-batch belongs to, shared by all wide layers."""
-
-    def __init__(self) -> None:
-        self.slots_T: Tensor | None = None
-        self.dropout: DropoutKeys | None = None
-        self._stretches: list[tuple[int, slice]] | None = None
-        self._blocks: dict[tuple[int, ...], list[Block]] = {}
-
-    def set(self, slots_T: Tensor, dropout: DropoutKeys | None = None) -> None:
-        """slots_T: int64, the slot of each token, in the order of the flattened hidden states."""
-        self.slots_T, self.dropout = slots_T, dropout
-        self._stretches = _stretches(slots_T) if slots_T.device.type == "cpu" else None
-        self._blocks.clear()
-
-    def blocks(self, layer: WideLinear) -> list[Block]:
-        """The blocks of a layer's product; made once per micro-batch for all layers that the same runs adapt."""
-        if layer.owners not in self._blocks:
-            self._blocks[layer.owners] = self._made(layer)
-        return self._blocks[layer.owners]
-
-    def _made(self, layer: WideLinear) -> list[Block]:
-        assert self.slots_T is not None, "Routing.set comes before the forward pass"
-        if self._stretches is None:
-            foreign_TR = self.slots_T[:, None] != layer.owners_R
-            return [Block(slice(None), slice(None), foreign_TR, layer.scaling)]
-        return [
-            Block(tokens, layer.rows[slot], None, layer.scaling_of[slot])
-            for slot, tokens in self._stretches
-            if slot in layer.rows
-        ]
-
-
-def _stretches(slots_T: Tensor) -> list[tuple[int, slice]] | None:
-    """Slot and tokens of each run of equal slots; None if there are too many for products of their own."""
-    slots, counts = torch.unique_consecutive(slots_T, return_counts=True)
-    if len(slots) > MOST_STRETCHES:
-        return None
-    ends = counts.cumsum(0).tolist()
-    return [
-        (slot, slice(end - count, end)) for slot, end, count in zip(slots.tolist(), ends, counts.tolist(), strict=True)
-    ]
-
-
-class _WideProduct(torch.autograd.Function):
-    """Base product and all adapters, saving x and each block's masked x Aᵀ only; a quantized weight is made
-    dense for each product anew."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x_TI: Tensor, linear: FrozenLinear,
-        A_RI: Tensor, B_RO: Tensor, blocks: list[Block], keep_TI: Tensor | None,
-    ) -> Tensor:  # fmt: skip
-        ctx.precision, ctx.blocks, ctx.linear = A_RI.dtype, blocks, linear
-        A_RI, B_RO = A_RI.to(x_TI.dtype), B_RO.to(x_TI.dtype)
-        y_TO = torch.nn.functional.linear(x_TI, dense_weight(linear), linear.bias)
-        seen_TI = x_TI if keep_TI is None else x_TI * keep_TI
-        inner = []
-        for block in blocks:
-            inner.append(block.product(seen_TI[block.tokens], A_RI[block.rows].T))
-            y_TO[block.tokens].addmm_(inner[-1], B_RO[block.rows])
-        ctx.save_for_backward(x_TI, A_RI, B_RO, keep_TI, *inner)
-        return y_TO
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        (dy_TO,) = grads
-        x_TI, A_RI, B_RO, keep_TI, *inner = ctx.saved_tensors
-        seen_TI = x_TI if keep_TI is None else x_TI * keep_TI
-        dx_TI = dy_TO @ dense_weight(ctx.linear) if ctx.needs_input_grad[0] else None
-        dA, dB = [], []
-        for block, h_TR in zip(ctx.blocks, inner, strict=True):
-            tokens, rows = block.tokens, block.rows
-            dh_TR = block.product(dy_TO[tokens], B_RO[rows].T)
-            if dx_TI is not None and keep_TI is None:
-                dx_TI[tokens].addmm_(dh_TR, A_RI[rows])
-            elif dx_TI is not None:
-                dx_TI[tokens].addcmul_(dh_TR @ A_RI[rows], keep_TI[tokens])
-            dA.append(_precise_product(dh_TR.T, seen_TI[tokens], ctx.precision))
-            dB.append(_precise_product(h_TR.T, dy_TO[tokens], ctx.precision))
-        dA_RI, dB_RO = (_in_rows(parts, ctx.blocks, len(A_RI)) for parts in (dA, dB))
-        return dx_TI, None, dA_RI, dB_RO, None, None
-
-
-def _in_rows(parts: list[Tensor], blocks: list[Block], rows: int) -> Tensor | None:
-    """The blocks' gradients summed into the rows of the wide tensor."""
-    if len(parts) == 1 and len(parts[0]) == rows:
-        return parts[0]
-    if not parts:
-        return None
-    whole = parts[0].new_zeros(rows, parts[0].shape[1])
-    for part, block in zip(parts, blocks, strict=True):
-        whole[block.rows] += part
-    return whole
-
-
-def _precise_product(left: Tensor, right: Tensor, precision: torch.dtype) -> Tensor:
-    """left · right in the adapter's precision; a GPU gives fp32 sums of bf16 products without a detour."""
-    if left.is_cuda and left.dtype != precision == torch.float32:
-        return torch.mm(left, right, out_dtype=precision)
-    return (left @ right).to(precision)
-
-
-class WideLinear(nn.Module):
-    """A frozen linear layer with the adapters of all runs that name it.
-
-    A_RI and B_RO are at least fp32; each run owns whole rows of both.
-    """
-
-    owners_R: Tensor
-
-    def __init__(self, name: str, linear: FrozenLinear, shapes: Mapping[int, AdapterShape], routing: Routing) -> None:
-        super().__init__()
-        self.name, self.routing = name, routing
-        self.linear = linear
-        self.module_key = zlib.crc32(name.encode())  # tells modules apart to the dropout generator
-        self.owners = tuple(slot for slot, shape in shapes.items() for _ in range(shape.rank))
-        starts = torch.tensor([0, *(shape.rank for shape in shapes.values())]).cumsum(0).tolist()
-        self.rows = {slot: slice(*starts[i : i + 2]) for i, slot in enumerate(shapes)}
-        dtype, device = product_dtype(linear), product_device(linear)
-        scaling = [shape.scaling for shape in shapes.values() for _ in range(shape.rank)]
-        self.register_buffer("owners_R", torch.tensor(self.owners, device=device), persistent=False)
-        self.scaling_of = {slot: shape.scaling for slot, shape in shapes.items()}
-        alike = len(set(scaling)) == 1
-        self.scaling = scaling[0] if alike else torch.tensor(scaling, dtype=dtype, device=device)
-        precision = torch.promote_types(dtype, torch.float32)
-        total = len(self.owners)
-        self.A_RI = nn.Parameter(torch.zeros(total, linear.in_features, dtype=precision, device=device))
-        self.B_RO = nn.Parameter(torch.zeros(total, linear.out_features, dtype=precision, device=device))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x_TI = x.reshape(-1, x.shape[-1])
-        blocks = self.routing.blocks(self)
-        keep_TI = None
-        if self.routing.dropout is not None:
-            keep_TI = keep_mask(self.routing.dropout, self.module_key, x_TI.shape[-1], x_TI.dtype)
-        y_TO = _WideProduct.apply(x_TI, self.linear, self.A_RI, self.B_RO, blocks, keep_TI)
-        return y_TO.view(*x.shape[:-1], -1)
-
-
 class WideAdapter:
     """The adapters of a fleet on a model: `attach` puts them in place, `detach` takes them out again."""
 
@@ -218,10 +56,17 @@ class WideAdapter:
         routing: Routing,
     ):
         self.model, self.layers, self.shapes, self.routing = model, layers, tuple(shapes), routing
+        self.storage = _stored(layers)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for layer in self.layers.values() for parameter in (layer.A_RI, layer.B_RO)]
+
+    def allocate_gradients(self) -> Tensor:
+        """Give every A and B a gradient that is a view of one flat tensor, and return that tensor (N)."""
+        for layer in self.layers.values():
+            layer.gradients()
+        return self.storage.gradients()
 
     def rows(self, slot: int) -> Iterator[tuple[str, Tensor, slice]]:
         """For each wide tensor of the run: name, the wide tensor, and the rows that the run owns."""
@@ -229,6 +74,23 @@ class WideAdapter:
             if slot in layer.rows:
                 yield f"{name}.A", layer.A_RI, layer.rows[slot]
                 yield f"{name}.B", layer.B_RO, layer.rows[slot]
+
+    def views(self, slot: int, flat_N: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Name and rows of each wide tensor of the run, in a flat tensor with the storage's layout."""
+        for name, layer in self.layers.items():
+            if slot in layer.rows:
+                for letter, place in zip("AB", layer.places, strict=True):
+                    yield f"{name}.{letter}", place.of(flat_N)[layer.rows[slot]]
+
+    def spans(self) -> list[Span]:
+        """Where each run's rows lie in the flat tensors."""
+        found = []
+        for layer in self.layers.values():
+            for part, place in enumerate(layer.places):
+                for slot, rows in layer.rows.items():
+                    start, stop = (place.start + row * place.columns for row in (rows.start, rows.stop))
+                    found.append(Span(start, stop, slot, part))
+        return found
 
     def initialize(self, slot: int, seed: int) -> None:
         """PEFT's start: A uniform in ±1/√I (He et al. 2015 with a = √5), B zero.
@@ -245,16 +107,19 @@ class WideAdapter:
                 )
                 layer.A_RI.data[rows] = start.to(layer.A_RI)
                 layer.B_RO.data[rows] = 0
+        self.settle()
 
-    rounded = False  # whether products use rounded copies of what is trained
+    rounded = False  # whether what `state` gives is rounded: products round these weights, checkpoints do not
 
-    def settle(self, slot: int) -> None:
-        """After an update: nothing, as products read these weights themselves."""
+    def settle(self) -> None:
+        """After an update: products read the weights as they are now."""
+        self.storage.settle()
 
     def clear(self, slot: int) -> None:
         """Set a run's adapter to zero, so that nothing of it is left in any product."""
         for _, wide, rows in self.rows(slot):
             wide.data[rows] = 0
+        self.settle()
 
     def state(self, slot: int) -> dict[str, Tensor]:
         """A run's adapter on the CPU, in PEFT's names and shapes: lora_A (rank × I), lora_B (O × rank)."""
@@ -278,6 +143,7 @@ class WideAdapter:
                 prefix = f"base_model.model.{name}"
                 layer.A_RI.data[rows] = state[f"{prefix}.lora_A.weight"].to(layer.A_RI)
                 layer.B_RO.data[rows] = state[f"{prefix}.lora_B.weight"].T.to(layer.B_RO)
+        self.settle()
 
     def size(self, slot: int) -> int:
         """The number of parameters that the run trains."""
@@ -287,6 +153,7 @@ class WideAdapter:
         """Put the ordinary linear layers back."""
         for name, layer in self.layers.items():
             _replace(self.model, name, layer.linear)
+        unfuse(self.model)
 
 
 def attach(model: nn.Module, shapes: Sequence[AdapterShape]) -> WideAdapter:
@@ -303,7 +170,30 @@ def attach(model: nn.Module, shapes: Sequence[AdapterShape]) -> WideAdapter:
         if users:
             layers[name] = WideLinear(name, linear, users, routing)
             _replace(model, name, layers[name])
+    if layers:
+        fuse(model)
     return WideAdapter(model, layers, shapes, routing)
+
+
+def _stored(layers: Mapping[str, WideLinear]) -> FlatStorage:
+    """Storage for the layers. Of the layers of one parent module, the A's that read inputs of one size lie side by
+    side, whatever stands between them; the B's follow."""
+    parents: dict[str, list[WideLinear]] = {}
+    for name, layer in layers.items():
+        parents.setdefault(name.rpartition(".")[0], []).append(layer)
+    blocks: list[list[tuple[str, int]]] = []  # names of layers, with 0 for A and 1 for B
+    for siblings in parents.values():
+        readers: dict[int, list[tuple[str, int]]] = {}
+        for layer in siblings:
+            readers.setdefault(layer.linear.in_features, []).append((layer.name, 0))
+        blocks += [*readers.values(), *([(layer.name, 1)] for layer in siblings)]
+    places, length = lay_out([[layers[name].shapes[part] for name, part in block] for block in blocks])
+    devices = [layer.owners_R.device for layer in layers.values()]
+    storage = FlatStorage(length, [layer.dtype for layer in layers.values()], devices[0] if devices else None)
+    found = dict(zip((matrix for block in blocks for matrix in block), places, strict=True))
+    for name, layer in layers.items():
+        layer.store(storage, found[name, 0], found[name, 1])
+    return storage
 
 
 def linear_layers(model: Any) -> dict[str, FrozenLinear]:

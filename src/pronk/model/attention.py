@@ -1,21 +1,34 @@
 """Packed attention, registered with transformers by name: a segment of a pack sees itself and its beginning.
 
-On a GPU in half precision the whole pack is one `varlen_attn` call; elsewhere each segment is one
-call of scaled_dot_product_attention. With a mask instead of a packing (generation), the mask rules.
+On a GPU in half precision the whole pack is one call of the fastest kernel (attention_kernels.py), in fp32
+a few calls, padded by length (attention_padded.py); on a CPU each segment is one call. With a mask instead
+of a packing (generation), the mask rules.
 Shapes: H query heads, G key/value heads, T tokens, S segments, D head size, N rows, L keys seen.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+
+from pronk.model.attention_kernels import (
+    EVEN_LENGTH,
+    EVEN_SEGMENTS,
+    FLASH_2,
+    HALF,
+    Choice,
+    Heads,
+    Kernel,
+    Segments,
+    choose,
+)
+from pronk.model.attention_padded import attend_padded, repeat_heads
 
 NAME = "pronk_packed"
 
@@ -48,15 +61,21 @@ class Packing:
 
 
 def packing(lengths_S: tuple[int, ...], parents_S: tuple[int, ...], device: torch.device) -> Packing:
-    """A packing for segments of these lengths, laid end to end."""
+    """A packing for segments of these lengths, laid end to end, on the device."""
+    made = packing_on_host(lengths_S, parents_S, device)
+    if (look := made.lookback) is not None:
+        look = replace(look, source_L=look.source_L.to(device), borders=look.borders.to(device))
+    return replace(made, borders=None if made.borders is None else made.borders.to(device), lookback=look)
+
+
+def packing_on_host(lengths_S: tuple[int, ...], parents_S: tuple[int, ...], device: torch.device) -> Packing:
+    """A packing for use on the device; what tensors it has are on the CPU, to be moved with a whole micro-batch."""
     longest = max(lengths_S)
     if device.type != "cuda":
         return Packing(lengths_S, parents_S, longest)
     looks = max(parents_S) >= 0
-    return Packing(
-        lengths_S, parents_S, longest, borders(lengths_S).to(device, non_blocking=True),
-        _lookback(lengths_S, parents_S, device) if looks else None,
-    )  # fmt: skip
+    lookback = _lookback(lengths_S, parents_S) if looks else None
+    return Packing(lengths_S, parents_S, longest, borders(lengths_S), lookback)
 
 
 def borders(lengths_S: Sequence[int]) -> Tensor:
@@ -64,75 +83,120 @@ def borders(lengths_S: Sequence[int]) -> Tensor:
     return torch.tensor([0, *lengths_S], dtype=torch.int32).cumsum(0, dtype=torch.int32)
 
 
-def _lookback(lengths_S: tuple[int, ...], parents_S: tuple[int, ...], device: torch.device) -> Lookback:
-    tokens = torch.arange(sum(lengths_S)).split(lengths_S)
-    seen = [
-        own if parent < 0 else torch.cat([tokens[parent], own]) for own, parent in zip(tokens, parents_S, strict=True)
-    ]
-    counts = [len(part) for part in seen]
-    return Lookback(
-        torch.cat(seen).to(device, non_blocking=True), borders(counts).to(device, non_blocking=True), max(counts)
-    )
+def _lookback(lengths_S: tuple[int, ...], parents_S: tuple[int, ...]) -> Lookback:
+    """What each segment sees is two stretches of tokens, of which the first may be empty: its beginning, and itself."""
+    lengths, parents = torch.tensor(lengths_S), torch.tensor(parents_S)
+    starts, looks = lengths.cumsum(0) - lengths, parents >= 0
+    counts = torch.stack([lengths[parents] * looks, lengths], dim=1)
+    begins = torch.stack([starts[parents], starts], dim=1).flatten()
+    stretches = counts.flatten()
+    before = stretches.cumsum(0) - stretches
+    source_L = torch.arange(int(stretches.sum())) + (begins - before).repeat_interleave(stretches)
+    seen = counts.sum(1).tolist()
+    return Lookback(source_L, borders(seen), max(seen))
 
 
 def use_packed_attention(model: Any) -> None:
     """Make a transformers model use the attention of this module."""
-    AttentionInterface.register(NAME, _attend)
+    AttentionInterface.register(NAME, attend)
     model.set_attn_implementation(NAME)
 
 
-def _attend(
+def attend(
     _module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     scaling: float | None = None, packing: Packing | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """query (N, H, T, D), key and value (N, G, L, D) → (N, T, H, D), as transformers hands and expects them."""
     if packing is None:
         assert attention_mask is not None, "attention without a packing needs a mask (N, 1, T, L)"
-        key, value = _repeat(key, query.shape[1]), _repeat(value, query.shape[1])
+        key, value = repeat_heads(key, query.shape[1]), repeat_heads(value, query.shape[1])
         mixed = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling)
         return mixed.transpose(1, 2), None
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        return _one_call(query, key, value, scaling, packing), None
-    return _call_per_segment(query, key, value, scaling, packing), None
+    q_THD, k_TGD, v_TGD = (part[0].transpose(0, 1) for part in (query, key, value))
+    return packed_attention(q_THD, k_TGD, v_TGD, packing, scaling)[None], None
 
 
-def _call_per_segment(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, packing: Packing) -> Tensor:
-    key, value = _repeat(key, query.shape[1]), _repeat(value, query.shape[1])
+def packed_attention(
+    q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, packing: Packing, scale: float | None = None
+) -> Tensor:
+    """Causal attention within each segment and to the beginning that it looks back at: (T, H, D), differentiable.
+
+    H is a multiple of G. The inputs may be slices of one tensor, as long as their last dimension has stride 1; they
+    are not copied. scale: of the scores, 1/√D when None.
+    """
+    if not q_THD.is_cuda:
+        return _call_per_segment(q_THD, k_TGD, v_TGD, scale, packing)
+    kernels = choose(q_THD.device, q_THD.dtype, Heads(q_THD.shape[1], *k_TGD.shape[1:]))
+    if kernels.ragged is None:
+        return attend_padded(q_THD, k_TGD, v_TGD, packing.lengths_S, packing.parents_S, scale)
+    kernel = kernels.even if kernels.even and _is_even(packing) else kernels.ragged
+    return _by_kernel(kernel, q_THD, k_TGD, v_TGD, scale, packing)
+
+
+def _by_kernel(
+    kernel: Kernel, q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, scale: float | None, packing: Packing
+) -> Tensor:
+    assert packing.borders is not None, "a packing for a GPU has borders"
+    segments = Segments(packing.borders, packing.borders, packing.longest, packing.longest)
+    if look := packing.lookback:
+        k_TGD, v_TGD = (_Seen.apply(part, look.source_L) for part in (k_TGD, v_TGD))
+        segments = Segments(packing.borders, look.borders, packing.longest, look.longest)
+    return kernel.attend(q_THD, k_TGD, v_TGD, segments, scale)
+
+
+def describe(model: Any) -> str:
+    """What a model attends to a pack with, for people: kernels by name, whether they are deterministic, and why
+    others that are installed are not used."""
+    kernels = kernels_of(model)
+    if kernels is None:
+        return "PyTorch's own, a call for each sequence"
+    sure = "yes" if torch.are_deterministic_algorithms_enabled() else "no"
+    others = "".join(f"; {name} is installed but not used: {why}" for name, why in kernels.passed_over)
+    return f"{kernels}, deterministic: {sure}{others}"
+
+
+def kernels_of(model: Any) -> Choice | None:
+    """The kernels that a model on a GPU attends to a pack with; None on a CPU, which has one way only."""
+    head = model.get_output_embeddings().weight
+    return kernels_for(model.config, head.device, head.dtype)
+
+
+def kernels_for(config: Any, device: torch.device, dtype: torch.dtype) -> Choice | None:
+    """As `kernels_of`, of a model that need not be there. A GPU that is not there is taken for one with
+    FlashAttention, if the type is one of FlashAttention's."""
+    if device.type != "cuda":
+        return None
+    if not torch.cuda.is_available():
+        return Choice(FLASH_2 if dtype in HALF else None, None)
+    count = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // count
+    shared = getattr(config, "num_key_value_heads", None) or count
+    return choose(device, dtype, Heads(count, shared, size))
+
+
+def _is_even(packing: Packing) -> bool:
+    """Whether all segments have one length, and one that is likely to come again, and none looks back."""
+    lengths = packing.lengths_S  # a recording has none
+    worth = len(lengths) >= EVEN_SEGMENTS and packing.longest >= EVEN_LENGTH
+    return worth and packing.lookback is None and len(set(lengths)) == 1
+
+
+def _call_per_segment(q_THD: Tensor, k_TGD: Tensor, v_TGD: Tensor, scale: float | None, packing: Packing) -> Tensor:
+    query, key, value = (part.transpose(0, 1)[None] for part in (q_THD, k_TGD, v_TGD))
+    key, value = repeat_heads(key, query.shape[1]), repeat_heads(value, query.shape[1])
     lengths = packing.lengths_S
     queries, keys, values = query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2)
     mixed = []
     for q, k, v, parent in zip(queries, keys, values, packing.parents_S, strict=True):
         if parent < 0:
-            part = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling)
+            part = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
         else:
             seen_k, seen_v = torch.cat([keys[parent], k], dim=2), torch.cat([values[parent], v], dim=2)
             begun, new = keys[parent].shape[2], q.shape[2]
             seen_TL = torch.ones(new, begun + new, dtype=torch.bool, device=q.device).tril(begun)
-            part = scaled_dot_product_attention(q, seen_k, seen_v, attn_mask=seen_TL, scale=scaling)
+            part = scaled_dot_product_attention(q, seen_k, seen_v, attn_mask=seen_TL, scale=scale)
         mixed.append(part.transpose(1, 2))
-    return torch.cat(mixed, dim=1)
-
-
-def _one_call(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, packing: Packing) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    # PyTorch 2.11 to 2.13 name causality and shared key heads differently
-    known = inspect.signature(varlen_attn).parameters
-    options: dict[str, Any] = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
-    if "enable_gqa" in known:
-        options["enable_gqa"] = query.shape[1] != key.shape[1]
-    else:
-        key, value = _repeat(key, query.shape[1]), _repeat(value, query.shape[1])
-    if "scale" in known:
-        options["scale"] = scaling
-    q_THD, k_LGD, v_LGD = (part[0].transpose(0, 1) for part in (query, key, value))
-    assert packing.borders is not None, "a packing for a GPU has borders"
-    key_borders, longest_key = packing.borders, packing.longest
-    if look := packing.lookback:
-        k_LGD, v_LGD = (_Seen.apply(part, look.source_L) for part in (k_LGD, v_LGD))
-        key_borders, longest_key = look.borders, look.longest
-    mixed = varlen_attn(q_THD, k_LGD, v_LGD, packing.borders, key_borders, packing.longest, longest_key, **options)
-    return torch.as_tensor(mixed)[None]
+    return torch.cat(mixed, dim=1)[0]
 
 
 class _Seen(torch.autograd.Function):
@@ -153,11 +217,3 @@ class _Seen(torch.autograd.Function):
         total = torch.zeros(ctx.tokens + 1, *grad_LGD.shape[1:], dtype=torch.float32, device=grad_LGD.device)
         total.index_add_(0, source_L, grad_LGD.float())
         return total[:-1].to(grad_LGD.dtype), None
-
-
-def _repeat(heads: Tensor, count: int) -> Tensor:
-    """Repeat key/value heads until every query head has one of its own."""
-    times = count // heads.shape[1]
-    if times == 1:
-        return heads
-    return heads[:, :, None].expand(-1, -1, times, -1, -1).flatten(1, 2)

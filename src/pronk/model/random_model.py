@@ -17,8 +17,9 @@ SPREAD = 0.02  # standard deviation of weights, as models are initialized
 
 
 def random_model(
-    config: Any, layers: int, dtype: torch.dtype, device: torch.device, quantize: Quantize = "none", double: bool = True
-) -> Any:
+    config: Any, layers: int, dtype: torch.dtype, device: torch.device,
+    quantize: Quantize = "none", double: bool = True, fp8_products: bool = False,
+) -> Any:  # fmt: skip
     """What `load_model` gives for a base with this configuration, but for layers and weights.
 
     Linear layers are filled and quantized one by one, so that no two are dense at once. The generators of random
@@ -38,7 +39,7 @@ def random_model(
             filled = linear.to_empty(device=device)
             for weight in filled.parameters():
                 weight.data.normal_(0, SPREAD)
-            model.set_submodule(name, quantize_linear(filled, quantize, double))
+            model.set_submodule(name, quantize_linear(filled, quantize, double, fp8_products))
         for name, module in list(model.named_modules()):
             _fill(model, name, module, device)
         model.tie_weights()

@@ -4,7 +4,8 @@ transformers does this in its own layers, in every 5.x version at another place,
 conditions: the layer's flag `gradient_checkpointing`, and that the layer is in training mode. Models here stay in
 evaluation mode, as dropout in the base would make runs depend on one another. So a layer's own mode, not that of
 the modules in it, is switched while gradients are computed, and back before anything is evaluated: with the flag
-and the mode both on, transformers takes a layer's cache away and generation would go wrong.
+and the mode both on, transformers takes a layer's cache away and generation would go wrong. Our own layers
+(fused.py) have one switch, `recompute`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from pronk.errors import RecipeError
+from pronk.model.fused import FusedLayer
 
 
 class Recompute:
@@ -29,10 +31,10 @@ class Recompute:
                 f"train.recompute: {how_many}, but this base has {len(layers)} layers; write at most that many, or all"
             )
         self.layers = layers if how_many == "all" else layers[: int(how_many)] if layers else []
-        if self.layers:
+        if self.layers and not isinstance(self.layers[0], FusedLayer):
             _enable(model)
-        for layer in layers:
-            layer.gradient_checkpointing = any(layer is chosen for chosen in self.layers)
+            for layer in layers:
+                layer.gradient_checkpointing = any(layer is chosen for chosen in self.layers)
 
     def __enter__(self) -> None:
         self._switch(True)
@@ -42,13 +44,18 @@ class Recompute:
 
     def _switch(self, on: bool) -> None:
         for layer in self.layers:
-            layer.training = on
+            if isinstance(layer, FusedLayer):
+                layer.recompute = on
+            else:
+                layer.training = on
 
 
 def _layers(model: Any) -> list[Any]:
     """A model's layers, the first first. Raises RecipeError where transformers cannot recompute them."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
+    if fused := [module for module in model.modules() if isinstance(module, FusedLayer)]:
+        return fused
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers or not model.supports_gradient_checkpointing:
         raise RecipeError("train.recompute: transformers cannot recompute the layers of this base; leave the key out")

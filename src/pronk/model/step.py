@@ -7,22 +7,26 @@ up, so that few are recorded; what is added belongs to no run and weighs nothing
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pronk.model.attention import Lookback, Packing, borders
+from pronk.model.attention import Lookback, Packing, borders, kernels_of
+from pronk.model.attention_kernels import Choice
 from pronk.model.forward import (
     DeviceBatch,
     MicroBatch,
     SlotDropout,
     loss_precision,
+    moved,
+    on_host,
     output_head,
-    to_device,
+    staged,
     training_loss,
+    unstaged,
 )
 from pronk.model.whole import Trainable
 
@@ -31,6 +35,9 @@ GRAPH_PARAMETERS = 1_000_000_000
 GRAPH_TOKENS = 16_384  # the longest micro-batch worth recording
 ROUND_TOKENS, ROUND_TARGETS, ROUND_SEGMENTS, ROUND_LONGEST, ROUND_SEEN = 512, 128, 32, 128, 2048
 BASE_SLOT = -1
+# What losses are multiplied by where gradients are fp16, whose smallest number is 6e-8 (mixed precision,
+# Micikevicius et al. 2018, arXiv:1710.03740). A power of two, so that it goes out again without rounding.
+FP16_LOSS_SCALE = 2.0**13
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +53,13 @@ class _Shape:
 @dataclass(slots=True)
 class _Recording:
     graph: torch.cuda.CUDAGraph
-    batch: DeviceBatch
-    losses_N: Tensor
+    piece: Tensor  # the memory of the batch that it reads, from `staged`
 
 
-def records(parameters: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether steps of a model of this size are recorded. One call attends to a whole pack in half precision only;
-    else there is a call per sequence."""
-    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16) and parameters < GRAPH_PARAMETERS
+def records(parameters: int, kernels: Choice | None) -> bool:
+    """Whether steps of a model of this size, which attends with these kernels, are recorded. Where sequences are
+    padded by length, no two packs are alike."""
+    return kernels is not None and kernels.ragged is not None and parameters < GRAPH_PARAMETERS
 
 
 @cache
@@ -63,43 +69,62 @@ def _side_stream() -> torch.cuda.Stream:
 
 
 class GradientStep:
-    """Adds a micro-batch's gradients to those of the adapter's parameters."""
+    """Adds a micro-batch's gradients to those of the adapter's parameters, and its losses to losses_K (float64: for
+    each run the sum of weight · loss over its targets), both `loss_scale` times as large.
 
-    def __init__(self, model: Any, adapter: Trainable, dropout: SlotDropout | None) -> None:
+    The scale is 1 but in fp16; whoever reads either takes it out first (`take_out_scale`).
+    """
+
+    def __init__(self, model: Any, adapter: Trainable, dropout: SlotDropout | None, runs: int) -> None:
         self.model, self.adapter, self.dropout = model, adapter, dropout
         self.precision = loss_precision(model)
         self.device = next(model.parameters()).device
         size = sum(parameter.numel() for parameter in model.parameters())
-        self.records = records(size, output_head(model).dtype, self.device)
+        self.records = records(size, kernels_of(model))
+        self.loss_scale = FP16_LOSS_SCALE if output_head(model).dtype == torch.float16 else 1.0
+        self.losses_K = torch.zeros(runs, dtype=torch.float64, device=self.device)
+        self._slots_K = torch.arange(runs, device=self.device)
         self._recordings: dict[_Shape, _Recording] = {}
         self._pool: Any = None
 
-    def __call__(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """The loss and the weight of each target (N); gradients are accumulated."""
-        moved = to_device(batch, self.device, self.precision)
+    def __call__(self, batch: MicroBatch) -> None:
+        """Forward and backward; nobody waits for the device."""
+        made = on_host(batch, self.device, self.precision)
+        if self.loss_scale != 1:
+            made = replace(made, weights_N=made.weights_N * self.loss_scale)
         if not self.records or len(batch.ids_T) > GRAPH_TOKENS:
-            return self._run(moved), moved.weights_N
-        shape = _rounded(moved)
-        padded = _pad(moved, shape)
+            self._run(moved(made, self.device))
+            return
+        shape = _rounded(made)
+        padded = _pad(made, shape)
+        piece = staged(padded.tensors, pinned=True)
         if shape not in self._recordings:
-            self._recordings[shape] = self._record(padded)
+            self._recordings[shape] = self._record(padded, piece.to(self.device))
         recording = self._recordings[shape]
-        _copy(padded, recording.batch)
+        recording.piece.copy_(piece, non_blocking=True)
         recording.graph.replay()
-        return recording.losses_N[: len(batch.rows_N)].clone(), moved.weights_N
+
+    def take_out_scale(self, *sums: Tensor) -> None:
+        """Divide what was summed with scaled weights (in place); in fp32, so nothing is rounded."""
+        if self.loss_scale != 1:
+            for tensor in sums:
+                tensor.div_(self.loss_scale)
 
     def forget(self) -> None:
         """Let go of all recordings and of their memory."""
         self._recordings.clear()
         self._pool = None
 
-    def _run(self, batch: DeviceBatch) -> Tensor:
+    def _run(self, batch: DeviceBatch) -> None:
         loss, losses_N = training_loss(self.model, self.adapter, batch, self.dropout)
         loss.backward()
-        return losses_N
+        own_KN = batch.owners_N == self._slots_K[:, None]
+        # a sum along a row has an order; index_add on a GPU has none
+        self.losses_K += torch.where(own_KN, losses_N * batch.weights_N, 0).sum(1)
 
-    def _record(self, batch: DeviceBatch) -> _Recording:
-        """Record a step; gradients are as before, since what the warm-up adds is taken out again."""
+    def _record(self, padded: DeviceBatch, piece: Tensor) -> _Recording:
+        """Record a step; gradients and losses are as before, since what the warm-up adds is taken out again."""
+        batch, losses_K = padded.replaced(unstaged(piece, padded.tensors)), self.losses_K.clone()
         gradients = [parameter.grad.clone() for parameter in self.adapter.parameters if parameter.grad is not None]
         side = _side_stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -109,12 +134,13 @@ class GradientStep:
         torch.cuda.empty_cache()  # a recording has memory of its own; that of the warm-up would stay beside it
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            losses_N = self._run(batch)
+            self._run(batch)
         self._pool = self._pool or graph.pool()
         for parameter, gradient in zip(self.adapter.parameters, gradients, strict=True):
             assert parameter.grad is not None
             parameter.grad.copy_(gradient)
-        return _Recording(graph, batch, losses_N)
+        self.losses_K.copy_(losses_K)
+        return _Recording(graph, piece)
 
 
 def _rounded(batch: DeviceBatch) -> _Shape:
@@ -141,6 +167,7 @@ def _pad(batch: DeviceBatch, shape: _Shape) -> DeviceBatch:
         rows_N=_grow(batch.rows_N, targets),
         targets_N=_grow(batch.targets_N, targets),
         weights_N=_grow(batch.weights_N, targets),
+        owners_N=_grow(batch.owners_N, targets, BASE_SLOT),
         packing=_pad_packing(batch.packing, shape, len(batch.ids_T)),
     )
 
@@ -149,10 +176,10 @@ def _pad_packing(packing: Packing, shape: _Shape, tokens: int) -> Packing:
     assert packing.borders is not None
     extra = [min(shape.longest, shape.tokens - start) for start in range(tokens, shape.tokens, shape.longest)]
     extra += [0] * (shape.segments - len(packing.lengths_S) - len(extra))
-    ends = borders(extra)[1:].to(packing.borders.device)
+    ends = borders(extra)[1:]
     lookback = None
     if look := packing.lookback:
-        padding = torch.arange(tokens, shape.tokens, device=look.source_L.device)
+        padding = torch.arange(tokens, shape.tokens)
         source_L = torch.cat([look.source_L, padding])
         source_L = _grow(source_L, shape.seen - len(source_L), shape.tokens)
         lookback = Lookback(source_L, torch.cat([look.borders, look.borders[-1] + ends]), shape.longest_seen)
@@ -161,21 +188,6 @@ def _pad_packing(packing: Packing, shape: _Shape, tokens: int) -> Packing:
 
 def _grow(tensor: Tensor, count: int, value: int = 0) -> Tensor:
     return torch.cat([tensor, tensor.new_full((count,), value)])
-
-
-def _copy(source: DeviceBatch, target: DeviceBatch) -> None:
-    """Put a batch into the tensors that a recording reads."""
-    for part in fields(DeviceBatch):
-        if part.name != "packing":
-            getattr(target, part.name).copy_(getattr(source, part.name))
-    for tensor, into in zip(_tensors(source.packing), _tensors(target.packing), strict=True):
-        into.copy_(tensor)
-
-
-def _tensors(packing: Packing) -> list[Tensor]:
-    assert packing.borders is not None
-    look = packing.lookback
-    return [packing.borders, look.source_L, look.borders] if look else [packing.borders]
 
 
 def _up(number: int, multiple: int) -> int:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from pronk.errors import RecipeError, StudyError
-from pronk.model.adapter import Routing, WideAdapter
+from pronk.model.adapter import WideAdapter
+from pronk.model.wide import Routing
 
 
 class WholeModel:
@@ -47,6 +48,16 @@ class WholeModel:
         """Whether the model computes with rounded copies of what is trained."""
         return any(self._used[name] is not trained for name, trained in self._trained.items())
 
+    def allocate_gradients(self) -> Tensor:
+        """Give every weight a gradient that is a view of one flat tensor, and return that tensor (fp32 or better)."""
+        weights = self.parameters
+        sizes = [weight.numel() for weight in weights]
+        precision = torch.promote_types(weights[0].dtype, torch.float32)
+        flat_N = torch.zeros(sum(sizes), dtype=precision, device=weights[0].device)
+        for weight, part in zip(weights, flat_N.split(sizes), strict=True):
+            weight.grad = part.view_as(weight)
+        return flat_N
+
     def rows(self, slot: int) -> Iterator[tuple[str, Tensor, slice]]:
         """Name and trained tensor of each weight, and all of its rows."""
         assert slot == 0
@@ -57,9 +68,8 @@ class WholeModel:
     def initialize(self, slot: int, seed: int) -> None:
         """The start is the base itself, whatever the seed."""
 
-    def settle(self, slot: int) -> None:
+    def settle(self) -> None:
         """After an update: the weights in use become the trained ones, rounded."""
-        assert slot == 0
         with torch.no_grad():
             for name, used in self._used.items():
                 if used is not self._trained[name]:
@@ -81,7 +91,7 @@ class WholeModel:
         with torch.no_grad():
             for name, trained in self._trained.items():
                 trained.copy_(state[name])
-        self.settle(slot)
+        self.settle()
 
     def size(self, slot: int) -> int:
         """The number of parameters that the run trains."""

@@ -15,12 +15,15 @@ from pronk.recipe.problems import explained, suggestion
 from pronk.recipe.section import Section
 from pronk.recipe.training import Adapter, Train
 
-Quantize = Literal["none", "int8", "nf4"]
+Quantize = Literal["none", "int8", "nf4", "fp8"]
 
 # A study may vary these; everything else must be the same for the runs to be comparable.
 STUDY_SECTIONS = ("adapter", "train")
 STUDY_KEYS = ("base", "quantize", "full")
-NOT_STUDIED = ("train.dtype", "train.device", "train.recompute", "train.keep", "train.trackers")
+NOT_STUDIED = (
+    "train.dtype", "train.fp8_products", "train.device", "train.deterministic", "train.recompute", "train.keep",
+    "train.trackers",
+)  # fmt: skip
 
 
 PROMPTS = ("alpaca", "chat", "llama2", "llama3")  # and the path of a template
@@ -36,7 +39,8 @@ class Recipe(Section):
     quantize: Quantize = Field(
         "none",
         description="How the base's linear layers are kept, the output head apart: as they are, or in 8 bits (rows "
-        "of int8) or 4 (NF4, as in QLoRA) a weight. Products are in train.dtype; adapters are as ever.",
+        "of int8 or of fp8) or 4 (NF4, as in QLoRA) a weight. Products are in train.dtype, with fp8 in FP8; adapters "
+        "are as ever.",
     )
     double_quantization: bool | None = Field(
         None,
@@ -101,6 +105,12 @@ class Recipe(Section):
         kinds = self.study.get("quantize", [self.quantize])
         if self.double_quantization is not None and "nf4" not in kinds:
             raise ValueError(f"double_quantization: it belongs to quantize: nf4, not {kinds[0]}; leave it out")
+        dense = [kind for kind in kinds if kind in ("none", "int8")]
+        if self.train.fp8_products and dense:
+            raise ValueError(
+                f"train.fp8_products: found quantize: {dense[0]}, but FP8 products need a base that is kept in FP8 or "
+                "NF4; write quantize: fp8 (8 bits a weight) or quantize: nf4 (4 bits), or leave fp8_products out"
+            )
         if True in self.study.get("full", []) and any(key.startswith("adapter.") for key in self.study):
             raise ValueError("study.full: runs with full: true have no adapter to vary; make two studies")
         return self

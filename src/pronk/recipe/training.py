@@ -110,14 +110,25 @@ class Train(Section):
         "memory, the same result, up to two fifths more time. A number, none or all; auto: as many as must be, so "
         "that training fits into the GPU (none on a CPU).",
     )
-    dtype: Literal["auto", "fp32", "bf16"] = Field(
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
-        description="Type of the base model's weights and products; auto: bf16 on a GPU that has it, else fp32. "
-        "Adapters and optimizer are always fp32.",
+        description="Type of the base model's weights and products; auto: bf16 on a GPU that has it, fp16 on one that "
+        "has not (T4, V100), fp32 on a CPU. Adapters and optimizer are always fp32.",
+    )
+    fp8_products: bool = Field(
+        False,
+        description="Multiply the base's weights in FP8, which is faster and rounds each token's activations to "
+        "8 bits: with quantize: nf4; quantize: fp8 always does. Adapters' own products stay in dtype. Needs a GPU with "
+        "FP8 (compute capability 8.9: RTX 40, L4, H100 and later); a CPU gives the same numbers slowly, for tests.",
     )
     device: str = Field(
         "auto",
         description="Where to run: cpu, cuda, or cuda:N for one GPU of several; auto: the GPU when there is one.",
+    )
+    deterministic: bool = Field(
+        False,
+        description="Compute so that the same recipe on the same machine gives the same result to the last bit, on a "
+        "GPU too, which is slower. Without it, runs on a GPU differ by rounding.",
     )
 
     @model_validator(mode="after")

@@ -1,9 +1,10 @@
-"""What both sides of a bench are given, and what they give back, as JSON files."""
+"""What every side of a bench is given, and what it gives back, as JSON files."""
 
 from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,11 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Work:
-    """The same steps for every side. examples: [ids, which of them are learned (true or false for each)]."""
+    """The same steps for every side. examples: [ids, which of them are learned (true or false for each)].
+
+    What only pronk reads: recipe (the run's, for how the base is loaded), runs, ceiling. What only peers read:
+    layout, liger.
+    """
 
     base: str
     examples: list[Any]
@@ -30,23 +35,62 @@ class Work:
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     schedule: str = "constant"
     warmup_steps: int = 0
-    recompute: int | str = "none"  # TRL knows all layers or none
+    recompute: int | str = "none"  # peers know all layers or none
     start: str = ""  # safetensors with the common initial A and B, by PEFT's names; else each side's own
+    quantize: str = "none"
+    double_quantization: bool = True
+    recipe: str = ""  # a recipe file; "" where the base is loaded as the fields above say
+    runs: int = 1  # a fleet of so many, each with the work of one, in an order of its own
+    ceiling: bool = False  # measure matrix products too
+    layout: Literal["padded", "packed"] = "padded"  # of a peer's batch; pronk packs always
+    liger: bool = False
 
 
 @dataclass(frozen=True)
 class Result:
-    """One entry per step: mean loss per target token before the update, gradient norm, seconds."""
+    """One entry per step: mean loss per target token before the update, gradient norm, seconds.
+
+    Of a fleet, loss and gradient norm are the first run's. peak_memory_bytes: reserved on a GPU, resident on a CPU,
+    from loading to the last step. matrix_products: FLOP a second, where the work asked for them.
+    """
 
     losses: list[float]
     gradient_norms: list[float]
     seconds: list[float]
     peak_memory_bytes: int
     version: str
+    peak_allocated_bytes: int | None = None
+    device_name: str = ""
+    matrix_products: float | None = None
+
+
+Answer = Result | str  # a text says why there is no result
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """What a side has written, in the order of its works; fewer where it crashed."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return [one if isinstance(one, str) else Result(**one) for one in found]
 
 
 def main(side: Callable[[Work], Result]) -> None:
-    """Read WORK, run a side, write RESULT."""
+    """Read WORKS, play one after another on this side, write ANSWERS after each: a crash keeps what came before.
+
+    What goes wrong in the one work there is goes up, and ends the process; with several the others are still played.
+    """
     source, target = map(Path, sys.argv[1:])
-    result = side(Work(**json.loads(source.read_text(encoding="utf-8"))))
-    target.write_text(json.dumps(asdict(result)), encoding="utf-8")
+    works = [Work(**one) for one in json.loads(source.read_text(encoding="utf-8"))]
+    answers: list[Any] = []
+    for work in works:
+        answer = side(work) if len(works) == 1 else _attempt(side, work)
+        answers.append(answer if isinstance(answer, str) else asdict(answer))
+        part = target.with_suffix(".part")
+        part.write_text(json.dumps(answers), encoding="utf-8")
+        part.replace(target)  # whole, whenever the process may be ended
+
+
+def _attempt(side: Callable[[Work], Result], work: Work) -> Answer:
+    try:
+        return side(work)
+    except Exception:
+        return traceback.format_exc()

@@ -95,8 +95,9 @@ class Costs:
     trained); ends_again: in place of ends_token where layers are recomputed (the first layer over a frozen embedding
     keeps less than the others, unless it is recomputed).
     loss_target: for each target whose logits exist, at most chunk.
-    reading_token: a forward pass that keeps nothing. cell: keys and values of a column; generating_cell: in use
-    while a layer attends; row: logits of an answer's next token. slack: reserved beyond what is in use, as a share.
+    reading_token: a forward pass that keeps nothing; reading_target: as loss_target, of its loss. cell: keys and
+    values of a column; generating_cell: in use while a layer attends; row: logits of an answer's next token.
+    slack: reserved beyond what is in use, as a share.
     recorded: micro-batches are CUDA graphs, which have memory of their own beside that of their warm-up.
     """
 
@@ -115,6 +116,7 @@ class Costs:
     loss_target: float
     chunk: int
     reading_token: float
+    reading_target: float
     cell: float
     generating_cell: float
     row: float
@@ -178,7 +180,7 @@ class Costs:
         return batches * each + tokens * token + pairs * self.layers * times.layer_pair
 
     def _reading(self, load: EvaluationLoad) -> float:
-        return self.reading_token * load.tokens + self.loss_target * min(load.targets, self.chunk)
+        return self.reading_token * load.tokens + self.reading_target * min(load.targets, self.chunk)
 
     def _reserved(self, resting: float, in_use: float) -> int:
         return int(resting + in_use * (1 + self.slack)) + SEGMENTS

@@ -1,7 +1,8 @@
 """The figures of the planner's model from shapes alone, for models of the Llama family.
 
-What a kept layer stores: its input, queries, keys and values, attention's output, the middle residual, gate and up,
-and of each adapted product the few columns x Aᵀ. Everything else is computed again in the backward pass.
+What a kept layer of ours (model/fused.py) stores: its input, queries, keys and values, attention's output, the middle
+residual, gate and up, and of each adapted product the few columns x Aᵀ. Everything else is computed again in the
+backward pass. Layers of transformers, which stay where a whole model is trained, store more.
 Letters: D hidden size, F size between, Q all query heads, G all key/value heads, V vocabulary, all in numbers of
 a token; `size` is the bytes of one.
 """
@@ -14,12 +15,15 @@ from typing import Any
 
 from pronk.errors import BaseModelError
 from pronk.model.adapter import AdapterShape, chosen_layers, linear_layers
-from pronk.model.loss import CHUNK
+from pronk.model.fused import can_fuse
+from pronk.model.loss import chunk_of
 from pronk.model.memory.costs import Costs, Footprint, Times
 from pronk.model.quantize import quantized_bytes
+from pronk.recipe import Quantize
 
-# Adapter, gradient and the copy that products use; two moments, in fp32 or in blocks of 8 bits.
-COPIES = 4 + 4 + 2
+# An adapter and its gradient, in fp32 (the rounded copy that products read comes to it); two moments, in fp32 or in
+# blocks of 8 bits.
+COPIES = 4 + 4
 MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.06}
 WORKSPACE = 64 * 2**20  # of cuBLAS and its like
 # Share of activations that is reserved beyond them.
@@ -29,7 +33,8 @@ SLACK = 0.02
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """The shapes of a base. linears: output and input features of each linear layer by name, without the head.
-    beside: weights that are in no linear layer, head and embeddings among them."""
+    beside: weights that are in no linear layer, head and embeddings among them. fused: whether its layers can be ours.
+    """
 
     layers: int
     hidden: int
@@ -40,6 +45,7 @@ class Architecture:
     vocabulary: int
     linears: Mapping[str, tuple[int, int]]
     beside: int
+    fused: bool = True
 
     @property
     def parameters(self) -> int:
@@ -76,30 +82,32 @@ def architecture(model: Any) -> Architecture:
     every = sum(weight.numel() for weight in model.parameters())
     return Architecture(
         *known, heads * size, keys * size, heads, vocabulary, linears,
-        every - sum(rows * columns for rows, columns in linears.values()),
+        every - sum(rows * columns for rows, columns in linears.values()), any(map(can_fuse, model.modules())),
     )  # fmt: skip
 
 
-def frozen_bytes(shape: tuple[int, int], quantize: str, double: bool, size: int) -> int:
+def frozen_bytes(shape: tuple[int, int], quantize: Quantize, double: bool, size: int, fp8_products: bool) -> int:
     """What the weight of one linear layer takes. size: bytes of a number that is not quantized."""
     if quantize == "none":
         return shape[0] * shape[1] * size
-    if quantize == "fp8":
-        return shape[0] * shape[1] + 4 * shape[0]  # a scale for each row
-    return quantized_bytes(shape, "nf4" if quantize.startswith("nf4") else "int8", double)
+    return quantized_bytes(shape, quantize, double, fp8_products)
 
 
-def analytic(one: Architecture, trainees: Sequence[Trainee], quantize: str, double: bool, size: int) -> Costs:
+def analytic(
+    one: Architecture, trainees: Sequence[Trainee], quantize: Quantize, double: bool, size: int,
+    fp8_products: bool = False,
+) -> Costs:  # fmt: skip
     """What a fleet takes, from shapes alone. size: bytes of a number in the base's products."""
     hidden, between, queries, keys = one.hidden, one.between, one.queries, one.keys
-    columns, dropped = _adapted(one, trainees)
-    stored = 2 * hidden + 2 * queries + 2 * keys + 2 * between
-    kept = size * (stored + (columns + dropped) / one.layers) + 4 * one.heads + 8
+    in_fp8, whole = fp8_products or quantize == "fp8", any(trainee.shape is None for trainee in trainees)
+    kept = _stored(one, size, fused=one.fused and not whole) + size * _columns(one, trainees) / one.layers
     largest = max((rows * wide for rows, wide in one.linears.values()), default=0)
-    # the two products that read x are made dense together
-    dense = 0 if quantize == "none" else 2 * size * largest
-    gradients = size * (4 * between + 3 * hidden)
-    linear = sum(frozen_bytes(shape, quantize, double, size) for shape in one.linears.values())
+    # gate and up are made dense together, in FP8 a byte each
+    dense = 0 if quantize == "none" else 2 * largest * (1 if in_fp8 else size)
+    gradients = _gradients(one, size, in_fp8, one.fused and not whole)
+    if any(trainee.dropout for trainee in trainees):
+        gradients += 2 * size * between  # a mask and what it leaves
+    linear = sum(frozen_bytes(shape, quantize, double, size, fp8_products) for shape in one.linears.values())
     trained, adapters = _trained_bytes(one, trainees, size)
     products = sum(rows * wide for rows, wide in one.linears.values()) / one.layers
     return Costs(
@@ -115,9 +123,11 @@ def analytic(one: Architecture, trainees: Sequence[Trainee], quantize: str, doub
         ends_token=4 * size * hidden,
         ends_again=5 * size * hidden,
         ends_target=2 * size * hidden,
-        loss_target=8 * one.vocabulary + (0 if size == 2 else 4 * one.vocabulary),
-        chunk=CHUNK,
+        ends_constant=4 * one.vocabulary * hidden if whole else 0,
+        loss_target=size * one.vocabulary,  # logits, which become their own gradient
+        chunk=chunk_of(one.vocabulary, size),
         reading_token=size * (3 * between + 4 * hidden + queries + 2 * keys),
+        reading_target=8 * one.vocabulary,  # logits and their logarithms in fp32
         cell=2 * size * keys,
         generating_cell=2 * size * (queries + keys),
         row=(size + 4) * one.vocabulary,
@@ -128,21 +138,38 @@ def analytic(one: Architecture, trainees: Sequence[Trainee], quantize: str, doub
     )
 
 
-def _adapted(one: Architecture, trainees: Sequence[Trainee]) -> tuple[float, float]:
-    """Numbers of a token that are kept for the adapters of all layers: the columns x Aᵀ, and what dropout keeps."""
-    columns, dropped = 0.0, 0.0
-    dropping = any(trainee.dropout for trainee in trainees)
+def _stored(one: Architecture, size: int, fused: bool) -> float:
+    """Bytes of a token that a kept layer stores, adapters apart."""
+    heads = 4 * one.heads  # attention's logarithms of sums, in fp32
+    if fused:
+        return size * (2 * one.hidden + 2 * one.queries + 2 * one.keys + 2 * one.between) + heads
+    # of each norm its input in fp32, the unit vector and the output; of SwiGLU gate, its SiLU, up and the product
+    return 2 * (4 + 2 * size) * one.hidden + size * (2 * one.queries + 2 * one.keys + 4 * one.between) + heads
+
+
+def _gradients(one: Architecture, size: int, in_fp8: bool, fused: bool) -> float:
+    """Bytes of a token in the backward pass of a layer, beyond what is stored, where most is there at once."""
+    hidden, between = one.hidden, one.between
+    if not fused:
+        return size * (4 * between + 3 * hidden)
+    # of what down gives and of its input; then, of gate and up in place, those of the norm's two sides and the norm
+    most = [size * (between + hidden), size * 4 * hidden]
+    if in_fp8:
+        most.append(size * 2 * hidden + 2 * between)  # gradients of gate and up, a byte each
+    return max(most)
+
+
+def _columns(one: Architecture, trainees: Sequence[Trainee]) -> int:
+    """Numbers of a token that are kept for the adapters of all layers: the columns x Aᵀ."""
     chosen = [(t.shape.rank, chosen_layers([*one.linears], t.shape.targets)) for t in trainees if t.shape]
-    for name, (_, wide) in one.linears.items():
-        rank = sum(rank for rank, names in chosen if name in names)
-        columns += rank
-        dropped += wide if rank and dropping else 0
-    return columns, dropped
+    return sum(rank for name in one.linears for rank, names in chosen if name in names)
 
 
 def _trained_bytes(one: Architecture, trainees: Sequence[Trainee], size: int) -> tuple[float, float]:
     """Bytes of everything that is trained with all that belongs to it, and of the adapters alone."""
-    trained, adapters = 0.0, 0.0
+    trained, adapters, rounded = 0.0, 0.0, size if size < 4 else 0
+    # moments in fp32 lie in one tensor for all runs, if any run has them
+    flat = MOMENTS["adamw"] if any(trainee.optimizer == "adamw" for trainee in trainees) else 0.0
     for trainee in trainees:
         if trainee.shape is None:  # the copies that the model computes with are among its weights
             exact = 4 if size < 4 else 0
@@ -150,6 +177,7 @@ def _trained_bytes(one: Architecture, trainees: Sequence[Trainee], size: int) ->
             continue
         names = chosen_layers([*one.linears], trainee.shape.targets)
         weights = trainee.shape.rank * sum(sum(one.linears[name]) for name in names)
-        trained += weights * (COPIES + MOMENTS[trainee.optimizer])
-        adapters += 4 * weights
+        own = 0.0 if trainee.optimizer == "adamw" else MOMENTS[trainee.optimizer]
+        trained += weights * (COPIES + rounded + flat + own)
+        adapters += weights * (4 + rounded)
     return trained, adapters

@@ -1,0 +1,69 @@
+"""RMSNorm as Triton kernels: a program for each token, which reads its row once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+def forward(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """As `norm.rms_norm`. x: rows may lie apart, features side by side."""
+    y_TD = torch.empty(x_TD.shape, dtype=x_TD.dtype, device=x_TD.device)
+    tokens, features = x_TD.shape
+    forward_kernel[(tokens,)](x_TD, weight_D, y_TD, x_TD.stride(0), features, eps, **_launch(features))
+    return y_TD
+
+
+def backward(
+    dy_TD: Tensor, x_TD: Tensor, weight_D: Tensor, eps: float, residual_TD: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """As `norm.rms_norm_backward`."""
+    dx_TD, y_TD = (torch.empty(x_TD.shape, dtype=x_TD.dtype, device=x_TD.device) for _ in range(2))
+    tokens, features = x_TD.shape
+    residual = dy_TD if residual_TD is None else residual_TD
+    backward_kernel[(tokens,)](
+        dy_TD, x_TD, weight_D, residual, dx_TD, y_TD, dy_TD.stride(0), x_TD.stride(0), residual.stride(0),
+        features, eps, ADD=residual_TD is not None, **_launch(features),
+    )  # fmt: skip
+    return dx_TD, y_TD
+
+
+def _launch(features: int) -> dict[str, Any]:
+    width = triton.next_power_of_2(features)
+    return {"WIDTH": width, "num_warps": min(max(width // 512, 1), 16)}
+
+
+@triton.jit
+def forward_kernel(x, weight, y, x_stride, features, eps, WIDTH: tl.constexpr):
+    token = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, WIDTH)
+    inside = column < features
+    row = tl.load(x + token * x_stride + column, mask=inside, other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(row * row) / features + eps)
+    gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(y + token * features + column, (row * scale * gain).to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def backward_kernel(
+    dy, x, weight, residual, dx, y, dy_stride, x_stride, residual_stride, features, eps,
+    ADD: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, WIDTH)
+    inside = column < features
+    row = tl.load(x + token * x_stride + column, mask=inside, other=0.0).to(tl.float32)
+    slope = tl.load(dy + token * dy_stride + column, mask=inside, other=0.0).to(tl.float32)
+    gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(row * row) / features + eps)
+    unit = row * scale
+    tl.store(y + token * features + column, (unit * gain).to(y.dtype.element_ty), mask=inside)
+    slope *= gain
+    out = scale * (slope - unit * (tl.sum(slope * unit) / features))
+    if ADD:
+        out += tl.load(residual + token * residual_stride + column, mask=inside, other=0.0).to(tl.float32)
+    tl.store(dx + token * features + column, out.to(dx.dtype.element_ty), mask=inside)

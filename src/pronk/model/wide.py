@@ -1,0 +1,370 @@
+"""A frozen linear layer with the adapters of all runs, and several such layers as one product.
+
+For a linear layer W, stack the runs' A_k into A and their transposed B_k into B; a mask M holds
+a run's scaling (alpha_k / rank_k) on the columns of the run that a token belongs to, and zero elsewhere:
+
+    y = x Wᵀ + ((x Aᵀ) ∘ M) B
+
+Names carry shapes: T tokens, I input features, O output features of a layer, G of several layers side by
+side, R summed ranks.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pronk.model.dropout import DropoutKeys, keep_mask
+from pronk.model.products import group_product, group_product_back, product_device, product_dtype
+from pronk.model.storage import FlatStorage, Place, adjoining
+
+if TYPE_CHECKING:
+    from pronk.model.adapter import AdapterShape
+    from pronk.model.quantize import FrozenLinear
+
+# On a CPU: stretches of tokens of one run each that are still worth products of their own.
+MOST_STRETCHES = 64
+Inner = list[list[Tensor]]  # of each layer of a group: (x Aᵀ) ∘ M, block by block
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A part of the wide product: some tokens with some rows of A and B.
+
+    On a GPU one block holds everything and the mask M says what belongs together. On a CPU, where small
+    products cost nothing extra, each stretch of tokens meets the rows of its own run only.
+    """
+
+    tokens: slice
+    rows: slice
+    foreign_TR: Tensor | None  # where M is zero
+    scaling: float | Tensor  # of each row; one number where all agree
+
+    def product(self, left: Tensor, right: Tensor) -> Tensor:
+        """(left · right) ∘ M, except that a zero of M also stops what is not finite: 0 · inf is NaN, and
+        a run whose weights have grown without bound must not reach the tokens of another."""
+        if isinstance(self.scaling, float):
+            h_TR = torch.addmm(left.new_empty(1), left, right, beta=0, alpha=self.scaling)
+        else:
+            h_TR = (left @ right).mul_(self.scaling)
+        return h_TR if self.foreign_TR is None else h_TR.masked_fill_(self.foreign_TR, 0)
+
+
+class Route:
+    """How the tokens of one micro-batch go through the adapters. A backward pass, and a layer that is computed
+    again, keep the route of their forward pass."""
+
+    def __init__(self, slots_T: Tensor, dropout: DropoutKeys | None) -> None:
+        self.slots_T, self.dropout = slots_T, dropout
+        self._stretches = _stretches(slots_T) if slots_T.device.type == "cpu" else None
+        self._blocks: dict[tuple[tuple[int, ...], int], list[Block]] = {}
+
+    def blocks(self, layer: WideLinear, times: int = 1) -> list[Block]:
+        """The blocks of a layer's product; made once per micro-batch for all layers that the same runs adapt.
+
+        times: for so many layers side by side, whose columns are those of one, again and again.
+        """
+        if (layer.owners, times) not in self._blocks:
+            self._blocks[layer.owners, times] = self._made(layer, times)
+        return self._blocks[layer.owners, times]
+
+    @property
+    def in_one_block(self) -> bool:
+        """Whether every product is one, and its adapters may be those of several layers."""
+        return self._stretches is None and self.dropout is None
+
+    def _made(self, layer: WideLinear, times: int) -> list[Block]:
+        if self._stretches is None:
+            foreign_TR = self.slots_T[:, None] != layer.owners_R.repeat(times)
+            scaling = layer.scaling if isinstance(layer.scaling, float) else layer.scaling.repeat(times)
+            return [Block(slice(None), slice(None), foreign_TR, scaling)]
+        return [
+            Block(tokens, layer.rows[slot], None, layer.scaling_of[slot])
+            for slot, tokens in self._stretches
+            if slot in layer.rows
+        ]
+
+
+class Routing:
+    """The route of the current micro-batch, shared by all wide layers."""
+
+    route: Route | None = None
+
+    def set(self, slots_T: Tensor, dropout: DropoutKeys | None = None) -> None:
+        """slots_T: int64, the slot of each token, in the order of the flattened hidden states."""
+        self.route = Route(slots_T, dropout)
+
+
+def _stretches(slots_T: Tensor) -> list[tuple[int, slice]] | None:
+    """Slot and tokens of each run of equal slots; None if there are too many for products of their own."""
+    slots, counts = torch.unique_consecutive(slots_T, return_counts=True)
+    if len(slots) > MOST_STRETCHES:
+        return None
+    ends = counts.cumsum(0).tolist()
+    return [
+        (slot, slice(end - count, end)) for slot, end, count in zip(slots.tolist(), ends, counts.tolist(), strict=True)
+    ]
+
+
+class WideLinear(nn.Module):
+    """A frozen linear layer with the adapters of all runs that name it.
+
+    A_RI and B_RO are at least fp32; each run owns whole rows of both. A_product and B_product are what products
+    read: the same in the layer's dtype, as last settled. All are views of the fleet's storage, once `store` was called.
+    """
+
+    owners_R: Tensor
+    A_RI: nn.Parameter
+    B_RO: nn.Parameter
+    A_product: Tensor
+    B_product: Tensor
+
+    def __init__(self, name: str, linear: FrozenLinear, shapes: Mapping[int, AdapterShape], routing: Routing) -> None:
+        super().__init__()
+        self.name, self.routing = name, routing
+        self.linear = linear
+        self.module_key = zlib.crc32(name.encode())  # tells modules apart to the dropout generator
+        self.owners = tuple(slot for slot, shape in shapes.items() for _ in range(shape.rank))
+        starts = torch.tensor([0, *(shape.rank for shape in shapes.values())]).cumsum(0).tolist()
+        self.rows = {slot: slice(*starts[i : i + 2]) for i, slot in enumerate(shapes)}
+        self.dtype, device = product_dtype(linear), product_device(linear)
+        scaling = [shape.scaling for shape in shapes.values() for _ in range(shape.rank)]
+        self.register_buffer("owners_R", torch.tensor(self.owners, device=device), persistent=False)
+        self.scaling_of = {slot: shape.scaling for slot, shape in shapes.items()}
+        alike = len(set(scaling)) == 1
+        self.scaling = scaling[0] if alike else torch.tensor(scaling, dtype=self.dtype, device=device)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Rows and columns of A and of B."""
+        total = len(self.owners)
+        return (total, self.linear.in_features), (total, self.linear.out_features)
+
+    def store(self, storage: FlatStorage, A: Place, B: Place) -> None:
+        """Put the weights into the fleet's storage, where they are zero."""
+        self.storage, self.places = storage, (A, B)
+        self.A_RI, self.B_RO = (nn.Parameter(place.of(storage.weights_N)) for place in (A, B))
+        self.A_product, self.B_product = (place.of(storage.copy(self.dtype)) for place in (A, B))
+
+    def gradients(self) -> tuple[Tensor, Tensor]:
+        """The gradients of A and B, to be added to."""
+        if self.A_RI.grad is None:
+            self.A_RI.grad, self.B_RO.grad = (place.of(self.storage.gradients()) for place in self.places)
+        assert self.A_RI.grad is not None
+        assert self.B_RO.grad is not None
+        return self.A_RI.grad, self.B_RO.grad
+
+    def forward(self, x: Tensor) -> Tensor:
+        return project(x, Group([self]))
+
+    def inner(self, x_TI: Tensor, route: Route) -> list[Tensor]:
+        """(x Aᵀ) ∘ M, block by block."""
+        seen_TI, A_RI = self._seen(x_TI, route), self.A_product
+        return [block.product(seen_TI[block.tokens], A_RI[block.rows].T) for block in route.blocks(self)]
+
+    def add(self, inner: Sequence[Tensor], y_TO: Tensor, route: Route) -> None:
+        """Add every token's adapter to y, in place."""
+        B_RO = self.B_product
+        for block, h_TR in zip(route.blocks(self), inner, strict=True):
+            y_TO[block.tokens].addmm_(h_TR, B_RO[block.rows])
+
+    def slopes(self, dy_TO: Tensor, route: Route) -> list[Tensor]:
+        """The gradient of x Aᵀ, block by block."""
+        B_RO = self.B_product
+        return [block.product(dy_TO[block.tokens], B_RO[block.rows].T) for block in route.blocks(self)]
+
+    def add_back(self, slopes: Sequence[Tensor], dx_TI: Tensor, route: Route) -> None:
+        """Add the adapters' share to the gradient of x, in place."""
+        A_RI, keep_TI = self.A_product, self._keep(dx_TI, route)
+        for block, dh_TR in zip(route.blocks(self), slopes, strict=True):
+            if keep_TI is None:
+                dx_TI[block.tokens].addmm_(dh_TR, A_RI[block.rows])
+            else:
+                dx_TI[block.tokens].addcmul_(dh_TR @ A_RI[block.rows], keep_TI[block.tokens])
+
+    def accumulate(
+        self, dy_TO: Tensor, x_TI: Tensor, inner: Sequence[Tensor], slopes: Sequence[Tensor], route: Route
+    ) -> None:
+        """Add to the gradients of A and B; each sum is written once, in fp32."""
+        seen_TI, (dA_RI, dB_RO) = self._seen(x_TI, route), self.gradients()
+        for block, h_TR, dh_TR in zip(route.blocks(self), inner, slopes, strict=True):
+            add_product(dA_RI[block.rows], dh_TR.T, seen_TI[block.tokens])
+            add_product(dB_RO[block.rows], h_TR.T, dy_TO[block.tokens])
+
+    def _seen(self, x_TI: Tensor, route: Route) -> Tensor:
+        """The input as the adapters see it."""
+        keep_TI = self._keep(x_TI, route)
+        return x_TI if keep_TI is None else x_TI * keep_TI
+
+    def _keep(self, x_TI: Tensor, route: Route) -> Tensor | None:
+        if route.dropout is None:
+            return None
+        return keep_mask(route.dropout, self.module_key, x_TI.shape[-1], x_TI.dtype)
+
+
+def side_by_side(layers: Sequence[WideLinear]) -> Place | None:
+    """Where the A's of layers that read the same input lie as one matrix (rows of all × I).
+
+    None where they are no neighbours in this order, or not adapted by the same runs with the same ranks.
+    """
+    first = layers[0]
+    if any(layer.owners != first.owners or layer.dtype != first.dtype for layer in layers):
+        return None
+    return adjoining([layer.places[0] for layer in layers])
+
+
+class Group:
+    """Layers over one input as one product, their outputs side by side in this order."""
+
+    def __init__(self, layers: Sequence[WideLinear | FrozenLinear]) -> None:
+        self.linears = [layer.linear if isinstance(layer, WideLinear) else layer for layer in layers]
+        ends = list(accumulate(linear.out_features for linear in self.linears))
+        columns = [slice(end - linear.out_features, end) for end, linear in zip(ends, self.linears, strict=True)]
+        self.wide = [(layer, at) for layer, at in zip(layers, columns, strict=True) if isinstance(layer, WideLinear)]
+        self.widths = [linear.out_features for linear in self.linears]
+
+    @property
+    def anchor(self) -> Tensor | None:
+        """A trained tensor: among its inputs, it makes autograd call a Function even if its x needs no gradient."""
+        return self.wide[0][0].A_RI if self.wide else None
+
+    @property
+    def route(self) -> Route | None:
+        """The route of the current micro-batch; None where no layer is adapted."""
+        return self.wide[0][0].routing.route if self.wide else None
+
+    def forward(
+        self, x_TI: Tensor, route: Route | None, residual_TG: Tensor | None = None, whole: bool = True
+    ) -> tuple[Tensor, Inner]:
+        """All outputs (T × G), the residual added, and what the backward pass wants of the adapters.
+
+        whole: with what the adapters add; else the caller multiplies `additions` in.
+        """
+        y_TG = group_product(x_TI, self.linears, residual_TG)
+        inner = self.inner(x_TI, route)
+        if whole:
+            for (layer, at), kept in zip(self.wide, inner, strict=True):
+                layer.add(kept, y_TG[:, at], _there(route))
+        return y_TG, inner
+
+    def in_one_block(self, route: Route | None) -> bool:
+        """Whether all layers are adapted by the same runs, and each in one product."""
+        owners = {layer.owners for layer, _ in self.wide}
+        return len(self.wide) == len(self.linears) and len(owners) == 1 and _there(route).in_one_block
+
+    def additions(self, inner: Inner) -> list[tuple[Tensor, Tensor]]:
+        """What each layer's adapters add, as factors (T × R, R × O), where they are in one block."""
+        return [(kept[0], layer.B_product) for (layer, _), kept in zip(self.wide, inner, strict=True)]
+
+    def inner(self, x_TI: Tensor, route: Route | None) -> Inner:
+        """What the adapters' first halves give, layer by layer; in one product where they lie side by side."""
+        if (found := self._side_by_side(route)) is None:
+            return [layer.inner(x_TI, _there(route)) for layer, _ in self.wide]
+        A_RI, _, block = found
+        return [[part] for part in block.product(x_TI, A_RI.T).chunk(len(self.wide), dim=1)]
+
+    def input_gradient(
+        self, dy_TG: Tensor, route: Route | None, wanted: bool = True, whole: bool = True
+    ) -> tuple[Tensor | None, Inner]:
+        """The gradient of x (T × I) unless it is not wanted, and what `add_gradients` wants.
+
+        whole: with the adapters' share; else the caller multiplies it in: slopes (T × R) · A_product.
+        """
+        slopes = [layer.slopes(dy_TG[:, at], _there(route)) for layer, at in self.wide]
+        found = self._side_by_side(route)
+        if found is not None:
+            slopes = [[torch.cat([own[0] for own in slopes], dim=1)]]
+        if not wanted:
+            return None, slopes
+        dx_TI = group_product_back(dy_TG, self.linears)
+        if not whole:
+            return dx_TI, slopes
+        if found is not None:
+            dx_TI.addmm_(slopes[0][0], found[0])
+            return dx_TI, slopes
+        for (layer, _), own in zip(self.wide, slopes, strict=True):
+            layer.add_back(own, dx_TI, _there(route))
+        return dx_TI, slopes
+
+    def add_gradients(self, dy_TG: Tensor, x_TI: Tensor, inner: Inner, slopes: Inner, route: Route | None) -> None:
+        """Add to the gradients of all A and B."""
+        if (found := self._side_by_side(route)) is not None:
+            add_product(found[1], slopes[0][0].T, x_TI)
+            for (layer, at), kept in zip(self.wide, inner, strict=True):
+                add_product(layer.gradients()[1], kept[0].T, dy_TG[:, at])
+            return
+        for (layer, at), kept, own in zip(self.wide, inner, slopes, strict=True):
+            layer.accumulate(dy_TG[:, at], x_TI, kept, own, _there(route))
+
+    def _side_by_side(self, route: Route | None) -> tuple[Tensor, Tensor, Block] | None:
+        """All A's as one matrix, its gradient, and the block of its product; None where they are to go alone."""
+        if route is None or len(self.wide) < 2 or not route.in_one_block:
+            return None
+        layers = [layer for layer, _ in self.wide]
+        if (place := side_by_side(layers)) is None:
+            return None
+        storage = layers[0].storage
+        return (
+            place.of(storage.copy(layers[0].dtype)), place.of(storage.gradients()),
+            route.blocks(layers[0], len(layers))[0],
+        )  # fmt: skip
+
+
+def _there(route: Route | None) -> Route:
+    assert route is not None, "Routing.set comes before the forward pass"
+    return route
+
+
+class Kept:
+    """Tensors and lists of tensors through autograd's one flat list."""
+
+    @staticmethod
+    def save(ctx: Any, *tensors: Tensor, inner: Inner) -> None:
+        """Give both to autograd."""
+        ctx.counts = [len(tensors), *(len(kept) for kept in inner)]
+        ctx.save_for_backward(*tensors, *(tensor for kept in inner for tensor in kept))
+
+    @staticmethod
+    def load(ctx: Any) -> tuple[list[Tensor], Inner]:
+        """What was saved."""
+        saved, ends = ctx.saved_tensors, list(accumulate(ctx.counts))
+        parts = [list(saved[end - count : end]) for end, count in zip(ends, ctx.counts, strict=True)]
+        return parts[0], parts[1:]
+
+
+class _Projection(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_TI: Tensor, _anchor: Tensor | None, group: Group) -> Tensor:
+        ctx.group, ctx.route = group, group.route
+        y_TG, inner = group.forward(x_TI, ctx.route)
+        Kept.save(ctx, x_TI, inner=inner)
+        return y_TG
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (x_TI,), inner = Kept.load(ctx)
+        dx_TI, slopes = ctx.group.input_gradient(grads[0], ctx.route, ctx.needs_input_grad[0])
+        ctx.group.add_gradients(grads[0], x_TI, inner, slopes, ctx.route)
+        return dx_TI, None, None
+
+
+def project(x: Tensor, group: Group) -> Tensor:
+    """x (…, I) through a group of layers: (…, G), differentiable."""
+    y_TG: Tensor = _Projection.apply(x.reshape(-1, x.shape[-1]), group.anchor, group)
+    return y_TG.view(*x.shape[:-1], -1)
+
+
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left · right, in the precision of total; a GPU gives fp32 sums of bf16 products without a detour."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    elif left.is_cuda and total.dtype == torch.float32:
+        torch.addmm(total, left, right, out_dtype=total.dtype, out=total)
+    else:
+        total += left @ right

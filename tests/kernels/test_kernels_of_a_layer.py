@@ -1,0 +1,206 @@
+"""Each kernel is its plain twin, and the twins are what PyTorch's own operations and their gradients give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from interpreted import TARGETS, compiled, interpreted
+from torch import Tensor
+from torch.nn.functional import cross_entropy, silu
+from torch.nn.functional import rms_norm as reference_norm
+
+from pronk.model.kernels import cross_entropy as loss
+from pronk.model.kernels import norm, rope, swiglu
+
+EPS = 1e-5
+TYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def close(ours: Tensor, theirs: Tensor) -> bool:
+    """Within the rounding of one result (and, for the smallest, of the largest)."""
+    assert ours.dtype == theirs.dtype
+    step = torch.finfo(ours.dtype).eps
+    error = (ours.double() - theirs.double()).abs()
+    return bool((error <= 2 * step * theirs.double().abs() + 4 * step * theirs.double().abs().mean()).all())
+
+
+def nearly(ours: Tensor, theirs: Tensor) -> bool:
+    """Within a few roundings of numbers of size 1, where the order of sums and roundings differs."""
+    return bool((ours.double() - theirs.double()).abs().max() <= 8 * torch.finfo(ours.dtype).eps)
+
+
+# --- the twins against PyTorch -------------------------------------------------------------------
+
+
+def test_norm_is_pytorchs_with_its_gradient() -> None:
+    x, weight, dy, more = draw(5, 48).requires_grad_(), draw(48, seed=1), draw(5, 48, seed=2), draw(5, 48, seed=3)
+    y = reference_norm(x, (48,), weight, EPS)
+    (dx,) = torch.autograd.grad(y, x, dy)
+    assert torch.allclose(norm.rms_norm(x.detach(), weight, EPS), y, atol=1e-12)
+    ours, again = norm.rms_norm_backward(dy, x.detach(), weight, EPS, more)
+    assert torch.allclose(ours, dx + more, atol=1e-12)
+    assert torch.allclose(again, y, atol=1e-12)
+    assert torch.allclose(norm.rms_norm_backward(dy, x.detach(), weight, EPS)[0], dx, atol=1e-12)
+
+
+def test_swiglu_is_pytorchs_with_its_gradient() -> None:
+    both, slope = draw(5, 28).requires_grad_(), draw(5, 14, seed=1)
+    gate, up = both.chunk(2, dim=-1)
+    product = silu(gate) * up
+    (dboth,) = torch.autograd.grad(product, both, slope)
+    assert torch.allclose(swiglu.swiglu(both.detach()), product, atol=1e-12)
+    given, dproduct = both.detach().clone(), slope.clone()
+    swiglu.swiglu_backward_(given, dproduct)
+    assert torch.allclose(given, dboth, atol=1e-12)
+    assert torch.allclose(dproduct, product, atol=1e-12)
+
+
+def test_positions_are_those_of_transformers_and_turn_back() -> None:
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    tokens, heads, size = 7, 3, 8
+    angle = torch.cat([draw(tokens, size // 2, seed=1)] * 2, dim=-1)
+    cos, sin = angle.cos(), angle.sin()
+    q = draw(1, heads, tokens, size)
+    theirs = apply_rotary_pos_emb(q, q, cos[None], sin[None])[0]
+    flat = q[0].transpose(0, 1).reshape(tokens, -1)
+    ours = flat.clone()
+    rope.rotate_(ours, cos, sin)
+    assert torch.allclose(ours, theirs[0].transpose(0, 1).reshape(tokens, -1), atol=1e-12)
+    rope.rotate_(ours, cos, sin, back=True)
+    assert torch.allclose(ours, flat, atol=1e-12)
+
+
+def test_loss_is_pytorchs_with_its_gradient() -> None:
+    logits, targets, weights = draw(6, 37).requires_grad_(), torch.tensor([0, 36, 5, 5, 9, 1]), draw(6, seed=1).abs()
+    losses = cross_entropy(logits, targets, reduction="none")
+    (slope,) = torch.autograd.grad((losses * weights).sum(), logits)
+    given = logits.detach().clone()
+    assert torch.allclose(loss.losses_and_slope_(given, targets, weights), losses, atol=1e-12)
+    assert torch.allclose(given, slope, atol=1e-12)
+
+
+# --- the kernels against the twins ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("features", [64, 100, 576])
+def test_norm_kernel(dtype: torch.dtype, features: int) -> None:
+    kernels = interpreted("triton_norm")
+    wide = draw(3, features + 5, dtype=dtype)
+    x, weight = wide[:, :features], draw(features, seed=1, dtype=dtype)  # rows that lie apart
+    dy, more = draw(3, features, seed=2, dtype=dtype), draw(3, features, seed=3, dtype=dtype)
+    assert close(kernels.forward(x, weight, EPS), norm.rms_norm_plain(x, weight, EPS))
+    for residual in (None, more):
+        ours = kernels.backward(dy, x, weight, EPS, residual)
+        theirs = norm.rms_norm_backward_plain(dy, x, weight, EPS, residual)
+        assert all(close(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("features", [64, 1100])
+def test_swiglu_kernel(dtype: torch.dtype, features: int) -> None:
+    kernels = interpreted("triton_swiglu")
+    both, slope = draw(3, 2 * features, dtype=dtype), draw(3, features, seed=1, dtype=dtype)
+    assert close(kernels.forward(both), swiglu.swiglu_plain(both))
+    ours, theirs = (both.clone(), slope.clone()), (both.clone(), slope.clone())
+    kernels.backward_(*ours)
+    swiglu.swiglu_backward_plain_(*theirs)
+    assert all(close(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])  # the interpreter's dot does not know bf16
+@pytest.mark.parametrize(("features", "rank"), [(64, 16), (100, 5), (70, 40)])
+def test_swiglu_kernel_with_what_adapters_add(dtype: torch.dtype, features: int, rank: int) -> None:
+    kernels = interpreted("triton_swiglu")
+    both, slope = draw(70, 2 * features, dtype=dtype), draw(70, features, seed=1, dtype=dtype)
+    left = draw(70, 2 * rank, seed=2, dtype=dtype) / rank
+    factors = [(part, draw(rank, features, seed=3, dtype=dtype)) for part in left.chunk(2, dim=1)]
+    ours, theirs = both.clone(), both.clone()
+    product = kernels.forward_added(ours, *factors)
+    assert nearly(product, swiglu.swiglu_plain(theirs, (factors[0], factors[1])))
+    assert nearly(ours, theirs)
+    given, same = (both.clone(), slope.clone()), (both.clone(), slope.clone())
+    kernels.backward_added_(*given, *factors[1])
+    swiglu.swiglu_backward_plain_(*same, factors[1])
+    assert all(nearly(one, other) for one, other in zip(given, same, strict=True))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("heads", "size"), [(3, 64), (40, 128), (2, 6)])
+@pytest.mark.parametrize("back", [False, True])
+def test_rope_kernel(dtype: torch.dtype, heads: int, size: int, back: bool) -> None:
+    kernels = interpreted("triton_rope")
+    wide, angle = draw(4, heads * size + 10, dtype=dtype), torch.cat([draw(4, size // 2, seed=1)] * 2, dim=-1)
+    cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
+    ours, theirs = wide.clone(), wide.clone()
+    kernels.turn_(ours[:, : heads * size], cos, sin, back)
+    rope.rotate_plain_(theirs[:, : heads * size], cos, sin, back)
+    assert close(ours, theirs)
+    assert torch.equal(ours[:, heads * size :], wide[:, heads * size :])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("vocabulary", [97, 9000])
+def test_cross_entropy_kernel(dtype: torch.dtype, vocabulary: int) -> None:
+    kernels = interpreted("triton_cross_entropy")
+    logits, targets = 5 * draw(3, vocabulary, dtype=dtype), torch.tensor([0, vocabulary - 1, 50])
+    weights = draw(3, seed=1, dtype=torch.float32).abs()
+    ours, theirs = logits.clone(), logits.clone()
+    losses = kernels.losses_and_slope_(ours, targets, weights)
+    assert torch.allclose(losses, loss.losses_and_slope_plain_(theirs, targets, weights), rtol=1e-5)
+    assert torch.allclose(ours.float(), theirs.float(), rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # numpy, in the interpreter
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_shows_in_the_loss(value: float) -> None:
+    kernels = interpreted("triton_cross_entropy")
+    logits = draw(2, 50, dtype=torch.float32)
+    logits[1, 7] = value
+    losses = kernels.losses_and_slope_(logits, torch.tensor([1, 2]), torch.ones(2))
+    assert losses.isfinite().tolist() == [True, False]
+
+
+# --- and without a GPU to run on, they compile ---------------------------------------------------
+
+POINTERS = {"bf16": "*bf16", "fp16": "*fp16", "fp32": "*fp32"}
+ADDED = {"RANK": 16, "STEP": 16, "PRECISION": "tf32", "TOKENS": 64, "FEATURES": 64}
+KERNELS: list[tuple[str, str, Callable[[str], dict[str, str]], dict[str, Any]]] = [
+    ("triton_norm", "forward_kernel",
+     lambda p: {"x": p, "weight": p, "y": p, "x_stride": "i32", "features": "i32", "eps": "fp32"}, {"WIDTH": 4096}),
+    ("triton_norm", "backward_kernel",
+     lambda p: {"dy": p, "x": p, "weight": p, "residual": p, "dx": p, "y": p, "dy_stride": "i32", "x_stride": "i32",
+                "residual_stride": "i32", "features": "i32", "eps": "fp32"}, {"ADD": True, "WIDTH": 4096}),
+    ("triton_swiglu", "forward_kernel",
+     lambda p: {"both": p, "product": p, "stride": "i32", "features": "i32"}, {"WIDTH": 1024}),
+    ("triton_swiglu", "backward_kernel",
+     lambda p: {"both": p, "slope": p, "stride": "i32", "slope_stride": "i32", "features": "i32"}, {"WIDTH": 1024}),
+    ("triton_swiglu", "forward_added_kernel",
+     lambda p: {"both": p, "product": p, "gate_left": p, "gate_right": p, "up_left": p, "up_right": p, "tokens": "i32",
+                "stride": "i32", "features": "i32", "left_stride": "i32"}, ADDED),
+    ("triton_swiglu", "backward_added_kernel",
+     lambda p: {"both": p, "slope": p, "left": p, "right": p, "tokens": "i32", "stride": "i32", "slope_stride": "i32",
+                "features": "i32", "left_stride": "i32"}, ADDED),
+    ("triton_rope", "turn_kernel",
+     lambda p: {"heads": p, "cos": p, "sin": p, "stride": "i32", "angle_stride": "i32", "count": "i32", "half": "i32"},
+     {"SIGN": 1.0, "TOGETHER": 32, "HALF": 64}),
+    ("triton_cross_entropy", "slope_kernel",
+     lambda p: {"logits": p, "targets": "*i64", "weights": "*fp32", "losses": "*fp32", "stride": "i32"},
+     {"VOCABULARY": 128256, "WIDTH": 8192}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("capability", TARGETS)
+@pytest.mark.parametrize("index", range(len(KERNELS)), ids=[f"{module}.{name}" for module, name, *_ in KERNELS])
+def test_a_kernel_compiles(index: int, capability: int) -> None:
+    module, name, types, constants = KERNELS[index]
+    made = compiled(module, name, capability, types("*bf16"), constants)
+    assert f".target sm_{capability}" in made.asm["ptx"]
