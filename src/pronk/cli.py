@@ -211,6 +211,9 @@ def bench_train(
         list[str] | None,
         typer.Option("--variant", metavar="NAME:KEY=VALUE", help="Other settings of ours to measure beside."),
     ] = None,
+    token_budget: Annotated[
+        int, typer.Option(min=0, help="Tokens of pronk's micro-batches; fewer take less memory.", show_default="usual")
+    ] = 0,
     steps: Annotated[int, typer.Option(help="Steps that are timed, after three that are not.")] = 12,
     timeout: Timeout = 900,
     overrides: Set = None,
@@ -222,7 +225,7 @@ def bench_train(
 
     request = Request(
         data, base_shape, base_folder, lengths, _overrides(overrides, quantize, recompute), variants or [],
-        _peers(peers), layout, steps, timeout,
+        _peers(peers), layout, steps, timeout, token_budget,
     )  # fmt: skip
     _print_table(bench_training(request, _console()), as_json)
 

@@ -10,10 +10,8 @@ import torch
 from rich.console import Console
 
 from pronk.doctor.bench import bench_training
-from pronk.doctor.bench_work import Request, named_works
+from pronk.doctor.bench_work import Request
 from pronk.doctor.gemm import gemm_rate
-from pronk.doctor.peers.work import Result
-from pronk.doctor.sides import run_side
 
 pytestmark = [
     pytest.mark.gpu,
@@ -22,21 +20,6 @@ pytestmark = [
 ]
 CONSOLE = Console(stderr=True)
 SMALL = Request(base_shape="smollm2-135m", lengths="4x512", overrides=["train.device=cuda"], peers=["trl"], steps=4)
-
-
-def test_memory_is_that_of_each_setting_alone(tmp_path: Path) -> None:
-    work = named_works(SMALL, tmp_path)["ours"]
-    large = replace(work, batch_size=16, examples=work.examples * 4)
-    together = run_side("ours", [large, work], tmp_path, CONSOLE)
-    (alone,) = run_side("ours", [work], tmp_path, CONSOLE)
-    assert isinstance(alone, Result)
-    first, second = together
-    assert isinstance(first, Result), first
-    assert isinstance(second, Result), second
-    assert second.peak_memory_bytes == pytest.approx(alone.peak_memory_bytes, rel=0.1)
-    assert second.peak_memory_bytes < 0.8 * first.peak_memory_bytes
-    assert second.peak_allocated_bytes is not None
-    assert 0 < second.peak_allocated_bytes <= second.peak_memory_bytes
 
 
 def test_trl_agrees_in_bf16_and_over_nf4(tmp_path: Path) -> None:

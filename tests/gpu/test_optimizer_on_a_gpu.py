@@ -159,7 +159,7 @@ def test_a_round_waits_for_the_device_once():
 
 
 def test_a_run_that_breaks_leaves_the_others_as_they_were():
-    """fp32 called directly, so that the others' numbers are the same but for the order of sums."""
+    """fp32 called directly: the others' numbers are the same but for the order of sums, to a tenth of a step."""
     plans = _plans()
     broken = replace(plans[0], name="bad", learning_rate=1e39, clip=None, seed=9)
     fleet, _ = _played([*plans, broken], False, torch.float32)
@@ -169,4 +169,6 @@ def test_a_run_that_breaks_leaves_the_others_as_they_were():
     for slot in range(3):
         assert not fleet.runs[slot].error
         for name, value in alone.adapter.state(slot).items():
-            torch.testing.assert_close(fleet.adapter.state(slot)[name], value, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(
+                fleet.adapter.state(slot)[name], value, rtol=1e-3, atol=1e-4
+            )  # a tenth of one step

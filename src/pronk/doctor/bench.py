@@ -64,7 +64,10 @@ def bench_training(request: Request, console: Console) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        works = named_works(request, folder)
+        works = {
+            name: replace(work, token_budget=request.token_budget)
+            for name, work in named_works(request, folder).items()
+        }
         peers = choose_peers(request.peers, works["ours"].device, works["ours"].quantize)
         check_settings(works["ours"], peers)
         answers = play_ours(works, folder, console, request.timeout)
@@ -92,13 +95,10 @@ def told(measured: Measured) -> list[str]:
 
 
 def play_ours(works: Mapping[str, Work], folder: Path, console: Console, timeout: int) -> dict[str, Answer]:
-    """Our sides' answers: in one process on a GPU, where memory can be read anew; else in one each."""
-    names = list(works)
-    together = [names] if works["ours"].device == "cuda" else [[name] for name in names]
+    """Our sides' answers, in a process each: what one leaves behind in a GPU's memory is none of the next one's."""
     answers: dict[str, Answer] = {}
-    for group in together:
-        asked = [replace(works[name], ceiling=name == "ours") for name in group]
-        answers |= zip(group, run_side("ours", asked, folder, console, timeout), strict=True)
+    for name, work in works.items():
+        (answers[name],) = run_side("ours", [replace(work, ceiling=name == "ours")], folder, console, timeout)
     if isinstance(failed := answers["ours"], str):
         raise RefusedError(f"bench: pronk's own side failed:\n{failed}")
     return answers

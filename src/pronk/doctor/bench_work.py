@@ -50,6 +50,7 @@ class Request:
     layout: str = "padded"
     steps: int = 12
     timeout: int = TIMEOUT
+    token_budget: int = 0  # of our micro-batches; 0 for the usual one
 
     def __post_init__(self) -> None:
         if (self.recipe is None) == (self.base_shape is None):

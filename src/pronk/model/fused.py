@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pronk.model.attention import attend
+from pronk.model.attention import attend, packed_attention
 from pronk.model.kernels.norm import rms_norm, rms_norm_backward
 from pronk.model.kernels.rope import rotate_
 from pronk.model.kernels.swiglu import swiglu, swiglu_backward_
@@ -59,15 +59,18 @@ class FusedLayer(nn.Module):
         rows = hidden_states.shape[:2]
         cos_TE, sin_TE = (part.expand(*rows, -1).flatten(0, 1) for part in position_embeddings)
         x_TD = hidden_states.flatten(0, 1)
-        again = _Again()
+        again, size = _Again(), self.self_attn.head_dim
         anchor = self.down.anchor if self.gate_up.anchor is None else self.gate_up.anchor
 
         def layer(x_TD: Tensor) -> Tensor:
             heads = _Inputs.apply(x_TD, self.inputs.anchor, self, cos_TE, sin_TE)
-            q, k, v = (part.view(*rows, -1, self.self_attn.head_dim).transpose(1, 2) for part in heads)
-            if past_key_values is not None:
+            if packing is not None and past_key_values is None:
+                q, k, v = (part.unflatten(1, (-1, size)) for part in heads)
+                mixed = packed_attention(q, k, v, packing, self.self_attn.scaling)
+            else:
+                q, k, v = (part.view(*rows, -1, size).transpose(1, 2) for part in heads)
                 k, v = past_key_values.update(k, v, self.self_attn.layer_idx)
-            mixed, _ = attend(self.self_attn, q, k, v, attention_mask, self.self_attn.scaling, packing)
+                mixed, _ = attend(self.self_attn, q, k, v, attention_mask, self.self_attn.scaling, packing)
             middle_TD = _Output.apply(mixed.reshape(len(x_TD), -1), x_TD, self.output.anchor, self.output)
             return _FeedForward.apply(middle_TD, anchor, self, again)
 
@@ -150,7 +153,7 @@ class _FeedForward(torch.autograd.Function):
     def forward(ctx: Any, x_TD: Tensor, _anchor: Tensor | None, layer: FusedLayer, again: _Again) -> Tensor:
         ctx.layer, ctx.routes = layer, (layer.gate_up.route, layer.down.route)
         up, (up_route, _) = layer.gate_up, ctx.routes
-        alone = not up.in_one_block(up_route)
+        alone = not up.multiplies_on_the_way(up_route)
         both_TG, inner = up.forward(_norm(layer.post_attention_layernorm, x_TD), up_route, whole=alone)
         product_TF = swiglu(both_TG) if alone else swiglu(both_TG, up.additions(inner))
         if again.now:  # nobody reads the output: the product with down, a fifth of a layer's work, is left out
@@ -167,7 +170,7 @@ class _FeedForward(torch.autograd.Function):
         (x_TD, both_TG), inner = Kept.load(ctx)
         layer, norm = ctx.layer, ctx.layer.post_attention_layernorm
         down, up, (up_route, down_route) = layer.down, layer.gate_up, ctx.routes
-        alone = not down.in_one_block(down_route)
+        alone = not down.multiplies_on_the_way(down_route)
         slope_TF, slopes = down.input_gradient(dy_TD, down_route, whole=alone)
         added = None if alone else (slopes[0][0], down.wide[0][0].A_product)
         swiglu_backward_(both_TG, slope_TF, added)  # gate and up are now their gradients, slope is the product

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 # On a CPU: stretches of tokens of one run each that are still worth products of their own.
 MOST_STRETCHES = 64
+# Ranks of all runs together: with 16, SwiGLU's kernels save two fifths of the time of a product of its own on an
+# H200, with 128 they lose as much as they save.
+MOST_RANKS = 32
 Inner = list[list[Tensor]]  # of each layer of a group: (x Aᵀ) ∘ M, block by block
 
 
@@ -46,13 +49,13 @@ class Block:
     foreign_TR: Tensor | None  # where M is zero
     scaling: float | Tensor  # of each row; one number where all agree
 
-    def product(self, left: Tensor, right: Tensor) -> Tensor:
+    def product(self, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
         """(left · right) ∘ M, except that a zero of M also stops what is not finite: 0 · inf is NaN, and
         a run whose weights have grown without bound must not reach the tokens of another."""
         if isinstance(self.scaling, float):
-            h_TR = torch.addmm(left.new_empty(1), left, right, beta=0, alpha=self.scaling)
+            h_TR = torch.addmm(left.new_empty(1), left, right, beta=0, alpha=self.scaling, out=out)
         else:
-            h_TR = (left @ right).mul_(self.scaling)
+            h_TR = torch.mm(left, right, out=out).mul_(self.scaling)
         return h_TR if self.foreign_TR is None else h_TR.masked_fill_(self.foreign_TR, 0)
 
 
@@ -253,10 +256,12 @@ class Group:
                 layer.add(kept, y_TG[:, at], _there(route))
         return y_TG, inner
 
-    def in_one_block(self, route: Route | None) -> bool:
-        """Whether all layers are adapted by the same runs, and each in one product."""
+    def multiplies_on_the_way(self, route: Route | None) -> bool:
+        """Whether what the adapters add may be multiplied by the kernel that reads the outputs: all layers are adapted
+        by the same runs, in one block, and of so few ranks that this is faster than a product of its own."""
         owners = {layer.owners for layer, _ in self.wide}
-        return len(self.wide) == len(self.linears) and len(owners) == 1 and _there(route).in_one_block
+        alike = len(self.wide) == len(self.linears) and len(owners) == 1
+        return alike and len(self.wide[0][0].owners) <= MOST_RANKS and _there(route).in_one_block
 
     def additions(self, inner: Inner) -> list[tuple[Tensor, Tensor]]:
         """What each layer's adapters add, as factors (T × R, R × O), where they are in one block."""
@@ -276,10 +281,11 @@ class Group:
 
         whole: with the adapters' share; else the caller multiplies it in: slopes (T × R) · A_product.
         """
-        slopes = [layer.slopes(dy_TG[:, at], _there(route)) for layer, at in self.wide]
         found = self._side_by_side(route)
-        if found is not None:
-            slopes = [[torch.cat([own[0] for own in slopes], dim=1)]]
+        if found is None:
+            slopes = [layer.slopes(dy_TG[:, at], _there(route)) for layer, at in self.wide]
+        else:
+            slopes = [[self._slopes_side_by_side(dy_TG, len(found[0]), _there(route))]]
         if not wanted:
             return None, slopes
         dx_TI = group_product_back(dy_TG, self.linears)
@@ -301,6 +307,13 @@ class Group:
             return
         for (layer, at), kept, own in zip(self.wide, inner, slopes, strict=True):
             layer.accumulate(dy_TG[:, at], x_TI, kept, own, _there(route))
+
+    def _slopes_side_by_side(self, dy_TG: Tensor, ranks: int, route: Route) -> Tensor:
+        """What `slopes` of each layer gives, in columns of one tensor (T × ranks of all layers)."""
+        all_TR = dy_TG.new_empty(len(dy_TG), ranks)
+        for (layer, at), own_TR in zip(self.wide, all_TR.chunk(len(self.wide), dim=1), strict=True):
+            route.blocks(layer)[0].product(dy_TG[:, at], layer.B_product.T, own_TR)
+        return all_TR
 
     def _side_by_side(self, route: Route | None) -> tuple[Tensor, Tensor, Block] | None:
         """All A's as one matrix, its gradient, and the block of its product; None where they are to go alone."""

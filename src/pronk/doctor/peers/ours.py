@@ -51,7 +51,8 @@ def side(work: Work) -> Result:
 
 
 def _play(work: Work, device: torch.device) -> _Played:
-    fleet = Fleet(_model(work, device), _plans(work), TOKEN_BUDGET[device.type], work.recompute)
+    budget = work.token_budget or TOKEN_BUDGET[device.type]
+    fleet = Fleet(_model(work, device), _plans(work), budget, work.recompute)
     if work.start:
         start = load_file(work.start)
         for slot in range(work.runs):
@@ -105,7 +106,7 @@ def _ceiling(work: Work, device: torch.device) -> float:
     sizes = linear_layer_sizes(find_base(work.base))
     layer = [size for name, size in sizes.items() if ".layers.0." in name] or list(sizes.values())
     longest = sum(len(ids) for ids, _ in work.examples[: work.batch_size]) * work.runs
-    tokens = min(longest, TOKEN_BUDGET[device.type])
+    tokens = min(longest, work.token_budget or TOKEN_BUDGET[device.type])
     return gemm_rate(layer, tokens, resolve_dtype(work.dtype, device), device)
 
 

@@ -15,8 +15,8 @@ from typing import Any, Literal
 class Work:
     """The same steps for every side. examples: [ids, which of them are learned (true or false for each)].
 
-    What only pronk reads: recipe (the run's, for how the base is loaded), runs, ceiling. What only peers read:
-    layout, liger.
+    What only pronk reads: recipe (the run's, for how the base is loaded), runs, ceiling, token_budget. What only
+    peers read: layout, liger.
     """
 
     base: str
@@ -42,6 +42,7 @@ class Work:
     recipe: str = ""  # a recipe file; "" where the base is loaded as the fields above say
     runs: int = 1  # a fleet of so many, each with the work of one, in an order of its own
     ceiling: bool = False  # measure matrix products too
+    token_budget: int = 0  # of a micro-batch; 0 for the usual one
     layout: Literal["padded", "packed"] = "padded"  # of a peer's batch; pronk packs always
     liger: bool = False
 
