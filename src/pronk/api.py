@@ -131,21 +131,25 @@ def run(
     out: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     copy_to: str | Path | None = None,
+    gpu: str | None = None,
 ) -> Study:
     """Train all runs of a recipe, evaluate them with their base, compare, and report: `pronk run`.
 
     out: a new folder, studies/RECIPE by default. overrides: values for dotted recipe keys, such as
     {"train.epochs": 3}. copy_to: a folder, such as a mounted drive, that the study is copied to as it grows.
+    gpu: how much of the GPU may be used, such as "24GB"; all that is free when absent.
     Raises PronkError if something about them is wrong, KeyboardInterrupt if stopped:
     what was trained by then is saved, and `pronk.report` opens it.
     """
     from pronk import pipeline
+    from pronk.model.memory.sizes import read_size, steady_allocator
     from pronk.recipe import read_recipe
 
+    steady_allocator()
     recipe = Path(recipe)
     checked = read_recipe(recipe, _texts(overrides))
     place, mirror = Path(out or new_folder(f"studies/{recipe.stem}")), Path(copy_to) if copy_to else None
-    folder, interrupted = pipeline.run_study(checked, place, _console(), mirror)
+    folder, interrupted = pipeline.run_study(checked, place, _console(), mirror, read_size(gpu) if gpu else None)
     if interrupted:
         raise KeyboardInterrupt(f"what was trained is saved; open it with pronk.report({str(folder.path)!r})")
     return _opened(folder)

@@ -34,6 +34,11 @@ Set = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write; a new folder by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
+Gpu = Annotated[
+    str | None,
+    typer.Option("--gpu", metavar="SIZE", envvar="PRONK_GPU_MEMORY", help="A GPU's memory, e.g. 24GB: use no more."),
+]
+
 
 @app.command()
 def demo(out: Out = None, overrides: Set = None, as_json: Json = False) -> None:
@@ -54,9 +59,33 @@ def run(
         Path | None,
         typer.Option("--copy-to", metavar="DIR", help="Copy the study there as it grows, e.g. to a mounted drive."),
     ] = None,
+    gpu: Gpu = None,
 ) -> None:
     """Train all runs of a recipe, evaluate them with their base, compare, and report."""
-    _run(recipe, overrides, out, f"studies/{recipe.stem}", as_json, copy_to)
+    _run(recipe, overrides, out, f"studies/{recipe.stem}", as_json, copy_to, gpu)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    gpu: Gpu = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Will it fit? Memory, speed and the setting to train with, on this GPU or one of another size."""
+    from pronk.model.memory.sizes import read_size
+    from pronk.recipe import read_recipe
+
+    size = None if gpu is None else read_size(gpu)
+    checked = read_recipe(recipe, overrides or [])
+    from pronk import pipeline
+    from pronk.doctor.planned import as_json as plain
+    from pronk.doctor.planned import table
+
+    fits = pipeline.plan(checked, size, _console())
+    _print_table({"json": plain(fits), "markdown": table(fits)}, as_json)
+    if any(fit.chosen is None for fit in fits):
+        sys.exit(1)
 
 
 @app.command()
@@ -264,6 +293,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no "…" gets a "?", not a traceback
+    from pronk.model.memory.sizes import steady_allocator
+
+    steady_allocator()
     try:
         app(prog_name="pronk")
     except PronkError as error:
@@ -276,16 +308,19 @@ def main() -> None:
 
 
 def _run(
-    recipe: Path, overrides: list[str] | None, out: Path | None, stem: str, as_json: bool, copy_to: Path | None = None
-) -> None:
+    recipe: Path, overrides: list[str] | None, out: Path | None, stem: str, as_json: bool,
+    copy_to: Path | None = None, gpu: str | None = None,
+) -> None:  # fmt: skip
+    from pronk.model.memory.sizes import read_size
     from pronk.recipe import read_recipe
     from pronk.runs import new_folder
 
+    size = None if gpu is None else read_size(gpu)
     checked = read_recipe(recipe, overrides or [])
     from pronk import pipeline
 
     try:
-        folder, interrupted = pipeline.run_study(checked, out or new_folder(stem), _console(), copy_to)
+        folder, interrupted = pipeline.run_study(checked, out or new_folder(stem), _console(), copy_to, size)
     except KeyboardInterrupt:
         _say("interrupted; nothing was trained, so nothing is kept")
         sys.exit(130)
@@ -314,13 +349,14 @@ def _show(folder: Any, page: Path, as_json: bool) -> None:
 
 
 def _print_table(result: dict[str, Any], as_json: bool) -> None:
-    """A bench's table or JSON; why a side has no ratio goes to stderr, and ends the command with 1."""
+    """A table or JSON; why a bench's side has no ratio goes to stderr, and ends the command with 1."""
     import json
 
     print(json.dumps(result["json"], indent=2) if as_json else result["markdown"])
-    for problem in result["problems"]:
+    problems = result.get("problems", ())
+    for problem in problems:
         _say(problem, style="red")
-    if result["problems"]:
+    if problems:
         sys.exit(1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pronk.data.detect import with_found_formats
 from pronk.data.split import Splits, read_splits
 from pronk.data.words import counted
+from pronk.doctor.ready import Ready, prepare
 from pronk.errors import InputError, OutOfMemoryError
 from pronk.recipe import Recipe
 from pronk.runs import StudyFolder, disk_guard, new_study, write_text
@@ -23,23 +24,13 @@ from pronk.train.progress import work as progress
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pronk.doctor.planned import Fit
     from pronk.evaluate.evaluation import Evaluated
     from pronk.evaluate.likelihood import ItemLosses
     from pronk.model.adapter import AdapterShape
-    from pronk.tokens.examples import Examples
     from pronk.train.mirror import Mirror
     from pronk.train.session import Outcome
     from pronk.train.trackers import Trackers
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A fleet whose base is found and whose examples are made; nothing heavy is loaded yet."""
-
-    fleet: Fleet
-    base: Any
-    device: Any
-    examples: Examples
 
 
 @dataclass
@@ -70,12 +61,16 @@ class Clock:
         self.last = now
 
 
-def run_study(recipe: Recipe, out: Path, console: Console, copy_to: Path | None = None) -> tuple[StudyFolder, bool]:
+def run_study(
+    recipe: Recipe, out: Path, console: Console, copy_to: Path | None = None, gpu: int | None = None
+) -> tuple[StudyFolder, bool]:
     """Run a whole study into a new folder; also whether it was interrupted (its state is then saved).
 
-    copy_to: a folder, such as a mounted drive, into which the study is copied while it grows.
-    What can be wrong with recipe, data and base is found before anything is trained, and then nothing
-    is left behind. Raises KeyboardInterrupt if the user stops it before there is anything to keep.
+    copy_to: a folder, such as a mounted drive, into which the study is copied while it grows. gpu: bytes of the GPU
+    that may be used; all that is free when absent.
+    What can be wrong with recipe, data and base, and what cannot fit, is found before anything is trained, and then
+    nothing is left behind. Raises RefusedError if it does not fit, KeyboardInterrupt if the user stops it before
+    there is anything to keep.
     """
     from pronk.model.determinism import deterministic
     from pronk.train.trackers import check_installed
@@ -91,8 +86,7 @@ def run_study(recipe: Recipe, out: Path, console: Console, copy_to: Path | None 
         study = plan_study(recipe)
         check_installed(recipe.train.trackers)
         splits, labels = read_splits(recipe.data, tell)
-        bases = dict.fromkeys(fleet.base for fleet in study.fleets)
-        ready = [one for base in bases for one in _prepare(study, base, splits, labels, console)]
+        ready = _prepare(study, splits, labels, gpu, console)
         stop.check()
         mirror = _mirror(copy_to, out, console)
         clock.lap("prepare")
@@ -113,6 +107,23 @@ def run_study(recipe: Recipe, out: Path, console: Console, copy_to: Path | None 
     return folder, interrupted
 
 
+def plan(recipe: Recipe, gpu: int | None, console: Console) -> list[Fit]:
+    """How the fleets of a recipe fit into this GPU, or into one with so many bytes; nothing is trained or written.
+
+    Raises OptionError where there is no GPU and none is named.
+    """
+    from pronk.doctor.plan import here_or_named, plan_fleets
+    from pronk.model.determinism import deterministic
+
+    tell = partial(say, console)
+    elsewhere = here_or_named(recipe, gpu)
+    recipe = with_found_formats(recipe, tell)
+    study = plan_study(recipe)
+    splits, labels = read_splits(recipe.data, tell)
+    with console.status("reading the base and the data, and measuring"), deterministic(recipe.train.deterministic):
+        return plan_fleets(prepare(study, splits, labels, tell, elsewhere), recipe, gpu, tell)
+
+
 def report(path: Path) -> Path:
     """Compare a study's runs anew and write its report; needs neither torch nor the base model."""
     folder = StudyFolder.open(path)
@@ -128,28 +139,21 @@ def _mirror(copy_to: Path | None, out: Path, console: Console) -> Mirror | None:
     return Mirror(copy_to, out, partial(say, console))
 
 
-def _prepare(study: Study, name: str, splits: Splits, labels: tuple[str, ...], console: Console) -> list[Ready]:
-    """Everything about the fleets of a base that can be checked without its weights."""
-    from pronk.model.adapter import chosen_layers
-    from pronk.model.load import find_base, linear_layer_sizes, resolve_device
-    from pronk.model.quantize import check_quantization
-    from pronk.train.session import adapter_shape, load_examples
-    from pronk.train.start import check_start
+def _prepare(study: Study, splits: Splits, labels: tuple[str, ...], gpu: int | None, console: Console) -> list[Ready]:
+    """The fleets, checked as far as that goes without weights, and how each is to be trained so that it fits."""
+    from pronk.doctor.plan import plan_run
+    from pronk.doctor.planned import one_line
+    from pronk.model.memory.sizes import limit_gpu
 
-    fleets = [fleet for fleet in study.fleets if fleet.base == name]
-    with console.status(f"reading {name} and the data"):
-        device = resolve_device(study.recipe.train.device)
-        for quantize in dict.fromkeys(fleet.quantize for fleet in fleets):
-            check_quantization(quantize, device, study.recipe.train.fp8_products)
-        base = find_base(name, partial(say, console))
-        recipes = [run.recipe for fleet in fleets for run in fleet.trained]
-        examples = load_examples(base, recipes, splits, labels)
-        layers = linear_layer_sizes(base)
-        for one in recipes:
-            check_start(one.adapter, layers)
-            if shape := adapter_shape(one):
-                chosen_layers(list(layers), shape.targets)
-    return [Ready(fleet, base, device, examples) for fleet in fleets]
+    with console.status("reading the base and the data"):
+        ready = prepare(study, splits, labels, partial(say, console))
+        if gpu is not None:
+            limit_gpu(gpu, ready[0].device)
+        ready = [replace(one, fit=plan_run(one, study.recipe, gpu)) for one in ready]
+    for one in ready:
+        if one.fit is not None:
+            say(console, one_line(one.fit))
+    return ready
 
 
 def _run_fleets(ready: Sequence[Ready], work: Work) -> bool:
@@ -188,12 +192,13 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     from pronk.doctor.environment import environment, peak_memory
     from pronk.evaluate.evaluation import validation_losses
     from pronk.model.load import load_for_fleet, resolve_dtype
-    from pronk.model.memory import memory_guard
-    from pronk.tokens.pack import TOKEN_BUDGET
+    from pronk.model.memory.guard import memory_guard
+    from pronk.model.memory.sizes import begin_peak, release
     from pronk.train.session import Watchers, train_fleet
 
     fleet, examples, device = ready.fleet, ready.examples, ready.device
-    dtype, budget = resolve_dtype(work.study.recipe.train.dtype, device), TOKEN_BUDGET[device.type]
+    dtype, budget = resolve_dtype(work.study.recipe.train.dtype, device), ready.token_budget
+    begin_peak(device)
     with work.console.status(f"loading {fleet.base}"), memory_guard(f"loading {fleet.base}"):
         model = load_for_fleet(fleet, ready.base, dtype, device)
     work.stop.check()
@@ -206,7 +211,7 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     validation = {s: examples.validation(one.max_length, one.train_on_prompt) for s, one in enumerate(trains)}
 
     def validate(adapter: Any, slots: Sequence[int]) -> dict[int, ItemLosses]:
-        return validation_losses(model, adapter, slots, validation, budget)
+        return validation_losses(model, adapter, slots, validation, ready.validation_tokens)
 
     trackers = _start_trackers(fleet, work)
     watchers = Watchers(
@@ -220,8 +225,9 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
     with memory_guard("training"):
         outcomes, interrupted = train_fleet(
             model, ready.base.location, fleet.trained, examples, work.folder, budget, watchers, work.console,
-            work.stop.check,
+            work.stop.check, ready.recompute,
         )  # fmt: skip
+    release(device)  # an evaluation needs memory in other sizes
     work.clock.lap("train")
     if not interrupted and work.splits.test:
         try:
@@ -283,12 +289,12 @@ def _measure(
 ) -> list[Evaluated]:
     """The model as it stands and the given adapters on all test items."""
     from pronk.evaluate.evaluation import Evaluation
-    from pronk.model.memory import memory_guard
+    from pronk.model.memory.guard import memory_guard
 
     truths = [conversation.answer for conversation in work.splits.test]
     recipe = work.study.recipe
     with memory_guard("evaluating"):
-        evaluation = Evaluation(model, adapters)
+        evaluation = Evaluation(model, adapters, ready.evaluation_tokens)
         with progress(work.console, "evaluating", evaluation.work(ready.examples, recipe.evaluations)) as bar:
 
             def advance(tokens: int) -> None:
@@ -342,6 +348,7 @@ def _entries(
                 "adapter_step": outcome.adapter_step,
                 "tokens_per_second": tokens / seconds if seconds else None,
                 "peak_memory_bytes": peak,
+                "predicted_peak_memory_bytes": ready.predicted_peak,
                 "shared_with": [run.name for run in group[outcome.name].runs if run.name != outcome.name],
             }
         )

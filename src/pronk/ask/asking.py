@@ -174,7 +174,7 @@ def _answers(
     """The answers of models over one base, by question and model."""
     from pronk.evaluate.evaluation import evaluation_budget
     from pronk.model.load import load_model, resolve_device, resolve_dtype
-    from pronk.model.memory import memory_guard
+    from pronk.model.memory.guard import memory_guard
     from pronk.train import progress
 
     recipe = group[0].model.recipe

@@ -2,6 +2,11 @@
 
 environment.py   what a study ran on
 inspection.py    what stands in a model: modules, types, ranks, bytes
+ready.py         bases found and examples made, before anything heavy is loaded
+plan.py          will it fit: how to train a fleet on a GPU of some size
+workload.py      what a fleet has to do, in numbers
+calibration.py   one and two layers measured
+planned.py       what the planner found, in words
 bench.py         pronk and other tools on the same work; its head names the modules it is made of
 peers/           the other tools' side of a bench, each run in a process of its own
 """

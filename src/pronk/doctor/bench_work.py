@@ -134,7 +134,12 @@ def _run(request: Request, base: str | None, more: Sequence[str]) -> Recipe:
 def _with_recipe(work: Work, run: Recipe, path: Path) -> Work:
     """The work with what is read of the run itself on our side: how the base is kept, what is recomputed."""
     path.write_text(run.to_yaml(), encoding="utf-8")
-    return replace(work, recipe=str(path), recompute=run.train.recompute, quantize=run.quantize)
+    return replace(work, recipe=str(path), recompute=_recomputed(run), quantize=run.quantize)
+
+
+def _recomputed(run: Recipe) -> int | str:
+    """What is recomputed in a bench: auto is nothing, as nobody plans memory here."""
+    return "none" if run.train.recompute == "auto" else run.train.recompute
 
 
 def make_work(run: Recipe, steps: int, start: Path, spread: float = SPREAD) -> Work:
@@ -231,7 +236,7 @@ def work_of(run: Recipe, rows: Sequence[Example], steps: int, start: str = "") -
         optimizer=train.optimizer,
         schedule=train.schedule,
         warmup_steps=train.warmup_steps,
-        recompute=train.recompute,
+        recompute=_recomputed(run),
         start=start,
         quantize=run.quantize,
         double_quantization=run.double_quantization is not False,

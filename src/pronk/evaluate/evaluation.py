@@ -44,10 +44,15 @@ def evaluation_budget(model: Any) -> int:
 
 
 class Evaluation:
-    """The base model in slot BASE_SLOT and the given adapters behind it."""
+    """The base model in slot BASE_SLOT and the given adapters behind it.
 
-    def __init__(self, model: Any, adapters: Sequence[tuple[AdapterShape, Mapping[str, Any]]]) -> None:
-        self.model, self.token_budget = model, evaluation_budget(model)
+    token_budget: tokens of a batch; as many as the free memory holds when absent.
+    """
+
+    def __init__(
+        self, model: Any, adapters: Sequence[tuple[AdapterShape, Mapping[str, Any]]], token_budget: int | None = None
+    ) -> None:
+        self.model, self.token_budget = model, token_budget or evaluation_budget(model)
         self.adapter = attach(model, [shape for shape, _ in adapters])
         for slot, (_, state) in enumerate(adapters):
             self.adapter.load(slot, state)

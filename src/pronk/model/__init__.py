@@ -17,6 +17,8 @@ attention_padded.py   where there is none: padded by length
 determinism.py same bits from run to run
 loss.py        cross-entropy on target tokens only, chunk by chunk
 recompute.py   layers that are computed again in the backward pass
+memory/        what a fleet takes of a GPU, and what to say when that runs out
+random_model.py  a base's shape with random weights, to be measured
 forward.py     a micro-batch through the model
 generate.py    label scores and answers from one reading of the prompt
 sampling.py    drawing a token: temperature, top-k, top-p

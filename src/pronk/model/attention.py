@@ -17,7 +17,17 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from pronk.model.attention_kernels import EVEN_LENGTH, EVEN_SEGMENTS, Choice, Heads, Kernel, Segments, choose
+from pronk.model.attention_kernels import (
+    EVEN_LENGTH,
+    EVEN_SEGMENTS,
+    FLASH_2,
+    HALF,
+    Choice,
+    Heads,
+    Kernel,
+    Segments,
+    choose,
+)
 from pronk.model.attention_padded import attend_padded, repeat_heads
 
 NAME = "pronk_packed"
@@ -147,13 +157,21 @@ def describe(model: Any) -> str:
 
 def kernels_of(model: Any) -> Choice | None:
     """The kernels that a model on a GPU attends to a pack with; None on a CPU, which has one way only."""
-    head, config = model.get_output_embeddings().weight, model.config
-    if head.device.type != "cuda":
+    head = model.get_output_embeddings().weight
+    return kernels_for(model.config, head.device, head.dtype)
+
+
+def kernels_for(config: Any, device: torch.device, dtype: torch.dtype) -> Choice | None:
+    """As `kernels_of`, of a model that need not be there. A GPU that is not there is taken for one with
+    FlashAttention, if the type is one of FlashAttention's."""
+    if device.type != "cuda":
         return None
+    if not torch.cuda.is_available():
+        return Choice(FLASH_2 if dtype in HALF else None, None)
     count = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // count
     shared = getattr(config, "num_key_value_heads", None) or count
-    return choose(head.device, head.dtype, Heads(count, shared, size))
+    return choose(device, dtype, Heads(count, shared, size))
 
 
 def _is_even(packing: Packing) -> bool:

@@ -193,11 +193,16 @@ def _eps(norm: Any) -> float:
 def fuse(model: Any) -> None:
     """Put fused layers in the place of transformers' own, where those are of a kind that is known."""
     for name, layer in list(model.named_modules()):
-        if type(layer).__name__ in LAYERS and _is_silu(layer.mlp.act_fn):
+        if can_fuse(layer):
             fused = FusedLayer(layer)
             for group in (fused.inputs, fused.gate_up):
                 side_by_side(group.linears)
             model.set_submodule(name, fused)
+
+
+def can_fuse(layer: Any) -> bool:
+    """Whether a fused layer can stand in the place of a module."""
+    return type(layer).__name__ in LAYERS and _is_silu(layer.mlp.act_fn)
 
 
 def unfuse(model: Any) -> None:
@@ -208,5 +213,5 @@ def unfuse(model: Any) -> None:
 
 
 def _is_silu(function: Any) -> bool:
-    sample = torch.linspace(-2, 2, 5)
+    sample = torch.linspace(-2, 2, 5, device="cpu")  # wherever models are being made
     return bool(torch.equal(function(sample), nn.functional.silu(sample)))

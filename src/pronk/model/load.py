@@ -118,8 +118,6 @@ def load_model(
     """
     from transformers import AutoModelForCausalLM
 
-    from pronk.model.attention import use_packed_attention
-
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
     if quantize != "none":
         check_quantization(quantize, device, fp8_products)
@@ -133,8 +131,15 @@ def load_model(
         _check_weights(base, {"missing_keys": (), "mismatched_keys": take_over(model, dtype, fp8_products)})
     if getattr(model.config, "final_logit_softcapping", None) or getattr(model.config, "logits_scaling", 1.0) != 1.0:
         raise BaseModelError(f"base: {base.name} changes its logits after the output head, which pronk does not do yet")
+    return ready_model(model).to(device)
+
+
+def ready_model(model: Any) -> Any:
+    """A model of transformers whose weights are there, made ours: frozen, for evaluation, with packed attention."""
+    from pronk.model.attention import use_packed_attention
+
     use_packed_attention(model)
-    return model.requires_grad_(False).eval().to(device)
+    return model.requires_grad_(False).eval()
 
 
 def load_for_fleet(fleet: Fleet, base: Base, dtype: torch.dtype, device: torch.device) -> Any:

@@ -19,7 +19,12 @@ CHUNK_BYTES = 2**29  # of logits that exist at once: 2,093 targets of a vocabula
 
 def chunk_size(head_VD: Tensor) -> int:
     """How many targets have logits at once."""
-    return max(CHUNK_BYTES // (head_VD.itemsize * len(head_VD)) // 128 * 128, 128)
+    return chunk_of(len(head_VD), head_VD.itemsize)
+
+
+def chunk_of(vocabulary: int, size: int) -> int:
+    """As `chunk_size`, from numbers. size: bytes of one logit."""
+    return max(CHUNK_BYTES // (size * vocabulary) // 128 * 128, 128)
 
 
 def target_losses(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tensor:
@@ -56,6 +61,7 @@ class _ChunkedLoss(torch.autograd.Function):
             torch.mm(slope, head_VD, out=gradient_ND[part])
             if gradient_VD is not None:
                 gradient_VD += slope.T @ hidden_ND[part]
+            del slope  # else they would live beside the logits of the next chunk
         losses_N = torch.cat(losses)
         ctx.save_for_backward(gradient_ND, gradient_VD)
         ctx.mark_non_differentiable(losses_N)

@@ -19,12 +19,13 @@ from pronk.model.fused import FusedLayer
 class Recompute:
     """A context for forward and backward passes in which a model's first layers are recomputed.
 
-    how_many: layers, or none or all. The first, because by the time that they are recomputed the backward pass
-    has released what the later ones kept. Raises RecipeError for more layers than there are.
+    how_many: layers, or none or all; auto, where nobody has planned, is none. The first layers, because by the time
+    that they are recomputed the backward pass has released what the later ones kept. Raises RecipeError for more
+    layers than there are.
     """
 
     def __init__(self, model: Any, how_many: int | str) -> None:
-        layers = [] if how_many in (0, "none") else _layers(model)
+        layers = [] if how_many in (0, "none", "auto") else _layers(model)
         if isinstance(how_many, int) and how_many > len(layers):
             raise RecipeError(
                 f"train.recompute: {how_many}, but this base has {len(layers)} layers; write at most that many, or all"

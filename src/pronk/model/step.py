@@ -8,12 +8,14 @@ up, so that few are recorded; what is added belongs to no run and weighs nothing
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pronk.model.attention import Lookback, Packing, borders, kernels_of
+from pronk.model.attention_kernels import Choice
 from pronk.model.forward import (
     DeviceBatch,
     MicroBatch,
@@ -56,6 +58,18 @@ class _Recording:
     piece: Tensor  # the memory of the batch that it reads, from `staged`
 
 
+def records(parameters: int, kernels: Choice | None) -> bool:
+    """Whether steps of a model of this size, which attends with these kernels, are recorded. Where sequences are
+    padded by length, no two packs are alike."""
+    return kernels is not None and kernels.ragged is not None and parameters < GRAPH_PARAMETERS
+
+
+@cache
+def _side_stream() -> torch.cuda.Stream:
+    """One for all recordings: cuBLAS keeps a workspace for every stream that it has seen."""
+    return torch.cuda.Stream()
+
+
 class GradientStep:
     """Adds a micro-batch's gradients to those of the adapter's parameters, and its losses to losses_K (float64: for
     each run the sum of weight · loss over its targets), both `loss_scale` times as large.
@@ -68,9 +82,7 @@ class GradientStep:
         self.precision = loss_precision(model)
         self.device = next(model.parameters()).device
         size = sum(parameter.numel() for parameter in model.parameters())
-        # where sequences are padded by length, no two packs are alike
-        kernels = kernels_of(model)
-        self.records = kernels is not None and kernels.ragged is not None and size < GRAPH_PARAMETERS
+        self.records = records(size, kernels_of(model))
         self.loss_scale = FP16_LOSS_SCALE if output_head(model).dtype == torch.float16 else 1.0
         self.losses_K = torch.zeros(runs, dtype=torch.float64, device=self.device)
         self._slots_K = torch.arange(runs, device=self.device)
@@ -113,6 +125,11 @@ class GradientStep:
             for tensor in sums:
                 tensor.div_(self.loss_scale)
 
+    def forget(self) -> None:
+        """Let go of all recordings and of their memory."""
+        self._recordings.clear()
+        self._pool = None
+
     def _run(self, batch: DeviceBatch) -> None:
         loss, losses_N = training_loss(self.model, self.adapter, batch, self.dropout)
         loss.backward()
@@ -124,11 +141,12 @@ class GradientStep:
         """Record a step; gradients and losses are as before, since what the warm-up adds is taken out again."""
         batch, losses_K = padded.replaced(unstaged(piece, padded.tensors)), self.losses_K.clone()
         gradients = [parameter.grad.clone() for parameter in self.adapter.parameters if parameter.grad is not None]
-        side = torch.cuda.Stream()
+        side = _side_stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # libraries set themselves up outside the recording
             self._run(batch)
         torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.empty_cache()  # a recording has memory of its own; that of the warm-up would stay beside it
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             self._run(batch)

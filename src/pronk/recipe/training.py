@@ -104,10 +104,11 @@ class Train(Section):
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field(
         ["tensorboard"], description="Where the metrics of all runs are shown beside metrics.jsonl; [] for nowhere."
     )
-    recompute: NonNegativeInt | Literal["none", "all"] = Field(
-        "none",
+    recompute: NonNegativeInt | Literal["auto", "none", "all"] = Field(
+        "auto",
         description="How many layers' activations are computed again in the backward pass instead of kept: less "
-        "memory, the same result, up to two fifths more time. A number, none or all.",
+        "memory, the same result, up to two fifths more time. A number, none or all; auto: as many as must be, so "
+        "that training fits into the GPU (none on a CPU).",
     )
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",

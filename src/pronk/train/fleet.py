@@ -122,6 +122,11 @@ class Fleet:
                 self.adapter.load(slot, plan.start)
             self.runs.append(RunState(plan, self._optimizer.runs[slot]))
 
+    @property
+    def accumulate(self) -> GradientStep:
+        """Forward and backward of one micro-batch, as every round calls it; what a measurement looks at."""
+        return self._accumulate
+
     def train(self, after_round: Callable[[list[Step]], None] = lambda _: None) -> None:
         """Play rounds until every run has ended or failed."""
         while any(run.running for run in self.runs):

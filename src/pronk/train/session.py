@@ -77,13 +77,13 @@ def load_examples(base: Base, recipes: Sequence[Recipe], splits: Splits, labels:
 
 def train_fleet(
     model: Any, base: str, trained: Sequence[TrainedRun], examples: Examples, folder: StudyFolder,
-    token_budget: int, watchers: Watchers, console: Console, check: Callable[[], None],
+    token_budget: int, watchers: Watchers, console: Console, check: Callable[[], None], recompute: int | str = "none",
 ) -> tuple[list[Outcome], bool]:  # fmt: skip
     """Train all runs of a fleet; also whether it was interrupted, in which case the state is saved.
 
-    check is called between rounds and raises KeyboardInterrupt if the user wants to stop.
+    check is called between rounds and raises KeyboardInterrupt if the user wants to stop. recompute: how many
+    layers, or none or all.
     """
-    recompute = trained[0].recipe.train.recompute
     fleet = Fleet(model, [run_plan(run, examples) for run in trained], token_budget, recompute)
     journals = [_journal(run, weight_files(model, base, run.recipe), examples, folder) for run in trained]
     interrupted = False

@@ -10,8 +10,8 @@ import torch
 from pronk.errors import OutOfMemoryError
 
 REMEDIES = (
-    "in this order: quantize: nf4, train.recompute: all, a smaller train.max_length, fewer runs in one study, "
-    "a smaller base"
+    "`pronk plan` finds the setting that fits; in this order: quantize: nf4, train.recompute: all, a smaller "
+    "train.max_length, fewer runs in one study, a smaller base"
 )
 
 

@@ -1,0 +1,186 @@
+"""Bytes and seconds of a fleet's steps as functions of their size: the planner's model.
+
+A micro-batch of T tokens through L layers, the first R of them recomputed, keeps of each layer what its backward
+pass needs (or, recomputed, its input alone), and on top of that is for a moment
+
+    at the loss                       logits and their gradient, for at most a chunk of targets
+    in the backward of a kept layer   that layer's gradients
+    in that of a recomputed one       its activations, computed again, and its gradients; by then the layers
+                                      behind it are done
+
+The largest of these moments, above what rests (weights, adapters, gradients, moments), is the peak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pronk.model.step import ROUND_SEEN, ROUND_TARGETS, ROUND_TOKENS
+
+# Memory is reserved in segments; what the last of each pool does not use, in bytes.
+SEGMENTS = 22 * 2**20
+# A micro-batch costs what so many more tokens cost (Llama-3-8B on an H200: 170 to 320). Only for comparing settings
+# that nobody has measured.
+BATCH_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A micro-batch. seen: keys that segments which look back see together, 0 where none does; pairs: queries times
+    keys, which is what attention's time grows with."""
+
+    tokens: int
+    targets: int
+    seen: int = 0
+    pairs: int = 0
+
+
+def padded(load: Load) -> Load:
+    """A micro-batch in the shape that it is recorded in."""
+    up = (-(-load.tokens // ROUND_TOKENS), -(-load.targets // ROUND_TARGETS), -(-load.seen // ROUND_SEEN))
+    return Load(up[0] * ROUND_TOKENS, up[1] * ROUND_TARGETS, up[2] * ROUND_SEEN, load.pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationLoad:
+    """The largest batch of an evaluation. tokens: read at once; cells: rows times columns of keys and values."""
+
+    tokens: int
+    targets: int
+    rows: int = 0
+    cells: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes for each token, for each key that is looked back at, and whatever the size."""
+
+    token: float
+    seen: float = 0.0
+    constant: float = 0.0
+
+    def of(self, load: Load) -> float:
+        """Bytes of a micro-batch."""
+        return self.token * load.tokens + self.seen * load.seen + self.constant
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What a micro-batch takes, in seconds (measured) or in FLOPs (not).
+
+    again: what a recomputed layer takes more. update: of a round, whatever its size.
+    """
+
+    measured: bool
+    batch: float = 0.0
+    token: float = 0.0
+    layer: float = 0.0
+    layer_token: float = 0.0
+    layer_pair: float = 0.0
+    again: float = 0.0
+    again_token: float = 0.0
+    update: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What one fleet over one base takes. Bytes, of one layer where nothing else is said.
+
+    outside: weights beside the layers, and the libraries' workspaces. layer: frozen weights.
+    trained: adapters of all layers with gradients, moments and rounded copies; adapters: what an evaluation needs
+    of that. loading: what loading takes beyond the weights.
+    kept, backward, again: see the module's head; checkpoint: for each token of a recomputed layer.
+    ends_token, ends_target, ends_constant: kept outside the layers (the last: the head's gradient, where that is
+    trained); ends_again: in place of ends_token where layers are recomputed (the first layer over a frozen embedding
+    keeps less than the others, unless it is recomputed).
+    loss_target: for each target whose logits exist, at most chunk.
+    reading_token: a forward pass that keeps nothing; reading_target: as loss_target, of its loss. cell: keys and
+    values of a column; generating_cell: in use while a layer attends; row: logits of an answer's next token.
+    slack: reserved beyond what is in use, as a share.
+    recorded: micro-batches are CUDA graphs, which have memory of their own beside that of their warm-up.
+    """
+
+    layers: int
+    outside: float
+    layer: float
+    trained: float
+    adapters: float
+    kept: Footprint
+    backward: Footprint
+    again: Footprint
+    checkpoint: float
+    ends_token: float
+    ends_again: float
+    ends_target: float
+    loss_target: float
+    chunk: int
+    reading_token: float
+    reading_target: float
+    cell: float
+    generating_cell: float
+    row: float
+    times: Times
+    ends_constant: float = 0.0
+    loading: float = 0.0
+    slack: float = 0.0
+    recorded: bool = False
+    calibrated: bool = False
+
+    @property
+    def weights(self) -> float:
+        """Bytes of the base."""
+        return self.outside + self.layers * self.layer
+
+    def activations(self, load: Load, recompute: int) -> float:
+        """Most bytes that a micro-batch needs at once, above what rests."""
+        ends = (self.ends_again if recompute else self.ends_token) * load.tokens + self.ends_target * load.targets
+        ends += self.ends_constant
+        checkpoints = recompute * self.checkpoint * load.tokens
+        stored = ends + checkpoints + (self.layers - recompute) * self.kept.of(load)
+        moments = [stored + self.loss_target * min(load.targets, self.chunk)]
+        if recompute < self.layers:
+            moments.append(stored + self.backward.of(load))
+        if recompute:
+            moments.append(ends + checkpoints + self.again.of(load))
+        return max(moments)
+
+    def training_peak(self, loads: Sequence[Load], recompute: int) -> int:
+        """Reserved bytes while training. loads: the largest micro-batches."""
+        recorded = self.recorded and not recompute
+        if recorded:
+            loads = [padded(load) for load in loads]
+        sizes = sorted((self.activations(load, recompute) for load in loads), reverse=True)
+        in_use = sizes[0]
+        if recorded and len(sizes) > 1:
+            in_use += sizes[1]  # the warm-up of one shape, beside the recording of another
+        return self._reserved(self.weights + self.trained, in_use)
+
+    def loading_peak(self) -> int:
+        """Reserved bytes while the base is loaded."""
+        return self._reserved(self.weights, self.loading)
+
+    def validation_peak(self, load: EvaluationLoad) -> int:
+        """Reserved bytes while answers are read between two rounds."""
+        return self._reserved(self.weights + self.trained, self._reading(load))
+
+    def evaluation_peak(self, load: EvaluationLoad) -> int:
+        """Reserved bytes while items are read, scored and answered."""
+        cache = self.layers * self.cell * load.cells
+        answering = self.generating_cell * load.cells + self.row * load.rows
+        return self._reserved(self.weights + self.adapters, cache + max(self._reading(load), answering))
+
+    def batch_cost(self, batches: float, tokens: float, pairs: float, recompute: int) -> float:
+        """Seconds (or FLOPs) of so many micro-batches that hold so many tokens and pairs together."""
+        times = self.times
+        each = times.batch + self.layers * times.layer + recompute * times.again
+        token = times.token + self.layers * times.layer_token + recompute * times.again_token
+        if not times.measured:
+            each += BATCH_TOKENS * token
+        return batches * each + tokens * token + pairs * self.layers * times.layer_pair
+
+    def _reading(self, load: EvaluationLoad) -> float:
+        return self.reading_token * load.tokens + self.reading_target * min(load.targets, self.chunk)
+
+    def _reserved(self, resting: float, in_use: float) -> int:
+        return int(resting + in_use * (1 + self.slack)) + SEGMENTS

@@ -1,0 +1,93 @@
+"""Sizes of memory as people write them, and the allocator set up so that what it reserves can be known."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import sys
+from typing import Any
+
+from pronk.errors import OptionError
+
+GIB = 2**30
+UNITS = {"": 10**9, "g": 10**9, "gb": 10**9, "gib": GIB, "mb": 10**6, "mib": 2**20}
+# What the CUDA context and its kernels take beside PyTorch's allocator.
+CONTEXT = GIB // 2
+# Sizes that GPUs are sold with, in GB.
+SOLD = (6, 8, 10, 12, 16, 24, 32, 40, 48, 80, 96, 141, 180, 288)
+LEAST = GIB  # a smaller GPU is a slip of the pen
+
+# PyTorch's own name for it; the older one, which 2.11 still warns of, is the user's to set.
+ALLOCATOR = "PYTORCH_ALLOC_CONF"
+ALLOCATOR_NAMES = (ALLOCATOR, "PYTORCH_CUDA_ALLOC_CONF")
+
+
+def read_size(text: str) -> int:
+    """Bytes of a size such as 24GB, 24 GiB or 16 (GB). Raises OptionError for anything else.
+
+    GB are 10⁹ bytes: a card sold as 24 GB has a little more, of which driver and ECC take their part.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
+    unit = UNITS.get(found[2].lower()) if found else None
+    if not found or unit is None:
+        raise OptionError(f"--gpu: found {text!r}, expected a size such as 24GB, 24GiB or 16")
+    size = int(float(found[1]) * unit)
+    if size < LEAST:
+        raise OptionError(f"--gpu: {text} is less than 1 GiB, too little for any model; write a size such as 24GB")
+    return size
+
+
+def usable(size: int) -> int:
+    """What PyTorch may reserve of a GPU with so many bytes."""
+    return size - CONTEXT
+
+
+def limit_gpu(size: int, device: Any) -> None:
+    """Keep this process below so many bytes of a GPU. Raises OptionError if there is none, or if it has less."""
+    import torch
+
+    if device.type != "cuda":
+        raise OptionError("--gpu: this study runs on the CPU (train.device); leave the option out")
+    total = torch.cuda.get_device_properties(device).total_memory
+    if size > total:
+        raise OptionError(f"--gpu: {gib(size)} GiB asked for, but this GPU has {gib(total)} GiB; leave the option out")
+    torch.cuda.set_per_process_memory_fraction(usable(size) / total, device)
+
+
+def available(device: Any) -> int:
+    """What PyTorch may reserve on a GPU now, its own reserved memory included."""
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
+
+
+def gib(size: float) -> str:
+    """Bytes as GiB: a decimal below 100, none above."""
+    number = size / GIB
+    return f"{number:.1f}" if number < 99.95 else f"{number:.0f}"
+
+
+def steady_allocator() -> None:
+    """Let segments grow in place, unless the user has set the allocator: what is reserved then stays near what is
+    allocated, whatever sizes came before. To be called before CUDA starts; later it changes nothing."""
+    if sys.platform.startswith("linux") and not any(name in os.environ for name in ALLOCATOR_NAMES):
+        os.environ[ALLOCATOR] = "expandable_segments:True"
+
+
+def release(device: Any) -> None:
+    """Give memory that nothing uses back to the GPU: the next phase needs it in other sizes."""
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def begin_peak(device: Any) -> None:
+    """Count the peak of reserved memory from here."""
+    import torch
+
+    release(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)

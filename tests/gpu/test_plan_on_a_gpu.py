@@ -1,0 +1,76 @@
+"""Law 10 on a GPU: the peak that is predicted from one and two layers is the peak that is reserved, within 5%.
+
+All twelve settings: `python benchmarks/plan_error.py`. Each is a process of its own, limited to a part of the GPU.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+TOLERANCE = 0.05
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+]
+
+
+@pytest.mark.parametrize("trial", [1, 3, 6], ids=["smollm2-135m none", "smollm2-135m nf4 recomputed", "1b int8"])
+def test_the_predicted_peak_is_the_reserved_one(trial, tmp_path):
+    found = tmp_path / "found.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "plan_error.py"), "--only", str(trial), "--json", str(found)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    assert found.is_file(), done.stderr
+    (result,) = json.loads(found.read_text(encoding="utf-8"))
+    assert "measured" in result, result
+    assert abs(result["predicted"] / result["measured"] - 1) <= TOLERANCE, result
+
+
+def _recipe(folder, rows=200):
+    lines = [{"text": f"Item {n}: sales rose by {7 * n}. " * (1 + n % 9), "label": "ab"[n % 2]} for n in range(rows)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    text = (
+        "base: smollm2\nquantize: none\n"
+        "data: {source: rows.jsonl, format: classify, split: {validation: 20, test: 40}}\n"
+        "train: {epochs: 1}\nstudy: {adapter.rank: [8, 16]}\n"
+    )
+    (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    return folder / "recipe.yaml"
+
+
+def _pronk(*arguments):
+    command = [sys.executable, "-m", "pronk", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.mark.parametrize("size", ["2GB", "3GB"])
+def test_a_run_stays_within_what_it_is_given_and_what_it_predicts(tmp_path, size, smollm2):  # noqa: ARG001
+    """Load, training, validation, evaluation and answers, through the command line; tight, so that it is measured."""
+    done = _pronk("run", _recipe(tmp_path), "--out", tmp_path / "study", "--gpu", size)
+    assert done.returncode == 0, done.stderr
+    assert "memory: " in done.stderr
+    assert "not calibrated" not in done.stderr
+    run = json.loads((tmp_path / "study" / "study.json").read_text(encoding="utf-8"))["runs"][-1]
+    measured, predicted = run["peak_memory_bytes"], run["predicted_peak_memory_bytes"]
+    assert measured <= float(size[:-2]) * 1e9
+    assert abs(predicted / measured - 1) <= TOLERANCE, (predicted, measured)
+
+
+def test_the_plan_is_measured_and_says_so(tmp_path, smollm2):  # noqa: ARG001
+    done = _pronk("plan", _recipe(tmp_path), "--json", "--set", "quantize=none")
+    assert done.returncode == 0, done.stderr
+    (fleet,) = json.loads(done.stdout)["fleets"]
+    assert fleet["calibrated"]
+    assert fleet["chosen"]["tokens_per_second"] > 0
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path, smollm2):  # noqa: ARG001
+    done = _pronk("run", _recipe(tmp_path), "--out", tmp_path / "study", "--gpu", "1.1GB")
+    assert done.returncode == 1, done.stderr
+    assert "does not fit" in done.stderr
+    assert not (tmp_path / "study").exists()
