@@ -52,7 +52,8 @@ def limit_gpu(size: int, device: Any) -> None:
     total = torch.cuda.get_device_properties(device).total_memory
     if size > total:
         raise OptionError(f"--gpu: {gib(size)} GiB asked for, but this GPU has {gib(total)} GiB; leave the option out")
-    torch.cuda.set_per_process_memory_fraction(usable(size) / total, device)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    torch.cuda.set_per_process_memory_fraction(usable(size) / total, index)
 
 
 def available(device: Any) -> int:
