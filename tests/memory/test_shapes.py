@@ -202,9 +202,9 @@ def test_a_model_of_another_kind_is_refused_in_words() -> None:
 def test_recorded_steps_have_memory_of_their_own(smollm: Architecture) -> None:
     """A warm-up beside a recording; and shapes are rounded up."""
     costs = analytic(smollm, RANK_16, "none", True, 2)
-    loads = [Load(4096, 128), Load(3584, 128)]
+    loads = [Load(4096, 256), Load(3584, 256)]
     recorded = replace(costs, recorded=True)
     extra = recorded.training_peak(loads, 0) - costs.training_peak(loads, 0)
     assert extra == pytest.approx(costs.training_peak(loads[1:], 0) - (costs.weights + costs.trained) - SEGMENTS, abs=2)
     assert recorded.training_peak(loads, 30) == costs.training_peak(loads, 30)  # recomputed steps are not recorded
-    assert recorded.training_peak([Load(4000, 100)], 0) == recorded.training_peak([Load(4096, 128)], 0)
+    assert recorded.training_peak([Load(4000, 100)], 0) == recorded.training_peak([Load(4096, 256)], 0)

@@ -73,13 +73,15 @@ def test_products_with_dense_weights(kind: str, count: int, bias: bool) -> None:
     x, dy = draw(5, 64, seed=7), draw(5, total, seed=8)
     assert torch.equal(products.dense_group(linears).double(), W_GI)
     wanted = x.double() @ W_GI.T + (torch.cat([linear.bias for linear in linears]) if bias else 0)
-    out, back = torch.empty(5, total), torch.empty(5, 64)
-    assert torch.allclose(products.group_product(x, linears).double(), wanted, rtol=1e-4, atol=1e-4)
-    assert products.group_product(x, linears, out) is out
-    assert torch.allclose(out.double(), wanted, rtol=1e-4, atol=1e-4)
-    assert torch.allclose(products.group_product_back(dy, linears, back).double(), dy.double() @ W_GI, atol=1e-3)
+    residual = draw(5, total, seed=9)
+    y, back = products.group_product(x, linears), products.group_product_back(dy, linears)
+    assert torch.allclose(y.double(), wanted, rtol=1e-4, atol=1e-4)
+    added = products.group_product(x, linears, residual)
+    assert torch.allclose(added.double(), wanted + residual.double(), rtol=1e-4, atol=1e-4)
+    assert torch.equal(residual, draw(5, total, seed=9))
+    assert torch.allclose(back.double(), dy.double() @ W_GI, atol=1e-3)
     if count == 1:
-        assert torch.equal(products.frozen_product(x, linears[0]), out)
+        assert torch.equal(products.frozen_product(x, linears[0]), y)
         assert torch.equal(products.frozen_product_back(dy, linears[0]), back)
 
 

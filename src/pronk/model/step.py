@@ -128,6 +128,7 @@ class GradientStep:
     def forget(self) -> None:
         """Let go of all recordings and of their memory."""
         self._recordings.clear()
+        self._seen.clear()
         self._pool = None
 
     def _run(self, batch: DeviceBatch) -> None:
@@ -141,6 +142,7 @@ class GradientStep:
         """Record a step; gradients and losses are as before, since what the warm-up adds is taken out again."""
         batch, losses_K = padded.replaced(unstaged(piece, padded.tensors)), self.losses_K.clone()
         gradients = [parameter.grad.clone() for parameter in self.adapter.parameters if parameter.grad is not None]
+        torch.cuda.empty_cache()  # what steps of this stream left is of no use to another
         side = _side_stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # libraries set themselves up outside the recording
