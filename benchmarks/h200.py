@@ -47,7 +47,7 @@ CASES = (
         1,
         f"train {LARGE} --lengths 4x2048 --recompute all --token-budget 4096 --peers unsloth",
         fp8=True,
-    ),  # fmt: skip
+    ),
     Case("alpaca", 1, f"train {LARGE} --lengths alpaca --recompute none --peers unsloth --layout packed", fp8=True),
     Case("small-fleet", 2, "fleet --training-only --base-shape smollm2-135m --lengths 16x80:4 --runs 8 --peers trl"),
     Case("large-fleet", 2, f"fleet --training-only {LARGE} --lengths 1x2048 --single-lengths 8x2048 --peers none"),

@@ -8,7 +8,11 @@ from torch import Tensor
 
 from pronk.model.kernels import cross_entropy, norm, rope, swiglu
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+    pytest.mark.filterwarnings("ignore"),
+]
 EPS = 1e-5
 HALF = [torch.bfloat16, torch.float16]
 TOKENS = 77
