@@ -68,9 +68,8 @@ def run_study(
 
     copy_to: a folder, such as a mounted drive, into which the study is copied while it grows. gpu: bytes of the GPU
     that may be used; all that is free when absent.
-    What can be wrong with recipe, data and base, and what cannot fit, is found before anything is trained, and then
-    nothing is left behind. Raises RefusedError if it does not fit, KeyboardInterrupt if the user stops it before
-    there is anything to keep.
+    What can be wrong with recipe, data and base is found before anything is trained, and then nothing is left
+    behind. Raises KeyboardInterrupt if the user stops it before there is anything to keep.
     """
     from pronk.model.determinism import deterministic
     from pronk.train.trackers import check_installed
@@ -142,7 +141,7 @@ def _mirror(copy_to: Path | None, out: Path, console: Console) -> Mirror | None:
 def _prepare(study: Study, splits: Splits, labels: tuple[str, ...], gpu: int | None, console: Console) -> list[Ready]:
     """The fleets, checked as far as that goes without weights, and how each is to be trained so that it fits."""
     from pronk.doctor.plan import plan_run
-    from pronk.doctor.planned import one_line
+    from pronk.doctor.planned import before_training
     from pronk.model.memory.sizes import limit_gpu
 
     with console.status("reading the base and the data"):
@@ -152,7 +151,7 @@ def _prepare(study: Study, splits: Splits, labels: tuple[str, ...], gpu: int | N
         ready = [replace(one, fit=plan_run(one, study.recipe, gpu)) for one in ready]
     for one in ready:
         if one.fit is not None:
-            say(console, one_line(one.fit))
+            say(console, before_training(one.fit))
     return ready
 
 

@@ -16,9 +16,8 @@ from rich.console import Console
 
 from pronk.data.split import read_splits
 from pronk.doctor import plan as subject
-from pronk.doctor.planned import one_line
+from pronk.doctor.planned import before_training
 from pronk.doctor.ready import Ready, prepare
-from pronk.errors import RefusedError
 from pronk.model.memory.sizes import usable
 from pronk.recipe import Recipe, read_recipe
 from pronk.study import plan_study
@@ -189,9 +188,9 @@ def test_where_there_is_plenty_nothing_is_measured(workplace: Workplace, on_a_gp
     fit, counted = on_a_gpu(workplace, 139 * 2**30)
     assert counted == []
     assert fit.chosen.recompute == 0
-    assert one_line(fit).startswith("memory: ")
-    assert "of 139 GiB predicted (not quantized, micro-batches of " in one_line(fit)
-    assert "not calibrated" in one_line(fit)
+    assert before_training(fit).startswith("memory: ")
+    assert "of 139 GiB predicted (not quantized, micro-batches of " in before_training(fit)
+    assert "not calibrated" in before_training(fit)
 
 
 def test_where_it_is_tight_it_is_measured(large: Workplace, on_a_gpu: Callable[..., Any]) -> None:
@@ -201,9 +200,12 @@ def test_where_it_is_tight_it_is_measured(large: Workplace, on_a_gpu: Callable[.
     assert fit.chosen.quantize == "none"
 
 
-def test_what_cannot_fit_is_refused_before_training(large: Workplace, on_a_gpu: Callable[..., Any]) -> None:
-    with pytest.raises(
-        RefusedError, match=r"(?s)does not fit into .* GiB.*what would fit:\n  quantize: int8"
-    ) as refused:
-        on_a_gpu(large, 14 * 10**9)
-    assert refused.value.exit_code == 1
+def test_what_is_predicted_not_to_fit_is_tried_with_a_warning(large: Workplace, on_a_gpu: Callable[..., Any]) -> None:
+    """The setting that takes the least, and what to change if memory does run out."""
+    fit, _ = on_a_gpu(large, 14 * 10**9)
+    assert fit.tight
+    assert fit.chosen.peak == min(setting.peak for setting in fit.settings) > fit.limit
+    said = before_training(fit)
+    assert "warning: by this it does not fit" in said
+    assert "what would fit:\n  quantize: int8" in said
+    assert not on_a_gpu(large, 24 * 10**9)[0].tight

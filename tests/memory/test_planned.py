@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pronk.doctor import planned
-from pronk.doctor.planned import Fit, as_json, one_line, refusal, table
+from pronk.doctor.planned import Fit, as_json, before_training, refusal, table
 from pronk.model.memory.choice import BUDGETS, Setting, best
 
 GIB = 2**30
@@ -69,11 +69,11 @@ def test_another_quantization_than_the_recipe_s_is_said() -> None:
 
 def test_the_line_before_training() -> None:
     one = replace(ALL[-2], peak=int(21.4 * GIB))
-    line = one_line(replace(fit(), chosen=one))
+    line = before_training(replace(fit(), chosen=one))
     assert line == ("memory: 21.4 of 139 GiB predicted (NF4, micro-batches of 16,384 tokens, no layer recomputed)")
     some, every = replace(one, recompute=5), replace(one, recompute=32)
-    assert "5 of 32 layers recomputed" in one_line(replace(fit(), chosen=some))
-    assert "all layers recomputed" in one_line(replace(fit(), chosen=every))
+    assert "5 of 32 layers recomputed" in before_training(replace(fit(), chosen=some))
+    assert "all layers recomputed" in before_training(replace(fit(), chosen=every))
 
 
 def test_a_refusal_names_the_nearest_that_fits_first() -> None:

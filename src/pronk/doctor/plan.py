@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pronk.doctor.planned import Fit, refusal
+from pronk.doctor.planned import Fit
 from pronk.doctor.ready import Ready
-from pronk.errors import BaseModelError, OptionError, PronkError, RecipeError, RefusedError
-from pronk.model.memory.choice import BUDGETS, Setting, Work, Workload, best, settings
+from pronk.errors import BaseModelError, OptionError, PronkError, RecipeError
+from pronk.model.memory.choice import BUDGETS, Setting, Work, Workload, best, settings, smallest
 from pronk.model.memory.costs import Costs, Load
 from pronk.model.memory.sizes import SOLD, available, begin_peak, usable
 from pronk.recipe import Quantize, Recipe
@@ -64,9 +64,7 @@ def plan_fleets(ready: Sequence[Ready], recipe: Recipe, gpu: int | None, tell: C
 
 def plan_run(ready: Ready, recipe: Recipe, gpu: int | None = None) -> Fit | None:
     """How `pronk run` trains a fleet on this GPU, or in so many bytes of it; None on a CPU, and where nothing can be
-    predicted.
-
-    Raises RefusedError, with what would fit, if nothing does.
+    predicted. If nothing fits by the prediction, which is not yet good enough to refuse by, what takes the least.
     """
     if ready.device.type != "cuda":
         return None
@@ -81,7 +79,7 @@ def plan_run(ready: Ready, recipe: Recipe, gpu: int | None = None) -> Fit | None
         return None
     fit = replace(_fit(subject, {kind: costs}, limit), memory=_memory(ready.device, gpu))
     if fit.chosen is None:
-        raise RefusedError(refusal(fit))
+        return replace(fit, chosen=smallest(fit.settings), tight=True)
     return fit
 
 

@@ -19,7 +19,7 @@ NOT_CALIBRATED = "not calibrated: ±15%"
 class Fit:
     """How a fleet fits into so many bytes. chosen: None if it does not; nearest: then what would, with its peak (0
     where that is not known). quantize: the recipe's. memory: what the GPU has, of which a part is left alone.
-    device: the GPU that was measured, if one was.
+    device: the GPU that was measured, if one was. tight: chosen takes the least, and is predicted not to fit.
     """
 
     base: str
@@ -32,17 +32,21 @@ class Fit:
     calibrated: bool
     device: str
     nearest: tuple[tuple[str, int], ...]
+    tight: bool = False
 
 
-def one_line(fit: Fit) -> str:
-    """What is about to be used, before training."""
+def before_training(fit: Fit) -> str:
+    """What is about to be used; where it may not fit, what to do then."""
     assert fit.chosen is not None
     one = fit.chosen
     basis = "" if fit.calibrated else f"; {NOT_CALIBRATED}"
-    return (
+    line = (
         f"memory: {gib(one.peak)} of {gib(fit.memory)} GiB predicted ({NAMES.get(one.quantize, one.quantize)}, "
         f"micro-batches of {one.budget:,} tokens, {_recomputed(one)}{basis})"
     )
+    if not fit.tight:
+        return line
+    return f"{line}\nwarning: by this it does not fit; predictions can be too high, so it is tried\n{_what_would(fit)}"
 
 
 def table(fits: Sequence[Fit]) -> str:
@@ -59,9 +63,13 @@ def refusal(fit: Fit) -> str:
         f"micro-batches of {least.budget:,} tokens,",
         _recomputed(least) + ("" if fit.calibrated else f" ({NOT_CALIBRATED})"),
     ]
+    return "\n".join([*lines, _what_would(fit)])
+
+
+def _what_would(fit: Fit) -> str:
     changes = [f"  {what}" + (f" (about {gib(peak)} GiB)" if peak else "") for what, peak in fit.nearest]
-    lines += ["what would fit:" if changes else "no change of one setting would make it fit"]
-    return "\n".join([*lines, *changes, "  a smaller base, or fewer runs in one study"])
+    head = "what would fit:" if changes else "no change of one setting would make it fit"
+    return "\n".join([head, *changes, "  a smaller base, or fewer runs in one study"])
 
 
 def as_json(fits: Sequence[Fit]) -> dict[str, Any]:
