@@ -146,8 +146,7 @@ def _prepare(study: Study, splits: Splits, labels: tuple[str, ...], gpu: int | N
 
     with console.status("reading the base and the data"):
         ready = prepare(study, splits, labels, partial(say, console))
-        if gpu is not None:
-            limit_gpu(gpu, ready[0].device)
+        limit_gpu(gpu, ready[0].device)
         ready = [replace(one, fit=plan_run(one, study.recipe, gpu)) for one in ready]
     for one in ready:
         if one.fit is not None:

@@ -172,7 +172,8 @@ def test_what_is_not_finite_shows_in_the_loss(value: float) -> None:
 # --- and without a GPU to run on, they compile ---------------------------------------------------
 
 POINTERS = {"bf16": "*bf16", "fp16": "*fp16", "fp32": "*fp32"}
-ADDED = {"RANK": 16, "STEP": 16, "PRECISION": "tf32", "TOKENS": 64, "FEATURES": 64}
+# the tile of triton_swiglu.TILE, which the test below holds to it
+ADDED = {"RANK": 16, "STEP": 16, "PRECISION": "tf32", "TOKENS": 16, "FEATURES": 128}
 KERNELS: list[tuple[str, str, Callable[[str], dict[str, str]], dict[str, Any]]] = [
     ("triton_norm", "forward_kernel",
      lambda p: {"x": p, "weight": p, "y": p, "x_stride": "i32", "features": "i32", "eps": "fp32"}, {"WIDTH": 4096}),
@@ -204,3 +205,10 @@ def test_a_kernel_compiles(index: int, capability: int) -> None:
     module, name, types, constants = KERNELS[index]
     made = compiled(module, name, capability, types("*bf16"), constants)
     assert f".target sm_{capability}" in made.asm["ptx"]
+
+
+def test_what_is_compiled_here_is_what_is_launched() -> None:
+    kernels = interpreted("triton_swiglu")
+    assert {name: ADDED[name] for name in ("TOKENS", "FEATURES")} == {
+        name: kernels.TILE[name] for name in ("TOKENS", "FEATURES")
+    }

@@ -17,6 +17,8 @@ def _one_thread() -> Iterator[None]:
 
 
 ALL_FORMS = ("test_law_1_company", "test_law_3_micro_batches", "test_isolation")
+# against another library's gradients, in the form that a GPU takes too
+BOTH_FORMS = ("test_law_2_trl", "test_law_6_peft")
 BOTH_LAYERS = ("test_law_4_packing", "test_recompute")
 
 
@@ -30,6 +32,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("product_form", ["mask"], indirect=True)
     elif (name := metafunc.module.__name__.rpartition(".")[2]) in ALL_FORMS:
         metafunc.parametrize("product_form", ["mask", "blocks", "transformers"], indirect=True)
+    elif name in BOTH_FORMS:
+        metafunc.parametrize("product_form", ["mask", "blocks"], indirect=True)
     elif name in BOTH_LAYERS:
         metafunc.parametrize("product_form", ["blocks", "transformers"], indirect=True)
 

@@ -100,7 +100,7 @@ def test_layers_side_by_side_are_the_same_and_are_not_copied(kind: str) -> None:
     before = dense(linears)
     x, dy = draw(5, 64, seed=7), draw(5, sum(SIZES), seed=8)
     apart = products.group_product(x, linears), products.group_product_back(dy, linears)
-    products.side_by_side(linears)
+    products.lay_side_by_side(linears)
     assert torch.equal(dense(linears), before)
     assert torch.equal(products.group_product(x, linears), apart[0])
     assert torch.equal(products.group_product_back(dy, linears), apart[1])

@@ -237,5 +237,7 @@ def share_read(work: Work) -> float:
 
     members = [Member(Example(np.array(ids), np.array(learned, dtype=bool))) for ids, learned in work.examples]
     batches = [members[start : start + work.batch_size] for start in range(0, len(members), work.batch_size)]
-    read = sum(len(packed.ids_T) for batch in batches for packed in pack(batch, TOKEN_BUDGET[work.device]))
+    read = sum(
+        len(packed.ids_T) for batch in batches for packed in pack(batch, work.token_budget or TOKEN_BUDGET[work.device])
+    )
     return read / sum(len(member.example.ids) - 1 for member in members)

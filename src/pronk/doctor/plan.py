@@ -73,7 +73,7 @@ def plan_run(ready: Ready, recipe: Recipe, gpu: int | None = None) -> Fit | None
     if subject.one is not None:
         fit = _fit(subject, {kind: _from_shapes(subject, kind)}, limit // PLENTY)
         if fit.chosen is not None and fit.chosen.recompute == _least_recompute(recipe, fit.chosen.layers):
-            return replace(fit, limit=limit, memory=_memory(ready.device, gpu))
+            return replace(_fit(subject, {kind: _from_shapes(subject, kind)}, limit), memory=_memory(ready.device, gpu))
     costs = _measured(subject, kind, lambda _: None)
     if costs is None:
         return None
@@ -104,6 +104,8 @@ def here_or_named(recipe: Recipe, gpu: int | None) -> bool:
 
     if torch.cuda.is_available() and recipe.train.device != "cpu":
         return False
+    if gpu is None and torch.cuda.is_available():
+        raise OptionError("plan: train.device is cpu, which needs no plan; use --set train.device=auto or --gpu 24GB")
     if gpu is None:
         raise OptionError("plan: there is no GPU here; name the size of the one that you mean, such as --gpu 24GB")
     return True

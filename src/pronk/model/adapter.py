@@ -135,8 +135,11 @@ class WideAdapter:
     def load(self, slot: int, state: Mapping[str, Tensor]) -> None:
         """The inverse of `state`. Raises StudyError for weights that are not finite: 0 · NaN would reach
         every run of the fleet."""
-        if not all(tensor.isfinite().all() for tensor in state.values()):
-            raise StudyError("the adapter holds weights that are not finite numbers; its training went wrong")
+        largest = min((torch.finfo(layer.dtype).max for layer in self.layers.values()), default=math.inf)
+        if not all(float(tensor.abs().max()) <= largest for tensor in state.values()):  # NaN too
+            raise StudyError(
+                "the adapter holds weights that are no finite numbers in its base's type; its training went wrong"
+            )
         for name, layer in self.layers.items():
             if slot in layer.rows:
                 rows = layer.rows[slot]

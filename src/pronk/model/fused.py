@@ -23,8 +23,8 @@ from pronk.model.attention import attend, packed_attention
 from pronk.model.kernels.norm import rms_norm, rms_norm_backward
 from pronk.model.kernels.rope import rotate_
 from pronk.model.kernels.swiglu import swiglu, swiglu_backward_
-from pronk.model.products import side_by_side
-from pronk.model.wide import Group, Kept
+from pronk.model.products import lay_side_by_side
+from pronk.model.wide import Group, Kept, Route
 
 # transformers' layers that do exactly what stands above
 LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer")
@@ -61,18 +61,21 @@ class FusedLayer(nn.Module):
         x_TD = hidden_states.flatten(0, 1)
         again, size = _Again(), self.self_attn.head_dim
         anchor = self.down.anchor if self.gate_up.anchor is None else self.gate_up.anchor
+        groups = (self.inputs, self.output, self.gate_up, self.down)
+        route = next((group.route for group in groups if group.wide), None)  # kept when it is computed again
 
         def layer(x_TD: Tensor) -> Tensor:
-            heads = _Inputs.apply(x_TD, self.inputs.anchor, self, cos_TE, sin_TE)
+            heads = _Inputs.apply(x_TD, self.inputs.anchor, self, route, cos_TE, sin_TE)
             if packing is not None and past_key_values is None:
                 q, k, v = (part.unflatten(1, (-1, size)) for part in heads)
                 mixed = packed_attention(q, k, v, packing, self.self_attn.scaling)
             else:
                 q, k, v = (part.view(*rows, -1, size).transpose(1, 2) for part in heads)
-                k, v = past_key_values.update(k, v, self.self_attn.layer_idx)
+                if past_key_values is not None:
+                    k, v = past_key_values.update(k, v, self.self_attn.layer_idx)
                 mixed, _ = attend(self.self_attn, q, k, v, attention_mask, self.self_attn.scaling, packing)
-            middle_TD = _Output.apply(mixed.reshape(len(x_TD), -1), x_TD, self.output.anchor, self.output)
-            return _FeedForward.apply(middle_TD, anchor, self, again)
+            middle_TD = _Output.apply(mixed.reshape(len(x_TD), -1), x_TD, self.output.anchor, self.output, route)
+            return _FeedForward.apply(middle_TD, anchor, self, route, again)
 
         if self.recompute and torch.is_grad_enabled():
             out_TD = checkpoint(layer, x_TD, use_reentrant=False, preserve_rng_state=False, context_fn=again.contexts)
@@ -103,9 +106,10 @@ class _Inputs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x_TD: Tensor, _anchor: Tensor | None, layer: FusedLayer, cos_TE: Tensor, sin_TE: Tensor
-    ) -> tuple[Tensor, ...]:
-        ctx.layer, ctx.route, group = layer, layer.inputs.route, layer.inputs
+        ctx: Any, x_TD: Tensor, _anchor: Tensor | None, layer: FusedLayer, route: Route | None,
+        cos_TE: Tensor, sin_TE: Tensor,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        ctx.layer, ctx.route, group = layer, route, layer.inputs
         y_TG, inner = group.forward(_norm(layer.input_layernorm, x_TD), ctx.route)
         turned = group.widths[0] + group.widths[1]
         rotate_(y_TG[:, :turned], cos_TE, sin_TE)
@@ -124,15 +128,17 @@ class _Inputs(torch.autograd.Function):
         else:
             dx_TD, normed_TD = rms_norm_backward(dnormed_TD, x_TD, norm.weight, _eps(norm))
         group.add_gradients(dy_TG, normed_TD, inner, slopes, ctx.route)
-        return dx_TD, None, None, None, None
+        return dx_TD, None, None, None, None, None
 
 
 class _Output(torch.autograd.Function):
     """What attention gave through o, and the residual."""
 
     @staticmethod
-    def forward(ctx: Any, mixed_TO: Tensor, x_TD: Tensor, _anchor: Tensor | None, group: Group) -> Tensor:
-        ctx.group, ctx.route = group, group.route
+    def forward(
+        ctx: Any, mixed_TO: Tensor, x_TD: Tensor, _anchor: Tensor | None, group: Group, route: Route | None
+    ) -> Tensor:
+        ctx.group, ctx.route = group, route
         y_TD, inner = group.forward(mixed_TO, ctx.route, x_TD)
         Kept.save(ctx, mixed_TO, inner=inner)
         return y_TD
@@ -143,23 +149,24 @@ class _Output(torch.autograd.Function):
         (mixed_TO,), inner = Kept.load(ctx)
         dmixed_TO, slopes = ctx.group.input_gradient(dy_TD, ctx.route, ctx.needs_input_grad[0])
         ctx.group.add_gradients(dy_TD, mixed_TO, inner, slopes, ctx.route)
-        return dmixed_TO, dy_TD if ctx.needs_input_grad[1] else None, None, None
+        return dmixed_TO, dy_TD if ctx.needs_input_grad[1] else None, None, None, None
 
 
 class _FeedForward(torch.autograd.Function):
     """RMSNorm, gate and up, SwiGLU, down, and the residual."""
 
     @staticmethod
-    def forward(ctx: Any, x_TD: Tensor, _anchor: Tensor | None, layer: FusedLayer, again: _Again) -> Tensor:
-        ctx.layer, ctx.routes = layer, (layer.gate_up.route, layer.down.route)
-        up, (up_route, _) = layer.gate_up, ctx.routes
-        alone = not up.multiplies_on_the_way(up_route)
-        both_TG, inner = up.forward(_norm(layer.post_attention_layernorm, x_TD), up_route, whole=alone)
+    def forward(
+        ctx: Any, x_TD: Tensor, _anchor: Tensor | None, layer: FusedLayer, route: Route | None, again: _Again
+    ) -> Tensor:
+        ctx.layer, ctx.route, up = layer, route, layer.gate_up
+        alone = not up.multiplies_on_the_way(route)
+        both_TG, inner = up.forward(_norm(layer.post_attention_layernorm, x_TD), route, whole=alone)
         product_TF = swiglu(both_TG) if alone else swiglu(both_TG, up.additions(inner))
         if again.now:  # nobody reads the output: the product with down, a fifth of a layer's work, is left out
-            y_TD, inner_down = torch.empty_like(x_TD), layer.down.inner(product_TF, ctx.routes[1])
+            y_TD, inner_down = torch.empty_like(x_TD), layer.down.inner(product_TF, route)
         else:
-            y_TD, inner_down = layer.down.forward(product_TF, ctx.routes[1], x_TD)
+            y_TD, inner_down = layer.down.forward(product_TF, route, x_TD)
         ctx.split = len(inner)
         Kept.save(ctx, x_TD, both_TG, inner=[*inner, *inner_down])
         return y_TD
@@ -169,17 +176,17 @@ class _FeedForward(torch.autograd.Function):
         (dy_TD,) = grads
         (x_TD, both_TG), inner = Kept.load(ctx)
         layer, norm = ctx.layer, ctx.layer.post_attention_layernorm
-        down, up, (up_route, down_route) = layer.down, layer.gate_up, ctx.routes
-        alone = not down.multiplies_on_the_way(down_route)
-        slope_TF, slopes = down.input_gradient(dy_TD, down_route, whole=alone)
+        down, up, route = layer.down, layer.gate_up, ctx.route
+        alone = not down.multiplies_on_the_way(route)
+        slope_TF, slopes = down.input_gradient(dy_TD, route, whole=alone)
         added = None if alone else (slopes[0][0], down.wide[0][0].A_product)
         swiglu_backward_(both_TG, slope_TF, added)  # gate and up are now their gradients, slope is the product
-        down.add_gradients(dy_TD, slope_TF, inner[ctx.split :], slopes, down_route)
+        down.add_gradients(dy_TD, slope_TF, inner[ctx.split :], slopes, route)
         del slope_TF
-        dnormed_TD, slopes = up.input_gradient(both_TG, up_route)
+        dnormed_TD, slopes = up.input_gradient(both_TG, route)
         dx_TD, normed_TD = rms_norm_backward(dnormed_TD, x_TD, norm.weight, _eps(norm), dy_TD)
-        up.add_gradients(both_TG, normed_TD, inner[: ctx.split], slopes, up_route)
-        return dx_TD, None, None, None
+        up.add_gradients(both_TG, normed_TD, inner[: ctx.split], slopes, route)
+        return dx_TD, None, None, None, None
 
 
 def _norm(norm: Any, x_TD: Tensor) -> Tensor:
@@ -196,7 +203,7 @@ def fuse(model: Any) -> None:
         if can_fuse(layer):
             fused = FusedLayer(layer)
             for group in (fused.inputs, fused.gate_up):
-                side_by_side(group.linears)
+                lay_side_by_side(group.linears)
             model.set_submodule(name, fused)
 
 

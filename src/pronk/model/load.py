@@ -80,7 +80,9 @@ def context_length(config: Any) -> int:
             f"base: {name} is a {config.model_type} model, whose config.json has no max_position_embeddings (the most "
             "tokens that it reads); pronk fine-tunes decoder models with attention, such as Llama: choose another base"
         )
-    return length
+    # attention here looks at everything before a token, which is what the model does as far as its window goes
+    window = getattr(config, "sliding_window", None)
+    return min(length, window) if isinstance(window, int) and window > 0 else length
 
 
 def linear_layer_sizes(base: Base) -> dict[str, tuple[int, int]]:

@@ -61,7 +61,7 @@ def in_fp8(linears: Iterable[FrozenLinear]) -> bool:
 
 def dense_group(linears: Sequence[FrozenLinear]) -> Tensor:
     """The dense weights of layers (G × I), one below another, in the type of their products. Quantized ones are
-    made anew, ordinary ones that already lie so (`side_by_side`) are not copied."""
+    made anew, ordinary ones that already lie so (`lay_side_by_side`) are not copied."""
     if len(linears) == 1 or all(isinstance(linear, nn.Linear) for linear in linears):
         return _together([_dense(linear) for linear in linears])
     first, sizes = linears[0], [linear.out_features for linear in linears]
@@ -94,7 +94,7 @@ def fp8_group(linears: Sequence[Any], transposed: bool) -> tuple[Tensor, Tensor]
     return codes, scale_G
 
 
-def side_by_side(linears: Sequence[FrozenLinear]) -> None:
+def lay_side_by_side(linears: Sequence[FrozenLinear]) -> None:
     """Let layers that are multiplied as a group share one tensor, so that no product copies them together.
 
     Ordinary weights, FP8 codes and row scales move, one copy of the group at a time; NF4 and int8 codes need not.
@@ -107,24 +107,28 @@ def side_by_side(linears: Sequence[FrozenLinear]) -> None:
             held[0] += [codes] if (codes := linear.quantized.kept_codes) is not None else []
             held[1] += [scales] if (scales := linear.quantized.fp8_scales) is not None else []
     for tensors in held:
-        if len(tensors) == len(linears) > 1 and len({tensor.dtype for tensor in tensors}) == 1:
+        alike = len(tensors) == len(linears) > 1 and len({tensor.dtype for tensor in tensors}) == 1
+        if alike and not _adjoining(tensors):
             joined = torch.cat([tensor.detach() for tensor in tensors])
             for tensor, part in zip(tensors, joined.split([len(one) for one in tensors]), strict=True):
                 tensor.data = part
 
 
+def _adjoining(tensors: Sequence[Tensor]) -> bool:
+    """Whether tensors lie one below another in memory."""
+    first, end = tensors[0], tensors[0].data_ptr()
+    for tensor in tensors:
+        same = tensor.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        if not (same and tensor.is_contiguous() and tensor.dtype == first.dtype and tensor.data_ptr() == end):
+            return False
+        end += tensor.nbytes
+    return True
+
+
 def _together(tensors: Sequence[Tensor]) -> Tensor:
     """Tensors one below another: a view where they lie so in memory, else a copy."""
     first = tensors[0].detach()
-    end = first.data_ptr()
-    alike = all(
-        tensor.is_contiguous() and tensor.dtype == first.dtype
-        and tensor.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
-        for tensor in tensors
-    )  # fmt: skip
-    for tensor in tensors:
-        alike, end = alike and tensor.data_ptr() == end, end + tensor.nbytes
-    if not alike:
+    if not _adjoining(tensors):
         return torch.cat([tensor.detach() for tensor in tensors])
     return first.as_strided((sum(len(tensor) for tensor in tensors), *first.shape[1:]), first.stride())
 

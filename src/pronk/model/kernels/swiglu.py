@@ -54,11 +54,11 @@ def swiglu_backward_plain_(both_TG: Tensor, slope_TF: Tensor, added: Product | N
     if added is not None:
         slope_TF.addmm_(*added)
     precision = torch.promote_types(both_TG.dtype, torch.float32)
-    gate_TF, up_TF = both_TG.to(precision).chunk(2, dim=-1)
-    dproduct_TF = slope_TF.to(precision)
-    open_TF = torch.sigmoid(gate_TF)
-    silu_TF = gate_TF * open_TF
-    dsilu_TF = open_TF * (1 + gate_TF * (1 - open_TF))
-    product_TF, dgate_TF, dup_TF = silu_TF * up_TF, dproduct_TF * up_TF * dsilu_TF, dproduct_TF * silu_TF
-    slope_TF.copy_(product_TF)
-    both_TG.copy_(torch.cat([dgate_TF, dup_TF], dim=-1))
+    gate_TF, up_TF = (half.to(precision) for half in both_TG.chunk(2, dim=-1))
+    dproduct_TF, silu_TF = slope_TF.to(precision), torch.nn.functional.silu(gate_TF)
+    dgate_TF = torch.ops.aten.silu_backward(dproduct_TF * up_TF, gate_TF)
+    dup_TF = dproduct_TF * silu_TF
+    torch.mul(silu_TF, up_TF, out=silu_TF)
+    slope_TF.copy_(silu_TF)
+    for half_TF, gradient_TF in zip(both_TG.chunk(2, dim=-1), (dgate_TF, dup_TF), strict=True):
+        half_TF.copy_(gradient_TF)

@@ -43,17 +43,27 @@ def usable(size: int) -> int:
     return size - CONTEXT
 
 
-def limit_gpu(size: int, device: Any) -> None:
-    """Keep this process below so many bytes of a GPU. Raises OptionError if there is none, or if it has less."""
+def limit_gpu(size: int | None, device: Any) -> None:
+    """Keep this process below so many bytes of a GPU, or (None) no longer below what an earlier study was given.
+    Raises OptionError if there is none, or if it has less."""
     import torch
 
+    if size is None:
+        if device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0, _index(device))
+        return
     if device.type != "cuda":
         raise OptionError("--gpu: this study runs on the CPU (train.device); leave the option out")
     total = torch.cuda.get_device_properties(device).total_memory
     if size > total:
         raise OptionError(f"--gpu: {gib(size)} GiB asked for, but this GPU has {gib(total)} GiB; leave the option out")
-    index = torch.cuda.current_device() if device.index is None else device.index
-    torch.cuda.set_per_process_memory_fraction(usable(size) / total, index)
+    torch.cuda.set_per_process_memory_fraction(usable(size) / total, _index(device))
+
+
+def _index(device: Any) -> int:
+    import torch
+
+    return torch.cuda.current_device() if device.index is None else int(device.index)
 
 
 def available(device: Any) -> int:
