@@ -250,3 +250,16 @@ def test_the_base_slot_sees_the_base_model(garbage: float) -> None:
     changed = untouched[torch.from_numpy(np.isin(batch.members_N, [0, 4]))]
     assert len(touched) == len(changed)
     assert not torch.allclose(touched, changed)
+
+
+def test_an_adapter_too_large_for_the_type_of_its_base_is_refused() -> None:
+    """Finite in fp32, infinite in the products: 0 · inf is NaN, for every run of the fleet."""
+    from pronk.errors import StudyError
+    from pronk.model.adapter import AdapterShape, attach
+
+    adapter = attach(packed_model(torch.float16), [AdapterShape(2, 4)])
+    state = adapter.state(0)
+    name = next(key for key in state if "lora_B" in key)
+    state[name][0, 0] = 7e4
+    with pytest.raises(StudyError, match="not finite numbers in the type of its base"):
+        adapter.load(0, state)

@@ -192,3 +192,13 @@ def test_a_full_cache(source: Path, monkeypatch: pytest.MonkeyPatch, error: Exce
     with pytest.raises(ResourceError, match=r"cache: no space left .*PRONK_CACHE"):
         subject.find_base(str(source))
     assert list(subject.cache_folder().iterdir()) == []
+
+
+@pytest.mark.parametrize(("window", "length"), [(4096, 4096), (None, 32768), (65536, 32768)])
+def test_a_model_with_a_window_reads_as_far_as_that(window: int | None, length: int) -> None:
+    """Beyond its window Mistral-7B-v0.1 looks back no further; attention here would."""
+    from transformers import MistralConfig
+
+    from pronk.model.load import context_length
+
+    assert context_length(MistralConfig(sliding_window=window, max_position_embeddings=32768)) == length

@@ -15,6 +15,7 @@ from pronk import __version__
 from pronk.doctor.environment import device_name, peak_memory
 from pronk.doctor.gemm import gemm_rate
 from pronk.doctor.peers.work import Result, Work, main
+from pronk.errors import RefusedError
 from pronk.model.adapter import AdapterShape
 from pronk.model.load import find_base, linear_layer_sizes, load_for_fleet, load_model, resolve_dtype
 from pronk.recipe import read_recipe
@@ -60,12 +61,14 @@ def _play(work: Work, device: torch.device) -> _Played:
     played = _Played()
     for _ in range(work.steps):
         started = time.perf_counter()
-        first, *_others = fleet.play_round()
+        steps = fleet.play_round()
+        if broken := [run.error for run in fleet.runs if run.error]:
+            raise RefusedError(f"a run broke: {broken[0]}")
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         played.seconds.append(time.perf_counter() - started)
-        played.losses.append(first.loss)
-        played.norms.append(first.gradient_norm)
+        played.losses.append(steps[0].loss)
+        played.norms.append(steps[0].gradient_norm)
     return played
 
 
