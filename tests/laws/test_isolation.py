@@ -261,5 +261,5 @@ def test_an_adapter_too_large_for_the_type_of_its_base_is_refused() -> None:
     state = adapter.state(0)
     name = next(key for key in state if "lora_B" in key)
     state[name][0, 0] = 7e4
-    with pytest.raises(StudyError, match="not finite numbers in the type of its base"):
+    with pytest.raises(StudyError, match="not finite numbers in its base's type"):
         adapter.load(0, state)

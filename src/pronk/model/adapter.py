@@ -138,7 +138,7 @@ class WideAdapter:
         largest = min((torch.finfo(layer.dtype).max for layer in self.layers.values()), default=math.inf)
         if not all(float(tensor.abs().max()) <= largest for tensor in state.values()):  # NaN too
             raise StudyError(
-                "the adapter holds weights that are no finite numbers in its base's type; its training went wrong"
+                "the adapter holds weights that are not finite numbers in its base's type; training went wrong"
             )
         for name, layer in self.layers.items():
             if slot in layer.rows:
