@@ -35,7 +35,9 @@ def compiled(name: str, kernel: str, capability: int, types: Mapping[str, str], 
     function = getattr(_fresh(f"pronk.model.kernels.{name}"), kernel)
     signature = {key: types.get(key, "constexpr") for key in function.arg_names}
     source = ASTSource(fn=function, signature=signature, constexprs=dict(constants))
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    # said outright, since Triton 3.9 warns of a default that is going to change
+    options = {"enable_fp_fusion": True}
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
 _interpreting: dict[str, Any] = {}
