@@ -40,22 +40,19 @@ def test_norm(dtype: torch.dtype, features: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.parametrize(("features", "rank"), [(1536, 16), (14336, 16), (1000, 5), (1536, 128), (1536, 0)])
-def test_swiglu(dtype: torch.dtype, features: int, rank: int) -> None:
-    both, slope = draw(TOKENS, 2 * features, seed=0, dtype=dtype), draw(TOKENS, features, seed=1, dtype=dtype)
-    factors = []
-    if rank:
-        left = draw(TOKENS, 2 * rank, seed=2, dtype=dtype) / rank**0.5
-        factors = [(half, draw(rank, features, seed=seed, dtype=dtype)) for seed, half in enumerate(left.chunk(2, 1))]
-    wide, exact_factors = both.float(), [(left.float(), right.float()) for left, right in factors]
-    ours = both.clone()
-    product = swiglu.swiglu(ours, factors or None)
-    exact = swiglu.swiglu_plain(wide, exact_factors or None)
-    assert near(ours, wide)
-    assert near(product, exact)
+@pytest.mark.parametrize(
+    ("tokens", "features", "rank"), [(77, 1536, 16), (3000, 14336, 16), (77, 1000, 5), (2100, 1536, 32), (77, 1536, 0)]
+)
+def test_swiglu(dtype: torch.dtype, tokens: int, features: int, rank: int) -> None:
+    both, slope = draw(tokens, 2 * features, seed=0, dtype=dtype), draw(tokens, features, seed=1, dtype=dtype)
+    left = draw(tokens, 3 * rank, seed=2, dtype=dtype) / max(rank, 1) ** 0.5
+    products = [(part, draw(rank, features, seed=3 + i, dtype=dtype)) for i, part in enumerate(left.chunk(3, 1))]
+    exact_products = [(left.float(), right.float()) for left, right in products]
+    product = swiglu.swiglu(both, products[:2] if rank else ())
+    assert near(product, swiglu.swiglu_plain(both.float(), exact_products[:2] if rank else ()))
     given, same = (both.clone(), slope.clone()), (both.float(), slope.float())
-    swiglu.swiglu_backward_(*given, factors[0] if rank else None)
-    swiglu.swiglu_backward_plain_(*same, exact_factors[0] if rank else None)
+    swiglu.swiglu_backward_(*given, products if rank else ())
+    swiglu.swiglu_backward_plain_(*same, exact_products if rank else ())
     assert all(near(one, other) for one, other in zip(given, same, strict=True))
 
 

@@ -116,20 +116,35 @@ def test_swiglu_kernel(dtype: torch.dtype, features: int) -> None:
     assert all(close(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
+def adapted(tokens: int, features: int, rank: int, dtype: torch.dtype) -> list[swiglu.Product]:
+    """Factors of three adapters, their left ones side by side as a layer has them."""
+    left = draw(tokens, 3 * rank, seed=2, dtype=dtype) / rank
+    return [(part, draw(rank, features, seed=3 + i, dtype=dtype)) for i, part in enumerate(left.chunk(3, dim=1))]
+
+
+def test_swiglu_with_what_adapters_add_is_pytorchs_with_its_gradient() -> None:
+    both, slope, added = draw(9, 28).requires_grad_(), draw(9, 14, seed=1), adapted(9, 14, 3, torch.float64)
+    (gate, up), more = both.chunk(2, dim=-1), [left @ right for left, right in added]
+    product = silu(gate + more[0]) * (up + more[1])
+    (dboth,) = torch.autograd.grad(product, both, slope + more[2])
+    given = both.detach().clone()
+    assert torch.allclose(swiglu.swiglu(given, added[:2]), product, atol=1e-12)
+    assert torch.equal(given, both)
+    swiglu.swiglu_backward_(given, slope, added)
+    assert torch.allclose(given, dboth, atol=1e-12)
+    assert torch.allclose(slope, product, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])  # the interpreter's dot does not know bf16
 @pytest.mark.parametrize(("features", "rank"), [(64, 16), (100, 5), (70, 40)])
 def test_swiglu_kernel_with_what_adapters_add(dtype: torch.dtype, features: int, rank: int) -> None:
     kernels = interpreted("triton_swiglu")
     both, slope = draw(70, 2 * features, dtype=dtype), draw(70, features, seed=1, dtype=dtype)
-    left = draw(70, 2 * rank, seed=2, dtype=dtype) / rank
-    factors = [(part, draw(rank, features, seed=3, dtype=dtype)) for part in left.chunk(2, dim=1)]
-    ours, theirs = both.clone(), both.clone()
-    product = kernels.forward_added(ours, *factors)
-    assert nearly(product, swiglu.swiglu_plain(theirs, (factors[0], factors[1])))
-    assert nearly(ours, theirs)
+    added = adapted(70, features, rank, dtype)
+    assert nearly(kernels.forward_added(both, *added[:2]), swiglu.swiglu_plain(both, added[:2]))
     given, same = (both.clone(), slope.clone()), (both.clone(), slope.clone())
-    kernels.backward_added_(*given, *factors[1])
-    swiglu.swiglu_backward_plain_(*same, factors[1])
+    kernels.backward_added_(*given, *added)
+    swiglu.swiglu_backward_plain_(*same, added)
     assert all(nearly(one, other) for one, other in zip(given, same, strict=True))
 
 
@@ -172,8 +187,8 @@ def test_what_is_not_finite_shows_in_the_loss(value: float) -> None:
 # --- and without a GPU to run on, they compile ---------------------------------------------------
 
 POINTERS = {"bf16": "*bf16", "fp16": "*fp16", "fp32": "*fp32"}
-# the tile of triton_swiglu.TILE, which the test below holds to it
-ADDED = {"RANK": 16, "STEP": 16, "PRECISION": "tf32", "TOKENS": 16, "FEATURES": 128}
+# with the tile of triton_swiglu.TILE, which the test below holds to it
+ADDED = {"RANKS": 16, "WIDE": 16, "PRECISION": "tf32", "TOKENS": 16, "FEATURES": 128}
 KERNELS: list[tuple[str, str, Callable[[str], dict[str, str]], dict[str, Any]]] = [
     ("triton_norm", "forward_kernel",
      lambda p: {"x": p, "weight": p, "y": p, "x_stride": "i32", "features": "i32", "eps": "fp32"}, {"WIDTH": 4096}),
@@ -188,8 +203,9 @@ KERNELS: list[tuple[str, str, Callable[[str], dict[str, str]], dict[str, Any]]] 
      lambda p: {"both": p, "product": p, "gate_left": p, "gate_right": p, "up_left": p, "up_right": p, "tokens": "i32",
                 "stride": "i32", "features": "i32", "left_stride": "i32"}, ADDED),
     ("triton_swiglu", "backward_added_kernel",
-     lambda p: {"both": p, "slope": p, "left": p, "right": p, "tokens": "i32", "stride": "i32", "slope_stride": "i32",
-                "features": "i32", "left_stride": "i32"}, ADDED),
+     lambda p: {"both": p, "slope": p, "gate_left": p, "gate_right": p, "up_left": p, "up_right": p, "slope_left": p,
+                "slope_right": p, "tokens": "i32", "stride": "i32", "slope_stride": "i32", "features": "i32",
+                "left_stride": "i32", "slope_left_stride": "i32"}, ADDED),
     ("triton_rope", "turn_kernel",
      lambda p: {"heads": p, "cos": p, "sin": p, "stride": "i32", "angle_stride": "i32", "count": "i32", "half": "i32"},
      {"SIGN": 1.0, "TOGETHER": 32, "HALF": 64}),

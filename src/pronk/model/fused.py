@@ -24,7 +24,7 @@ from pronk.model.kernels.norm import rms_norm, rms_norm_backward
 from pronk.model.kernels.rope import rotate_
 from pronk.model.kernels.swiglu import swiglu, swiglu_backward_
 from pronk.model.products import lay_side_by_side
-from pronk.model.wide import Group, Kept, Route
+from pronk.model.wide import Group, Kept, Route, project
 
 # transformers' layers that do exactly what stands above
 LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer")
@@ -74,7 +74,7 @@ class FusedLayer(nn.Module):
                 if past_key_values is not None:
                     k, v = past_key_values.update(k, v, self.self_attn.layer_idx)
                 mixed, _ = attend(self.self_attn, q, k, v, attention_mask, self.self_attn.scaling, packing)
-            middle_TD = _Output.apply(mixed.reshape(len(x_TD), -1), x_TD, self.output.anchor, self.output, route)
+            middle_TD = project(mixed.reshape(len(x_TD), -1), self.output, route, x_TD)
             return _FeedForward.apply(middle_TD, anchor, self, route, again)
 
         if self.recompute and torch.is_grad_enabled():
@@ -131,27 +131,6 @@ class _Inputs(torch.autograd.Function):
         return dx_TD, None, None, None, None, None
 
 
-class _Output(torch.autograd.Function):
-    """What attention gave through o, and the residual."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, mixed_TO: Tensor, x_TD: Tensor, _anchor: Tensor | None, group: Group, route: Route | None
-    ) -> Tensor:
-        ctx.group, ctx.route = group, route
-        y_TD, inner = group.forward(mixed_TO, ctx.route, x_TD)
-        Kept.save(ctx, mixed_TO, inner=inner)
-        return y_TD
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        (dy_TD,) = grads
-        (mixed_TO,), inner = Kept.load(ctx)
-        dmixed_TO, slopes = ctx.group.input_gradient(dy_TD, ctx.route, ctx.needs_input_grad[0])
-        ctx.group.add_gradients(dy_TD, mixed_TO, inner, slopes, ctx.route)
-        return dmixed_TO, dy_TD if ctx.needs_input_grad[1] else None, None, None, None
-
-
 class _FeedForward(torch.autograd.Function):
     """RMSNorm, gate and up, SwiGLU, down, and the residual."""
 
@@ -160,9 +139,9 @@ class _FeedForward(torch.autograd.Function):
         ctx: Any, x_TD: Tensor, _anchor: Tensor | None, layer: FusedLayer, route: Route | None, again: _Again
     ) -> Tensor:
         ctx.layer, ctx.route, up = layer, route, layer.gate_up
-        alone = not up.multiplies_on_the_way(route)
-        both_TG, inner = up.forward(_norm(layer.post_attention_layernorm, x_TD), route, whole=alone)
-        product_TF = swiglu(both_TG) if alone else swiglu(both_TG, up.additions(inner))
+        ctx.woven = up.owners == layer.down.owners and up.woven(route)
+        both_TG, inner = up.forward(_norm(layer.post_attention_layernorm, x_TD), route, whole=not ctx.woven)
+        product_TF = swiglu(both_TG, up.additions(inner) if ctx.woven else ())
         if again.now:  # nobody reads the output: the product with down, a fifth of a layer's work, is left out
             y_TD, inner_down = torch.empty_like(x_TD), layer.down.inner(product_TF, route)
         else:
@@ -175,17 +154,17 @@ class _FeedForward(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         (dy_TD,) = grads
         (x_TD, both_TG), inner = Kept.load(ctx)
-        layer, norm = ctx.layer, ctx.layer.post_attention_layernorm
-        down, up, route = layer.down, layer.gate_up, ctx.route
-        alone = not down.multiplies_on_the_way(route)
-        slope_TF, slopes = down.input_gradient(dy_TD, route, whole=alone)
-        added = None if alone else (slopes[0][0], down.wide[0][0].A_product)
+        layer, norm, route = ctx.layer, ctx.layer.post_attention_layernorm, ctx.route
+        down, up = layer.down, layer.gate_up
+        inner, inner_down = inner[: ctx.split], inner[ctx.split :]
+        slope_TF, slopes_down = down.input_gradient(dy_TD, route, whole=not ctx.woven)
+        added = [*up.additions(inner), (slopes_down[0][0], down.wide[0][0].A_product)] if ctx.woven else ()
         swiglu_backward_(both_TG, slope_TF, added)  # gate and up are now their gradients, slope is the product
-        down.add_gradients(dy_TD, slope_TF, inner[ctx.split :], slopes, route)
+        down.add_gradients(dy_TD, slope_TF, inner_down, slopes_down, route)
         del slope_TF
         dnormed_TD, slopes = up.input_gradient(both_TG, route)
         dx_TD, normed_TD = rms_norm_backward(dnormed_TD, x_TD, norm.weight, _eps(norm), dy_TD)
-        up.add_gradients(both_TG, normed_TD, inner[: ctx.split], slopes, route)
+        up.add_gradients(both_TG, normed_TD, inner, slopes, route)
         return dx_TD, None, None, None, None
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,7 @@ class WideLinear(nn.Module):
         scaling = [shape.scaling for shape in shapes.values() for _ in range(shape.rank)]
         self.register_buffer("owners_R", torch.tensor(self.owners, device=device), persistent=False)
         self.scaling_of = {slot: shape.scaling for slot, shape in shapes.items()}
+        self.alone: Group | None = None
         alike = len(set(scaling)) == 1
         self.scaling = scaling[0] if alike else torch.tensor(scaling, dtype=self.dtype, device=device)
 
@@ -164,7 +166,9 @@ class WideLinear(nn.Module):
         return self.A_RI.grad, self.B_RO.grad
 
     def forward(self, x: Tensor) -> Tensor:
-        return project(x, Group([self]))
+        if self.alone is None:
+            self.alone = Group([self])
+        return project(x, self.alone, self.alone.route)
 
     def inner(self, x_TI: Tensor, route: Route) -> list[Tensor]:
         """(x Aᵀ) ∘ M, block by block."""
@@ -231,6 +235,7 @@ class Group:
         columns = [slice(end - linear.out_features, end) for end, linear in zip(ends, self.linears, strict=True)]
         self.wide = [(layer, at) for layer, at in zip(layers, columns, strict=True) if isinstance(layer, WideLinear)]
         self.widths = [linear.out_features for linear in self.linears]
+        self.owners = {layer.owners for layer, _ in self.wide}
 
     @property
     def anchor(self) -> Tensor | None:
@@ -256,12 +261,12 @@ class Group:
                 layer.add(kept, y_TG[:, at], _there(route))
         return y_TG, inner
 
-    def multiplies_on_the_way(self, route: Route | None) -> bool:
-        """Whether what the adapters add may be multiplied by the kernel that reads the outputs: all layers are adapted
-        by the same runs, in one block, and of so few ranks that this is faster than a product of its own."""
-        owners = {layer.owners for layer, _ in self.wide}
-        alike = len(self.wide) == len(self.linears) and len(owners) == 1
-        return alike and len(self.wide[0][0].owners) <= MOST_RANKS and _there(route).in_one_block
+    def woven(self, route: Route | None) -> bool:
+        """Whether a kernel that reads or writes what this group multiplies may multiply its adapters in: all layers are
+        adapted by the same runs, in one block, and of so few ranks that this is faster than a product of its own."""
+        if len(self.wide) < len(self.linears) or len(self.owners) > 1:
+            return False
+        return len(self.wide[0][0].owners) <= MOST_RANKS and _there(route).in_one_block
 
     def additions(self, inner: Inner) -> list[tuple[Tensor, Tensor]]:
         """What each layer's adapters add, as factors (T × R, R × O), where they are in one block."""
@@ -317,16 +322,18 @@ class Group:
 
     def _side_by_side(self, route: Route | None) -> tuple[Tensor, Tensor, Block] | None:
         """All A's as one matrix, its gradient, and the block of its product; None where they are to go alone."""
-        if route is None or len(self.wide) < 2 or not route.in_one_block:
+        if route is None or not route.in_one_block or self._place is None:
             return None
-        layers = [layer for layer, _ in self.wide]
-        if (place := side_by_side(layers)) is None:
-            return None
-        storage = layers[0].storage
+        first, place = self.wide[0][0], self._place
         return (
-            place.of(storage.copy(layers[0].dtype)), place.of(storage.gradients()),
-            route.blocks(layers[0], len(layers))[0],
+            place.of(first.storage.copy(first.dtype)), place.of(first.storage.gradients()),
+            route.blocks(first, len(self.wide))[0],
         )  # fmt: skip
+
+    @cached_property
+    def _place(self) -> Place | None:
+        """Where the A's lie as one matrix, if they do; first asked for when the storage is there."""
+        return side_by_side([layer for layer, _ in self.wide]) if len(self.wide) > 1 else None
 
 
 def _there(route: Route | None) -> Route:
@@ -352,24 +359,30 @@ class Kept:
 
 
 class _Projection(torch.autograd.Function):
+    """x through a group of layers, a residual added."""
+
     @staticmethod
-    def forward(ctx: Any, x_TI: Tensor, _anchor: Tensor | None, group: Group) -> Tensor:
-        ctx.group, ctx.route = group, group.route
-        y_TG, inner = group.forward(x_TI, ctx.route)
+    def forward(
+        ctx: Any, x_TI: Tensor, residual_TG: Tensor | None, _anchor: Tensor | None, group: Group, route: Route | None
+    ) -> Tensor:
+        ctx.group, ctx.route = group, route
+        y_TG, inner = group.forward(x_TI, route, residual_TG)
         Kept.save(ctx, x_TI, inner=inner)
         return y_TG
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
+        (dy_TG,), group = grads, ctx.group
         (x_TI,), inner = Kept.load(ctx)
-        dx_TI, slopes = ctx.group.input_gradient(grads[0], ctx.route, ctx.needs_input_grad[0])
-        ctx.group.add_gradients(grads[0], x_TI, inner, slopes, ctx.route)
-        return dx_TI, None, None
+        dx_TI, slopes = group.input_gradient(dy_TG, ctx.route, ctx.needs_input_grad[0])
+        group.add_gradients(dy_TG, x_TI, inner, slopes, ctx.route)
+        return dx_TI, dy_TG if ctx.needs_input_grad[1] else None, None, None, None
 
 
-def project(x: Tensor, group: Group) -> Tensor:
-    """x (…, I) through a group of layers: (…, G), differentiable."""
-    y_TG: Tensor = _Projection.apply(x.reshape(-1, x.shape[-1]), group.anchor, group)
+def project(x: Tensor, group: Group, route: Route | None, residual: Tensor | None = None) -> Tensor:
+    """x (…, I) through a group of layers: (…, G), the residual (…, G) added; differentiable."""
+    residual_TG = None if residual is None else residual.reshape(-1, residual.shape[-1])
+    y_TG: Tensor = _Projection.apply(x.reshape(-1, x.shape[-1]), residual_TG, group.anchor, group, route)
     return y_TG.view(*x.shape[:-1], -1)
 
 
