@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, silu
 from torch.nn.functional import rms_norm as reference_norm
 
 from pronk.model.kernels import cross_entropy as loss
-from pronk.model.kernels import norm, rope, swiglu
+from pronk.model.kernels import fp8, norm, rope, swiglu
 
 EPS = 1e-5
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -102,6 +102,22 @@ def test_norm_kernel(dtype: torch.dtype, features: int) -> None:
         ours = kernels.backward(dy, x, weight, EPS, residual)
         theirs = norm.rms_norm_backward_plain(dy, x, weight, EPS, residual)
         assert all(close(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("features", [64, 100])
+def test_norm_kernel_with_codes_is_the_norm_and_its_rows_in_fp8(dtype: torch.dtype, features: int) -> None:
+    kernels = interpreted("triton_norm")
+    x, weight = draw(5, features, dtype=dtype), draw(features, seed=1, dtype=dtype)
+    x[3] = 0
+    y, codes = kernels.forward_fp8(x, weight, EPS)
+    assert torch.equal(y, kernels.forward(x, weight, EPS))
+    exact = fp8.quantize_rows_plain(y)
+    assert torch.equal(codes.scale_T, exact.scale_T)
+    assert torch.equal(codes.dense(), exact.dense())
+    twin, same = norm.rms_norm_fp8(x, weight, EPS)
+    assert close(twin, y)
+    assert torch.equal(same.dense(), fp8.quantize_rows_plain(twin).dense())
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -195,6 +211,9 @@ KERNELS: list[tuple[str, str, Callable[[str], dict[str, str]], dict[str, Any]]] 
     ("triton_norm", "backward_kernel",
      lambda p: {"dy": p, "x": p, "weight": p, "residual": p, "dx": p, "y": p, "dy_stride": "i32", "x_stride": "i32",
                 "residual_stride": "i32", "features": "i32", "eps": "fp32"}, {"ADD": True, "WIDTH": 4096}),
+    ("triton_norm", "forward_fp8_kernel",
+     lambda p: {"x": p, "weight": p, "y": p, "codes": "*fp8e4nv", "scales": "*fp32", "x_stride": "i32",
+                "features": "i32", "eps": "fp32"}, {"WIDTH": 4096, "BY_HAND": False}),
     ("triton_swiglu", "forward_kernel",
      lambda p: {"both": p, "product": p, "stride": "i32", "features": "i32"}, {"WIDTH": 1024}),
     ("triton_swiglu", "backward_kernel",
@@ -219,6 +238,8 @@ KERNELS: list[tuple[str, str, Callable[[str], dict[str, str]], dict[str, Any]]] 
 @pytest.mark.parametrize("index", range(len(KERNELS)), ids=[f"{module}.{name}" for module, name, *_ in KERNELS])
 def test_a_kernel_compiles(index: int, capability: int) -> None:
     module, name, types, constants = KERNELS[index]
+    if "fp8" in name and capability < 89:
+        pytest.skip("has no float8 types")
     made = compiled(module, name, capability, types("*bf16"), constants)
     assert f".target sm_{capability}" in made.asm["ptx"]
 

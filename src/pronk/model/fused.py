@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pronk.model.attention import attend, packed_attention
-from pronk.model.kernels.norm import rms_norm, rms_norm_backward
+from pronk.model.kernels.fp8 import Fp8Rows
+from pronk.model.kernels.norm import rms_norm, rms_norm_backward, rms_norm_fp8
 from pronk.model.kernels.rope import rotate_
 from pronk.model.kernels.swiglu import swiglu, swiglu_backward_
 from pronk.model.products import lay_side_by_side
@@ -110,7 +111,8 @@ class _Inputs(torch.autograd.Function):
         cos_TE: Tensor, sin_TE: Tensor,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         ctx.layer, ctx.route, group = layer, route, layer.inputs
-        y_TG, inner = group.forward(_norm(layer.input_layernorm, x_TD), ctx.route)
+        normed_TD, codes = _norm(layer.input_layernorm, x_TD, group)
+        y_TG, inner = group.forward(normed_TD, route, codes=codes)
         turned = group.widths[0] + group.widths[1]
         rotate_(y_TG[:, :turned], cos_TE, sin_TE)
         Kept.save(ctx, x_TD, cos_TE, sin_TE, inner=inner)
@@ -124,7 +126,7 @@ class _Inputs(torch.autograd.Function):
         rotate_(dy_TG[:, : group.widths[0] + group.widths[1]], cos_TE, sin_TE, back=True)
         dnormed_TD, slopes = group.input_gradient(dy_TG, ctx.route, ctx.needs_input_grad[0])
         if dnormed_TD is None:
-            dx_TD, normed_TD = None, _norm(norm, x_TD)
+            dx_TD, normed_TD = None, rms_norm(x_TD, norm.weight, _eps(norm))
         else:
             dx_TD, normed_TD = rms_norm_backward(dnormed_TD, x_TD, norm.weight, _eps(norm))
         group.add_gradients(dy_TG, normed_TD, inner, slopes, ctx.route)
@@ -140,7 +142,9 @@ class _FeedForward(torch.autograd.Function):
     ) -> Tensor:
         ctx.layer, ctx.route, up = layer, route, layer.gate_up
         ctx.woven = up.owners == layer.down.owners and up.woven(route)
-        both_TG, inner = up.forward(_norm(layer.post_attention_layernorm, x_TD), route, whole=not ctx.woven)
+        normed_TD, codes = _norm(layer.post_attention_layernorm, x_TD, up)
+        both_TG, inner = up.forward(normed_TD, route, whole=not ctx.woven, codes=codes)
+        del normed_TD, codes
         product_TF = swiglu(both_TG, up.additions(inner) if ctx.woven else ())
         if again.now:  # nobody reads the output: the product with down, a fifth of a layer's work, is left out
             y_TD, inner_down = torch.empty_like(x_TD), layer.down.inner(product_TF, route)
@@ -168,8 +172,11 @@ class _FeedForward(torch.autograd.Function):
         return dx_TD, None, None, None, None
 
 
-def _norm(norm: Any, x_TD: Tensor) -> Tensor:
-    return rms_norm(x_TD, norm.weight, _eps(norm))
+def _norm(norm: Any, x_TD: Tensor, group: Group) -> tuple[Tensor, Fp8Rows | None]:
+    """The norm, and in FP8 as well if the group multiplies so."""
+    if group.in_fp8:
+        return rms_norm_fp8(x_TD, norm.weight, _eps(norm))
+    return rms_norm(x_TD, norm.weight, _eps(norm)), None
 
 
 def _eps(norm: Any) -> float:

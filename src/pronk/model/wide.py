@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from pronk.model.dropout import DropoutKeys, keep_mask
-from pronk.model.products import group_product, group_product_back, product_device, product_dtype
+from pronk.model.kernels.fp8 import Fp8Rows
+from pronk.model.products import group_product, group_product_back, in_fp8, product_device, product_dtype
 from pronk.model.storage import FlatStorage, Place, adjoining
 
 if TYPE_CHECKING:
@@ -236,6 +237,7 @@ class Group:
         self.wide = [(layer, at) for layer, at in zip(layers, columns, strict=True) if isinstance(layer, WideLinear)]
         self.widths = [linear.out_features for linear in self.linears]
         self.owners = {layer.owners for layer, _ in self.wide}
+        self.in_fp8 = in_fp8(self.linears)
 
     @property
     def anchor(self) -> Tensor | None:
@@ -248,13 +250,15 @@ class Group:
         return self.wide[0][0].routing.route if self.wide else None
 
     def forward(
-        self, x_TI: Tensor, route: Route | None, residual_TG: Tensor | None = None, whole: bool = True
-    ) -> tuple[Tensor, Inner]:
+        self, x_TI: Tensor, route: Route | None, residual_TG: Tensor | None = None, whole: bool = True,
+        codes: Fp8Rows | None = None,
+    ) -> tuple[Tensor, Inner]:  # fmt: skip
         """All outputs (T × G), the residual added, and what the backward pass wants of the adapters.
 
-        whole: with what the adapters add; else the caller multiplies `additions` in.
+        whole: with what the adapters add; else the caller multiplies `additions` in. codes: x in FP8, where that is
+        at hand and the layers multiply so.
         """
-        y_TG = group_product(x_TI, self.linears, residual_TG)
+        y_TG = group_product(x_TI, self.linears, residual_TG, codes)
         inner = self.inner(x_TI, route)
         if whole:
             for (layer, at), kept in zip(self.wide, inner, strict=True):

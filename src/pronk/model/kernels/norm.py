@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pronk.model.kernels.fp8 import Fp8Rows, quantize_rows_plain
+
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """The norm of each token, in the type of x (T × D)."""
@@ -17,6 +19,16 @@ def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
 
         return forward(x_TD, weight_D, eps)
     return rms_norm_plain(x_TD, weight_D, eps)
+
+
+def rms_norm_fp8(x_TD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Fp8Rows]:
+    """The norm of each token, and the same in FP8: what `fp8.quantize_rows` makes of it, without reading it again."""
+    if x_TD.is_cuda:
+        from pronk.model.kernels.triton_norm import forward_fp8
+
+        return forward_fp8(x_TD, weight_D, eps)
+    y_TD = rms_norm_plain(x_TD, weight_D, eps)
+    return y_TD, quantize_rows_plain(y_TD)
 
 
 def rms_norm_backward(

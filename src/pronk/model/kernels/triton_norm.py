@@ -9,6 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pronk.model.kernels.fp8 import FP8, Fp8Rows
+from pronk.model.kernels.triton_formats import BY_HAND, row_scale, to_e4m3
+
 
 def forward(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """As `norm.rms_norm`. x: rows may lie apart, features side by side."""
@@ -16,6 +19,18 @@ def forward(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     tokens, features = x_TD.shape
     forward_kernel[(tokens,)](x_TD, weight_D, y_TD, x_TD.stride(0), features, eps, **_launch(features))
     return y_TD
+
+
+def forward_fp8(x_TD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Fp8Rows]:
+    """As `norm.rms_norm_fp8`."""
+    y_TD = torch.empty(x_TD.shape, dtype=x_TD.dtype, device=x_TD.device)
+    codes_TD = torch.empty(x_TD.shape, dtype=FP8, device=x_TD.device)
+    tokens, features = x_TD.shape
+    scale_T = torch.empty(tokens, dtype=torch.float32, device=x_TD.device)
+    forward_fp8_kernel[(tokens,)](
+        x_TD, weight_D, y_TD, codes_TD, scale_T, x_TD.stride(0), features, eps, BY_HAND=BY_HAND, **_launch(features)
+    )
+    return y_TD, Fp8Rows(codes_TD, scale_T)
 
 
 def backward(
@@ -46,6 +61,24 @@ def forward_kernel(x, weight, y, x_stride, features, eps, WIDTH: tl.constexpr):
     scale = tl.rsqrt(tl.sum(row * row) / features + eps)
     gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
     tl.store(y + token * features + column, (row * scale * gain).to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def forward_fp8_kernel(
+    x, weight, y, codes, scales, x_stride, features, eps, WIDTH: tl.constexpr, BY_HAND: tl.constexpr
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, WIDTH)
+    inside = column < features
+    row = tl.load(x + token * x_stride + column, mask=inside, other=0.0).to(tl.float32)
+    scale = tl.rsqrt(tl.sum(row * row) / features + eps)
+    gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    rounded = (row * scale * gain).to(y.dtype.element_ty)
+    tl.store(y + token * features + column, rounded, mask=inside)
+    value = rounded.to(tl.float32)
+    step = row_scale(tl.max(tl.abs(value)))
+    tl.store(scales + token, step)
+    tl.store(codes + token * features + column, to_e4m3(value * tl.div_rn(1.0, step), BY_HAND), mask=inside)
 
 
 @triton.jit
