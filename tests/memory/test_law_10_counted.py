@@ -67,7 +67,7 @@ def measured(runs: list[RunPlan], quantize: str) -> Measurements:
     with counter:
         kind, double, in_fp8 = kept(quantize)
         bench = Bench(CONFIG, kind, double, torch.float32, CPU, False, in_fp8)
-        return measure(bench, runs, BUDGET, CountedMeter(counter))
+        return measure(bench, runs, BUDGET // 4, CountedMeter(counter))
 
 
 def really(runs: list[RunPlan], quantize: str, recompute: int) -> tuple[int, int]:
@@ -158,8 +158,8 @@ def test_figures_come_back_from_what_they_foretell() -> None:
     weights = [int(true.outside + layers * true.layer) for layers in (1, 2)]
     each = int(true.trained / 32)
     resting = [Resting(n, weight, weight + n * each) for n, weight in zip((1, 2), weights, strict=True)]
-    loss = [(count, int(count * true.loss_target)) for count in (128, 512)]
-    reading = [(2000, int(2000 * true.reading_token))]
+    loss = (512, int(512 * true.loss_target))
+    reading = [(size, int(size * true.reading_token + true.reading_constant)) for size in (900, 2000)]
     found = fitted(true, Measurements(0, resting, played, loss, reading, [true.times.update] * 2), 32)
     for load in (Load(16384, 2000, 30000), Load(1000, 900)):
         for recompute in (0, 5, 32):
