@@ -19,7 +19,7 @@ from pronk.model.forward import evaluation_losses, output_head, to_device, train
 from pronk.model.loss import weighted_loss
 from pronk.model.memory.costs import Costs, Load
 from pronk.model.memory.fit import Measurements, Played, Resting
-from pronk.model.memory.sizes import release
+from pronk.model.memory.sizes import quick_release, release
 from pronk.model.random_model import random_model
 from pronk.model.recompute import Recompute
 from pronk.recipe import Quantize
@@ -121,10 +121,11 @@ def measure(bench: Bench, plans: Sequence[RunPlan], tokens: int, meter: Meter | 
     meter = meter or Meter(bench.device)
     batches = samples(plans, tokens)
     found: list[_Measured] = []
-    floor = meter.settle()
-    for layers in LAYERS:
-        found.append(_layers(bench, layers, plans, batches, meter))
-        floor = meter.settle()  # what libraries keep for themselves once they were used is no part of any layer
+    floor = 0
+    with quick_release():
+        for layers in LAYERS:
+            found.append(_layers(bench, layers, plans, batches, meter))
+            floor = meter.settle()  # what libraries keep for themselves once they were used is no part of any layer
     first = found[0]
     return Measurements(
         floor,
@@ -202,6 +203,8 @@ def _play(fleet: Fleet, recompute: Recompute, batch: MicroBatch, meter: Meter) -
     step = fleet.accumulate
     with recompute:
         moved = to_device(batch, step.device, step.precision)
+        if step.records:
+            step(batch)  # seen once; the next time it is recorded
         seconds = meter.seconds(lambda: step(batch))
         step.forget()
         resting = meter.settle()

@@ -48,8 +48,8 @@ class Played:
 @dataclass(frozen=True, slots=True)
 class Measurements:
     """What was measured. floor: bytes in use before any model is there, by libraries. loss: targets and bytes
-    of the loss alone. reading: (tokens, bytes) of forward passes that keep nothing. updates: seconds of a round beside its
-    micro-batches, by rising number of layers.
+    of the loss alone. reading: (tokens, bytes) of forward passes that keep nothing. updates: seconds of a round beside
+    its micro-batches, by rising number of layers.
     """
 
     floor: int
