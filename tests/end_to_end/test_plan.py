@@ -165,7 +165,7 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         recipe = read_recipe(place.arguments()[1])
         ready = _ready(recipe)
 
-        def measured(one: Any, kind: str, _: Any) -> Any:
+        def measured(one: Any, kind: str, _memory: int, _tell: Any) -> Any:
             counted.append(kind)
             return subject._from_shapes(one, kind)
 

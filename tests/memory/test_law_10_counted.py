@@ -14,7 +14,7 @@ import torch
 from counted import CountedMeter, Counter
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from pronk.doctor.calibration import Bench, measure
+from pronk.doctor.calibration import Bench, calibration_tokens, measure
 from pronk.doctor.workload import load_of, round_members, trainings
 from pronk.model.adapter import AdapterShape
 from pronk.model.forward import evaluation_losses
@@ -67,7 +67,7 @@ def measured(runs: list[RunPlan], quantize: str) -> Measurements:
     with counter:
         kind, double, in_fp8 = kept(quantize)
         bench = Bench(CONFIG, kind, double, torch.float32, CPU, False, in_fp8)
-        return measure(bench, runs, BUDGET, CountedMeter(counter))
+        return measure(bench, runs, BUDGET // 4, CountedMeter(counter))
 
 
 def really(runs: list[RunPlan], quantize: str, recompute: int) -> tuple[int, int]:
@@ -158,8 +158,8 @@ def test_figures_come_back_from_what_they_foretell() -> None:
     weights = [int(true.outside + layers * true.layer) for layers in (1, 2)]
     each = int(true.trained / 32)
     resting = [Resting(n, weight, weight + n * each) for n, weight in zip((1, 2), weights, strict=True)]
-    loss = [(count, int(count * true.loss_target)) for count in (128, 512)]
-    reading = [(2000, int(2000 * true.reading_token))]
+    loss = (512, int(512 * true.loss_target))
+    reading = [(size, int(size * true.reading_token + true.reading_constant)) for size in (900, 2000)]
     found = fitted(true, Measurements(0, resting, played, loss, reading, [true.times.update] * 2), 32)
     for load in (Load(16384, 2000, 30000), Load(1000, 900)):
         for recompute in (0, 5, 32):
@@ -179,3 +179,23 @@ def test_what_is_reserved_beyond_is_a_share_with_an_end() -> None:
     assert slack(10**9, 11 * 10**8 + SEGMENTS) == pytest.approx(0.1)
     assert slack(10**9, 9 * 10**9) == fit.MOST_SLACK
     assert slack(0, 0) == 0
+
+
+def test_weights_made_dense_are_no_bytes_a_token() -> None:
+    """What a reading takes whatever its size: taken for bytes a token, it grew with the tokens of an evaluation."""
+    slope, constant = fit._line([(512, 220 * 2**20 + 512 * 66_000), (1024, 220 * 2**20 + 1024 * 66_000)])
+    assert slope == pytest.approx(66_000)
+    assert constant == pytest.approx(220 * 2**20)
+
+
+def test_calibration_takes_no_more_than_a_quarter_of_the_memory() -> None:
+    with torch.device("meta"):
+        one = architecture(AutoModelForCausalLM.from_config(CONFIG))
+    costs, load = analytic(one, [Trainee(AdapterShape(8, 8.0))], "nf4", True, 2), Load(8192, 2700)
+    two = replace(costs, layers=2, trained=costs.trained / 3)
+    whole = two.training_peak([load], 0)
+    assert calibration_tokens(costs, load, 4 * whole) == load.tokens
+    assert calibration_tokens(costs, load, 4 * whole - 8) == load.tokens // 2
+    assert calibration_tokens(costs, load, 1) == load.tokens // 4
+    assert calibration_tokens(costs, Load(10, 3), 4 * whole) == 64
+    assert calibration_tokens(costs, Load(40_000, 3), 100 * whole) == 16_384

@@ -106,9 +106,9 @@ def test_evaluation_batches_grow_until_one_holds_all(prepared: Callable[..., Any
     made, recipe = prepared(evaluate=evaluate)
     plans = [RunPlan("r", made.train(None), AdapterShape(4, 8.0), 3, 8, 1e-3)]
     work = work_of(plans, made, recipe, models=4)
-    sizes = [(load.tokens, load.rows, load.cells) for _, load in work.evaluations]
+    sizes = [(load.tokens, load.rows, load.cells) for _, (load, *_) in work.evaluations]
     assert sizes == sorted(sizes)
-    last = work.evaluations[-1][1]
+    last = work.evaluations[-1][1][0]
     if evaluate != ["likelihood"]:
         assert last.rows == 4 * 20
         longest = max(len(example.prompt_ids) for example in made.test)

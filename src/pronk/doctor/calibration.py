@@ -1,7 +1,7 @@
 """A few seconds of measurement that tell what a whole fleet will take on this GPU.
 
 A model of the base's shape with one layer, then with two, and random weights gets the fleet's real adapters and
-plays real micro-batches of at most a quarter of the largest. model/memory/fit.py makes the planner's model of it.
+plays micro-batches as large as a quarter of the memory holds. model/memory/fit.py makes the planner's model of it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import torch
 from pronk.doctor.workload import load_of
 from pronk.model.forward import evaluation_losses, output_head, to_device, training_loss
 from pronk.model.loss import weighted_loss
+from pronk.model.memory.costs import Costs, Load
 from pronk.model.memory.fit import Measurements, Played, Resting
-from pronk.model.memory.sizes import release
+from pronk.model.memory.sizes import quick_release, release
 from pronk.model.random_model import random_model
 from pronk.model.recompute import Recompute
 from pronk.recipe import Quantize
@@ -27,10 +28,13 @@ from pronk.tokens.prompt import Example
 from pronk.train.fleet import Fleet, RunPlan
 
 LAYERS = (1, 2)
-MOST_TOKENS, LEAST_TOKENS = 4096, 64
-LOSS_TARGETS = (128, 512)
+# Tokens of a micro-batch that is measured: never fewer, and never more, even if there is room; and of the largest that
+# is asked about this share, even if there is none.
+LEAST_TOKENS, MOST_TOKENS, LEAST_SHARE = 64, 16_384, 1 / 4
+MEMORY_SHARE = 1 / 4  # of what may be reserved, for a measurement
+LOSS_TARGETS = 512
 SHORT = 32  # tokens of the examples with which a round is timed
-REPEATS = 3
+REPEATS, ENOUGH_SECONDS = 3, 0.05  # a time is the shortest of so many, or of as many as take so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +85,15 @@ class Meter:
 
     def seconds(self, work: Callable[[], Any]) -> float:
         """The shortest of some repeats, after one that is not counted."""
-        found = []
-        for _ in range(1 + REPEATS):
+        work()
+        found: list[float] = []
+        while len(found) < REPEATS and sum(found) < ENOUGH_SECONDS:
             self.wait()
             started = time.perf_counter()
             work()
             self.wait()
             found.append(time.perf_counter() - started)
-        return min(found[1:])
+        return min(found)
 
     def wait(self) -> None:
         """Until the device has done everything."""
@@ -96,45 +101,69 @@ class Meter:
             torch.cuda.synchronize(self.device)
 
 
-def measure(bench: Bench, plans: Sequence[RunPlan], largest: int, meter: Meter | None = None) -> Measurements:
-    """Measure one and two layers. largest: tokens of the largest micro-batch that will be asked about."""
+def calibration_tokens(costs: Costs, load: Load, memory: int) -> int:
+    """Tokens of the largest micro-batch to be measured: those of `load`, the largest that will be asked about, where
+    two layers take no more than a share of so many bytes of memory by these costs, else fewer."""
+    two = replace(costs, layers=2, trained=2 * costs.trained / costs.layers)
+    tokens = max(LEAST_TOKENS, min(MOST_TOKENS, load.tokens))
+    least = max(LEAST_TOKENS, min(MOST_TOKENS, int(LEAST_SHARE * load.tokens)))
+    while tokens > least:
+        share = tokens / load.tokens
+        one = Load(tokens, int(share * load.targets), int(share * load.seen))
+        if two.training_peak([one, one], 0) <= MEMORY_SHARE * memory:
+            break
+        tokens = max(least, tokens // 2)
+    return tokens
+
+
+def measure(bench: Bench, plans: Sequence[RunPlan], tokens: int, meter: Meter | None = None) -> Measurements:
+    """Measure one and two layers. tokens: of the largest micro-batch that is played."""
     meter = meter or Meter(bench.device)
-    tokens = max(LEAST_TOKENS, min(MOST_TOKENS, largest // 4))
     batches = samples(plans, tokens)
-    resting, played, updates = [], [], []
-    loss: list[tuple[int, int]] = []
-    reading: list[tuple[int, int]] = []
-    _warm(bench, plans, batches)
-    floor = meter.settle()
-    for layers in LAYERS:
-        before = meter.settle()
-        model = bench.model(layers)
-        base = meter.settle() - before
-        fleet = Fleet(model, [_brief(plan) for plan in plans], tokens)
-        fleet.accumulate.records = False
-        fleet.play_round()  # some optimizers make their moments with the first step
-        resting.append(Resting(layers, base, meter.settle() - before))
-        updates.append(_update(fleet, meter))
-        for recompute in (0, layers):
-            fleet.accumulate.records = bench.records and not recompute
-            switched = Recompute(model, recompute)
-            played += [_play(fleet, switched, batch, meter) for batch in batches]
-        Recompute(model, 0)
-        if layers == LAYERS[0]:
-            loss = [_loss(model, count, meter) for count in LOSS_TARGETS]
-            reading = [_read(fleet, batches[-1], meter)]
-        del fleet, model, switched
-    floor = max(floor, meter.settle())  # recordings leave workspaces of their own
-    return Measurements(floor, resting, played, loss, reading, updates)
+    found: list[_Measured] = []
+    floor = 0
+    with quick_release():
+        for layers in LAYERS:
+            found.append(_layers(bench, layers, plans, batches, meter))
+            floor = meter.settle()  # what libraries keep for themselves once they were used is no part of any layer
+    first = found[0]
+    return Measurements(
+        floor,
+        [Resting(one.layers, one.model, one.alive - floor) for one in found],
+        [played for one in found for played in one.played],
+        first.loss, first.reading, [one.update for one in found],
+    )  # fmt: skip
 
 
-def _warm(bench: Bench, plans: Sequence[RunPlan], batches: Sequence[MicroBatch]) -> None:
-    """Play everything once: what libraries then keep for themselves is no part of any layer."""
-    fleet = Fleet(bench.model(1), [_brief(plan) for plan in plans], MOST_TOKENS)
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Of so many layers. model: bytes of the base; alive: bytes with all that training holds, and all else."""
+
+    layers: int
+    model: int
+    alive: int
+    played: list[Played]
+    update: float
+    loss: tuple[int, int]
+    reading: list[tuple[int, int]]
+
+
+def _layers(
+    bench: Bench, layers: int, plans: Sequence[RunPlan], batches: Sequence[MicroBatch], meter: Meter
+) -> _Measured:
+    before = meter.settle()
+    model = bench.model(layers)
+    base = meter.settle() - before
+    fleet = Fleet(model, [_brief(plan) for plan in plans], len(batches[0].ids_T))
     fleet.accumulate.records = False
-    fleet.play_round()
-    for batch in batches:
-        fleet.accumulate(batch)
+    fleet.play_round()  # some optimizers make their moments with the first step
+    update, played = _update(fleet, meter), []
+    for recompute in (0, layers):
+        fleet.accumulate.records = bench.records and not recompute
+        switched = Recompute(model, recompute)
+        played += [_play(fleet, switched, batch, meter) for batch in batches]
+    reading = [_read(fleet, batch, meter) for batch in batches[:2]] if layers == LAYERS[0] else []
+    return _Measured(layers, base, meter.settle(), played, update, _loss(model, LOSS_TARGETS, meter), reading)
 
 
 def samples(plans: Sequence[RunPlan], tokens: int) -> list[MicroBatch]:
@@ -174,6 +203,8 @@ def _play(fleet: Fleet, recompute: Recompute, batch: MicroBatch, meter: Meter) -
     step = fleet.accumulate
     with recompute:
         moved = to_device(batch, step.device, step.precision)
+        if step.records:
+            step(batch)  # seen once; the next time it is recorded
         seconds = meter.seconds(lambda: step(batch))
         step.forget()
         resting = meter.settle()

@@ -55,7 +55,7 @@ def plan_fleets(ready: Sequence[Ready], recipe: Recipe, gpu: int | None, tell: C
         costs: dict[str, Costs]
         kinds = KINDS if _open(recipe) else (one.fleet.quantize,)
         if one.device.type == "cuda":
-            costs = {kind: found for kind in kinds if (found := _measured(subject, kind, tell)) is not None}
+            costs = {kind: found for kind in kinds if (found := _measured(subject, kind, limit, tell)) is not None}
         else:
             costs = {kind: _from_shapes(subject, kind) for kind in kinds}
         fits.append(_fit(subject, costs, limit))
@@ -70,11 +70,12 @@ def plan_run(ready: Ready, recipe: Recipe, gpu: int | None = None) -> Fit | None
         return None
     subject = _subject(ready, recipe, gpu=True)
     limit, kind = _limit(ready.device, gpu), ready.fleet.quantize
-    if subject.one is not None:
-        fit = _fit(subject, {kind: _from_shapes(subject, kind)}, limit // PLENTY)
+    start = None if subject.one is None else _from_shapes(subject, kind)
+    if start is not None:
+        fit = _fit(subject, {kind: start}, limit // PLENTY)
         if fit.chosen is not None and fit.chosen.recompute == _least_recompute(recipe, fit.chosen.layers):
-            return replace(_fit(subject, {kind: _from_shapes(subject, kind)}, limit), memory=_memory(ready.device, gpu))
-    costs = _measured(subject, kind, lambda _: None)
+            return replace(_fit(subject, {kind: start}, limit), memory=_memory(ready.device, gpu))
+    costs = _measured(subject, kind, limit, lambda _: None)
     if costs is None:
         return None
     fit = replace(_fit(subject, {kind: costs}, limit), memory=_memory(ready.device, gpu))
@@ -167,11 +168,11 @@ def _from_shapes(subject: Subject, kind: Quantize) -> Costs:
     return replace(costs, recorded=subject.records, adapters=costs.adapters * sum(runs) / len(runs))
 
 
-def _measured(subject: Subject, kind: Quantize, tell: Callable[[str], None]) -> Costs | None:
+def _measured(subject: Subject, kind: Quantize, memory: int, tell: Callable[[str], None]) -> Costs | None:
     """What a few seconds on this GPU say; None, with the reason told, where they say nothing."""
     import torch
 
-    from pronk.doctor.calibration import Bench, measure
+    from pronk.doctor.calibration import Bench, calibration_tokens, measure
     from pronk.model.load import load_config
     from pronk.model.memory.fit import fitted
     from pronk.model.quantize import check_quantization
@@ -179,22 +180,24 @@ def _measured(subject: Subject, kind: Quantize, tell: Callable[[str], None]) -> 
     fleet, device = subject.ready.fleet, subject.ready.device
     if subject.one is None:
         return None
+    start = _from_shapes(subject, kind)
     try:
         check_quantization(kind, device, fleet.fp8_products)
         bench = Bench(
             load_config(subject.ready.base), kind, fleet.double_quantization, subject.dtype, device, subject.records,
             fleet.fp8_products,
         )  # fmt: skip
-        largest = max(load.tokens for workload in subject.work.trainings for load in workload.largest)
-        found = measure(bench, subject.plans, largest)
+        loads = [load for workload in subject.work.trainings for load in workload.largest]
+        largest = max(loads, key=lambda load: load.tokens)
+        found = measure(bench, subject.plans, calibration_tokens(start, largest, memory))
     except (RecipeError, torch.OutOfMemoryError):  # targets that two layers do not have; or too little for even those
-        return _from_shapes(subject, kind)
+        return start
     except PronkError as error:
         tell(f"{kind} is left out: {error}")
         return None
     finally:
         begin_peak(device)
-    return fitted(_from_shapes(subject, kind), found, subject.one.layers)
+    return fitted(start, found, subject.one.layers)
 
 
 def _fit(subject: Subject, costs: dict[str, Costs], limit: int) -> Fit:

@@ -113,7 +113,7 @@ def write_base(name: str, folder: Path, seed: int = 0) -> None:
     ResourceError where the disk is full.
     """
     shape = base_shape(name)
-    config = _config(shape)
+    config = base_config(shape)
     if (folder / "config.json").is_file():  # written last, so the rest is there too
         if json.loads((folder / "config.json").read_text(encoding="utf-8")) != config:
             raise OptionError(f"--base-folder: {folder} holds a base of another shape than {name}; name another folder")
@@ -127,7 +127,8 @@ def write_base(name: str, folder: Path, seed: int = 0) -> None:
         (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
-def _config(shape: BaseShape) -> dict[str, Any]:
+def base_config(shape: BaseShape) -> dict[str, Any]:
+    """config.json of a base of this shape."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",

@@ -111,11 +111,11 @@ def _validations(plans: Sequence[RunPlan], examples: Examples, recipe: Recipe) -
     if rows:
         for budget in BUDGETS:
             if budget <= TOKEN_BUDGET["cuda"]:
-                yield budget, _read(rows, len(plans), budget)
+                yield budget, only_read(rows, len(plans), budget)
 
 
-def _evaluations(examples: Examples, recipe: Recipe, models: int) -> Iterator[tuple[int, EvaluationLoad]]:
-    """Loads of the largest evaluation batch, for token budgets that double twice each time."""
+def _evaluations(examples: Examples, recipe: Recipe, models: int) -> Iterator[tuple[int, tuple[EvaluationLoad, ...]]]:
+    """Loads of the largest evaluation batches, for token budgets that double twice each time."""
     if not examples.test:
         return
     largest_of = _largest_batch(examples, recipe, models)
@@ -130,8 +130,8 @@ def _evaluations(examples: Examples, recipe: Recipe, models: int) -> Iterator[tu
         yield LARGEST_BATCH, largest_of(LARGEST_BATCH)
 
 
-def _largest_batch(examples: Examples, recipe: Recipe, models: int) -> Callable[[int], EvaluationLoad]:
-    """A function from a token budget to the largest evaluation batch."""
+def _largest_batch(examples: Examples, recipe: Recipe, models: int) -> Callable[[int], tuple[EvaluationLoad, ...]]:
+    """A function from a token budget to the largest batch of each evaluation."""
     kinds = recipe.evaluations
     slots = [BASE_SLOT, *range(models - 1)]
     answers = examples.label_ids() if "classify" in kinds else []
@@ -143,12 +143,11 @@ def _largest_batch(examples: Examples, recipe: Recipe, models: int) -> Callable[
         rooms.append(max(answer_rooms(prompts, sizes, examples.context, recipe.max_new_tokens)))
 
     @cache
-    def largest_of(budget: int) -> EvaluationLoad:
+    def largest_of(budget: int) -> tuple[EvaluationLoad, ...]:
         loads = [answered(examples.test, slots, budget, room, answers) for room in rooms]
         if "likelihood" in kinds and not answers:
-            loads.append(_read(examples.test, models, budget))
-        parts = ((load.tokens, load.targets, load.rows, load.cells) for load in loads)
-        return EvaluationLoad(*map(max, zip(*parts, strict=True)))
+            loads.append(only_read(examples.test, models, budget))
+        return tuple(loads)
 
     return largest_of
 
@@ -166,7 +165,7 @@ def answered(
     return EvaluationLoad(tokens, rows * (scored + len(answers)), rows, rows * columns)
 
 
-def _read(items: Sequence[Example], models: int, budget: int) -> EvaluationLoad:
+def only_read(items: Sequence[Example], models: int, budget: int) -> EvaluationLoad:
     """Answers that are only read: batches are full, but for the last."""
     longest = max(len(example.ids) - 1 for example in items)
     tokens = min(max(budget, longest), models * sum(len(example.ids) - 1 for example in items))

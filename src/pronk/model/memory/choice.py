@@ -34,11 +34,12 @@ class Workload:
 class Work:
     """What a fleet has to do. examples_tokens: of all examples, as they are counted in tokens a second.
 
-    evaluations, validations: tokens of a batch and the load of the largest, by rising size; empty without rows.
+    evaluations, validations: tokens of a batch, by rising size, and the loads of the largest ones, of which an
+    evaluation has one for each way that items go through the model; empty without rows.
     """
 
     trainings: tuple[Workload, ...]
-    evaluations: tuple[tuple[int, EvaluationLoad], ...]
+    evaluations: tuple[tuple[int, tuple[EvaluationLoad, ...]], ...]
     rounds: int
     example_tokens: float
     validations: tuple[tuple[int, EvaluationLoad], ...] = ()
@@ -113,7 +114,8 @@ def alternatives(among: Sequence[Setting], limit: int) -> list[Setting]:
 def _setting(quantize: str, costs: Costs, workload: Workload, recompute: int, work: Work, limit: int) -> Setting:
     training = max(costs.loading_peak(), costs.training_peak(workload.largest, recompute))
     room = max(training, EVALUATION_SHARE * limit)
-    evaluation = _largest([(tokens, costs.evaluation_peak(load)) for tokens, load in work.evaluations], room)
+    evaluations = [(tokens, max(map(costs.evaluation_peak, loads))) for tokens, loads in work.evaluations]
+    evaluation = _largest(evaluations, room)
     validation = _largest([(tokens, costs.validation_peak(load)) for tokens, load in work.validations], room)
     cost = costs.batch_cost(workload.batches, workload.tokens, workload.pairs, recompute)
     cost += work.rounds * costs.times.update

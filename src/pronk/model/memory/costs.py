@@ -95,8 +95,9 @@ class Costs:
     trained); ends_again: in place of ends_token where layers are recomputed (the first layer over a frozen embedding
     keeps less than the others, unless it is recomputed).
     loss_target: for each target whose logits exist, at most chunk.
-    reading_token: a forward pass that keeps nothing; reading_target: as loss_target, of its loss. cell: keys and
-    values of a column; generating_cell: in use while a layer attends; row: logits of an answer's next token.
+    reading_token, reading_constant: a forward pass that keeps nothing; reading_target: as loss_target, of its loss.
+    cell: keys and values of a column; generating_cell: in use while a layer attends; row: logits of an answer's next
+    token.
     slack: reserved beyond what is in use, as a share.
     recorded: micro-batches are CUDA graphs, which have memory of their own beside that of their warm-up.
     """
@@ -122,6 +123,7 @@ class Costs:
     row: float
     times: Times
     ends_constant: float = 0.0
+    reading_constant: float = 0.0
     loading: float = 0.0
     slack: float = 0.0
     recorded: bool = False
@@ -167,7 +169,7 @@ class Costs:
     def evaluation_peak(self, load: EvaluationLoad) -> int:
         """Reserved bytes while items are read, scored and answered."""
         cache = self.layers * self.cell * load.cells
-        answering = self.generating_cell * load.cells + self.row * load.rows
+        answering = max(self.generating_cell * load.cells, self.row * load.rows)  # a layer attends; the head answers
         return self._reserved(self.weights + self.adapters, cache + max(self._reading(load), answering))
 
     def batch_cost(self, batches: float, tokens: float, pairs: float, recompute: int) -> float:
@@ -180,7 +182,10 @@ class Costs:
         return batches * each + tokens * token + pairs * self.layers * times.layer_pair
 
     def _reading(self, load: EvaluationLoad) -> float:
-        return self.reading_token * load.tokens + self.reading_target * min(load.targets, self.chunk)
+        read = self.reading_token * load.tokens + self.reading_constant
+        # by the time of the loss, of all layers only the last hidden states are there
+        scored = self.checkpoint * load.tokens + self.reading_target * min(load.targets, self.chunk)
+        return max(read, scored)
 
     def _reserved(self, resting: float, in_use: float) -> int:
         return int(resting + in_use * (1 + self.slack)) + SEGMENTS

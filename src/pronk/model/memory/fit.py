@@ -47,15 +47,15 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """What was measured. floor: bytes in use before any model is there, by libraries. loss: (targets, bytes) of the
-    loss alone. reading: (tokens, bytes) of a forward pass that keeps nothing. updates: seconds of a round beside its
-    micro-batches, by rising number of layers.
+    """What was measured. floor: bytes in use before any model is there, by libraries. loss: targets and bytes
+    of the loss alone. reading: (tokens, bytes) of forward passes that keep nothing. updates: seconds of a round beside
+    its micro-batches, by rising number of layers.
     """
 
     floor: int
     resting: Sequence[Resting]
     played: Sequence[Played]
-    loss: Sequence[tuple[int, int]]
+    loss: tuple[int, int]
     reading: Sequence[tuple[int, int]]
     updates: Sequence[float]
 
@@ -66,7 +66,7 @@ def fitted(start: Costs, measured: Measurements, layers: int) -> Costs:
     one, two = sorted(measured.resting, key=lambda resting: resting.layers)
     layer = two.model - one.model
     trained_layer = (two.fleet - two.model) - (one.fleet - one.model)
-    loss_target = _slope(measured.loss)
+    reading_token, reading_constant = _line(measured.reading)
     kept, ends_token, ends_target, ends_constant = _kept([one for one in measured.played if not one.recompute])
     again = [one for one in measured.played if one.recompute]
     checkpoint, ends_again = _checkpoints(again, ends_target, ends_constant)
@@ -84,18 +84,19 @@ def fitted(start: Costs, measured: Measurements, layers: int) -> Costs:
         ends_constant=ends_constant,
         backward=_backward(measured.played),
         again=_again(again, checkpoint, ends_again, ends_target, ends_constant),
-        loss_target=loss_target,
-        reading_token=_slope(measured.reading),
+        loss_target=measured.loss[1] / measured.loss[0],
+        reading_token=reading_token,
+        reading_constant=reading_constant,
         times=_times(measured, layers),
         slack=_slack(measured.played),
         calibrated=True,
     )
 
 
-def _slope(points: Sequence[tuple[int, int]]) -> float:
-    """Bytes a token: of the larger point, where a constant share weighs least."""
-    size, found = max(points)
-    return max(found, 0) / size
+def _line(points: Sequence[tuple[int, int]]) -> tuple[float, float]:
+    """Bytes a token, and whatever the size: weights made dense are among them, as many for few tokens as for many."""
+    slope, constant = _least_squares([[size, 1] for size, _ in points], [found for _, found in points])
+    return slope, constant
 
 
 def _kept(played: Sequence[Played]) -> tuple[Footprint, float, float, float]:

@@ -124,13 +124,14 @@ def analytic(
         ends_again=5 * size * hidden,
         ends_target=2 * size * hidden,
         ends_constant=4 * one.vocabulary * hidden if whole else 0,
+        reading_constant=dense,
         loss_target=size * one.vocabulary,  # logits, which become their own gradient
         chunk=chunk_of(one.vocabulary, size),
         reading_token=size * (3 * between + 4 * hidden + queries + 2 * keys),
         reading_target=8 * one.vocabulary,  # logits and their logarithms in fp32
         cell=2 * size * keys,
         generating_cell=2 * size * (queries + keys),
-        row=(size + 4) * one.vocabulary,
+        row=size * one.vocabulary,
         # forward and backward through a frozen product: two FLOPs a weight each
         times=Times(False, layer_token=4 * products, again_token=2 * products),
         loading=0 if quantize == "none" else 4 * size * largest,
