@@ -24,7 +24,7 @@ from pronk.doctor.sides import PEERS, choose_peers, run_side
 from pronk.errors import OptionError, RecipeError, RefusedError
 
 CONSOLE = Console(stderr=True)
-Sides = Callable[..., list[Answer]]
+Sides = Callable[..., Answer]
 SMALL = Request(base_shape="tiny", lengths="3x24", overrides=["train.device=cpu"], peers=["trl"], steps=2)
 FINE = Result([2.0, 1.9], [0.5, 0.4], [1.0, 1.0], 0, "1")
 
@@ -32,14 +32,14 @@ FINE = Result([2.0, 1.9], [0.5, 0.4], [1.0, 1.0], 0, "1")
 def in_process(change: Callable[[str, Work], Work] = lambda _, work: work) -> Sides:
     """The sides without their processes, which cost ten seconds of imports each; change: a planted fault."""
 
-    def run(name: str, works: list[Work], *_: Any) -> list[Answer]:
+    def run(name: str, work: Work, *_: Any) -> Answer:
         from pronk.doctor.peers import ours, trl
 
         side = ours.side if name == "ours" else trl.side
         with warnings.catch_warnings():
             if name != "ours":
                 warnings.simplefilter("ignore")  # what other tools warn one another of
-            return [side(change(name, work)) for work in works]
+            return side(change(name, work))
 
     return run
 
@@ -104,13 +104,11 @@ def test_a_side_that_does_something_else_gets_no_ratio(
 
 
 def test_a_peer_that_fails_is_named_and_the_others_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def sides(name: str, works: list[Work], *_: Any) -> list[Answer]:
+    def sides(name: str, work: Work, *_: Any) -> Answer:
         if name == "trl":
-            return ["Traceback:\nno kernel image is available"]
-        seconds = [1.0] * works[0].steps
-        return [Result([2.0] * len(seconds), [0.5] * len(seconds), seconds, 2**30, "1", matrix_products=1e12)] * len(
-            works
-        )
+            return "Traceback:\nno kernel image is available"
+        seconds = [1.0] * work.steps
+        return Result([2.0] * len(seconds), [0.5] * len(seconds), seconds, 2**30, "1", matrix_products=1e12)
 
     monkeypatch.setattr(bench, "choose_peers", lambda *_: ["trl", "unsloth"])
     found = measure(monkeypatch, sides)
@@ -123,7 +121,7 @@ def test_a_peer_that_fails_is_named_and_the_others_measured(monkeypatch: pytest.
 
 def test_our_own_failure_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RefusedError, match="pronk's own side failed:\nout of luck"):
-        measure(monkeypatch, lambda *_: ["out of luck"])
+        measure(monkeypatch, lambda *_: "out of luck")
 
 
 @pytest.mark.parametrize(
@@ -293,13 +291,13 @@ def test_variants_are_read(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_fails_gives_its_own_words(tmp_path: Path) -> None:
     work = named_works(SMALL, tmp_path)["ours"]
-    (answer,) = run_side("ours", [replace(work, base=str(tmp_path / "nowhere"), recipe="")], tmp_path, CONSOLE)
+    answer = run_side("ours", replace(work, base=str(tmp_path / "nowhere"), recipe=""), tmp_path, CONSOLE)
     assert isinstance(answer, str)
     assert "nowhere" in answer
-    good, bad = run_side("ours", [work, replace(work, start="nowhere")], tmp_path, CONSOLE)
-    assert isinstance(good, Result)
-    assert isinstance(bad, str)
-    assert run_side("ours", [work], tmp_path, CONSOLE, timeout=1) == ["it did not end within 1 seconds"]
+    assert isinstance(run_side("ours", work, tmp_path, CONSOLE), Result)
+    # what the side wrote before is not taken for its answer now
+    assert isinstance(run_side("ours", replace(work, start="nowhere"), tmp_path, CONSOLE), str)
+    assert run_side("ours", work, tmp_path, CONSOLE, timeout=1) == "it did not end within 1 seconds"
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def bench_training(request: Request, console: Console) -> dict[str, Any]:
         answers = play_ours(works, folder, console, request.timeout)
         works |= {peer: peer_work(peer, works["ours"], request.layout) for peer in peers}
         for peer in peers:
-            (answers[peer],) = run_side(peer, [works[peer]], folder, console, request.timeout)
+            answers[peer] = run_side(peer, works[peer], folder, console, request.timeout)
         measured = judged(works, answers)
         return {
             "json": _training_json(measured, peers, request),
@@ -98,7 +98,7 @@ def play_ours(works: Mapping[str, Work], folder: Path, console: Console, timeout
     """Our sides' answers, in a process each: what one leaves behind in a GPU's memory is none of the next one's."""
     answers: dict[str, Answer] = {}
     for name, work in works.items():
-        (answers[name],) = run_side("ours", [replace(work, ceiling=name == "ours")], folder, console, timeout)
+        answers[name] = run_side("ours", replace(work, ceiling=name == "ours"), folder, console, timeout)
     if isinstance(failed := answers["ours"], str):
         raise RefusedError(f"bench: pronk's own side failed:\n{failed}")
     return answers

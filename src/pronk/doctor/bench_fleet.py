@@ -58,7 +58,7 @@ def bench_fleet_training(request: Request, runs: int, single_lengths: str | None
         answers = play_ours(works, folder, console, request.timeout)
         works |= {peer: peer_work(peer, single, request.layout) for peer in peers}
         for peer in peers:
-            (answers[peer],) = run_side(peer, [works[peer]], folder, console, request.timeout)
+            answers[peer] = run_side(peer, works[peer], folder, console, request.timeout)
         measured = judged(works, answers, unlike={"fleet"} if single_lengths is not None else set())
         return {
             "json": _fleet_json(measured, peers),
