@@ -74,10 +74,10 @@ def bench_training(request: Request, console: Console) -> dict[str, Any]:
         works |= {peer: peer_work(peer, works["ours"], request.layout) for peer in peers}
         for peer in peers:
             answers[peer] = run_side(peer, works[peer], folder, console, request.timeout)
-        measured = judged(works, answers)
+        measured, share = judged(works, answers), share_read(works["ours"])
         return {
-            "json": _training_json(measured, peers, request),
-            "markdown": _training_table(measured, peers),
+            "json": _training_json(measured, peers, request, share),
+            "markdown": _training_table(measured, peers, share),
             "problems": told(measured),
         }
 
@@ -138,7 +138,8 @@ def _tolerance(name: str, works: Mapping[str, Work]) -> Tolerance:
     return TOLERANCE[works["ours"].dtype] if name in (*PEERS, "ours", "fleet") else COARSE
 
 
-def _training_json(measured: Measured, peers: Sequence[str], request: Request) -> dict[str, Any]:
+def _training_json(measured: Measured, peers: Sequence[str], request: Request, share: float) -> dict[str, Any]:
+    """share: of the tokens that our step reads."""
     speeds = measured.speeds()
     ours = {name: value for name, value in speeds.items() if name not in peers}
     theirs = {name: value for name, value in speeds.items() if name in peers}
@@ -151,7 +152,7 @@ def _training_json(measured: Measured, peers: Sequence[str], request: Request) -
         "memory_ratios": divided({name: memory[name] for name in ours}, {name: memory[name] for name in theirs}),
         "tokens_per_second": speeds,
         "tokens_per_step": tokens_per_step(work),
-        "share_of_tokens_read": share_read(work),
+        "share_of_tokens_read": share,
         "matrix_products_flop_per_second": measured.results["ours"].matrix_products,
         "matrix_product_utilisation": _utilisations(measured),
         "differences": differences(measured),
@@ -189,7 +190,7 @@ def _utilisations(measured: Measured) -> dict[str, float]:
     return {name: value * cost / rate for name, value in measured.speeds().items() if name in (*PEERS, "ours")}
 
 
-def _training_table(measured: Measured, peers: Sequence[str]) -> str:
+def _training_table(measured: Measured, peers: Sequence[str], share: float) -> str:
     """A row for each side; a column of ratios for each of ours."""
     speeds, used = measured.speeds(), _utilisations(measured)
     own = [name for name in measured.works if name not in peers]
@@ -217,7 +218,7 @@ def _training_table(measured: Measured, peers: Sequence[str]) -> str:
         lines += ["", "No other tool was measured; `pip install trl` brings one, `unsloth` another."]
     if ours.matrix_products and used:
         lines += ["", f"Matrix products of the layers' shapes reach {ours.matrix_products / 1e12:,.1f} TFLOP/s here."]
-    if (shared := 1 - share_read(work)) >= 0.005:
+    if (shared := 1 - share) >= 0.005:
         lines += ["", f"{shared:.0%} of pronk's tokens lie in beginnings that examples share, which it reads once."]
     return "\n".join([*lines, "", f"`{command_line()}`"])
 
