@@ -196,12 +196,6 @@ def test_faults_of_fp8_products_show(
     assert not as_it_should_be(kind)
 
 
-@pytest.mark.parametrize("kind", FP8)
-def test_what_is_in_fp8_already_is_not_rounded_again(kind: str) -> None:
-    linears, x = layers(kind), draw(5, 64, seed=7)
-    assert torch.equal(products.group_product(fp8.quantize_rows(x), linears), products.group_product(x, linears))
-
-
 def test_both_layouts_are_one_weight() -> None:
     weight_OI = draw(48, 64)
     one, both = FP8Weight.quantize(weight_OI), FP8Weight.quantize(weight_OI, both_layouts=True)

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pronk.model.kernels.fp8 import FP8, Fp8Rows, multiply_rows, quantize_rows
+from pronk.model.kernels.fp8 import FP8, multiply_rows, quantize_rows
 
 if TYPE_CHECKING:
     from pronk.model.quantize import FrozenLinear
 
 
-def frozen_product(x: Tensor | Fp8Rows, linear: FrozenLinear) -> Tensor:
-    """x · Wᵀ + bias (T × O). x: T × I, or already in FP8 where the layer multiplies so."""
-    return group_product(x, [linear])
+def frozen_product(x_TI: Tensor, linear: FrozenLinear) -> Tensor:
+    """x · Wᵀ + bias (T × O)."""
+    return group_product(x_TI, [linear])
 
 
 def frozen_product_back(dy_TO: Tensor, linear: FrozenLinear) -> Tensor:
@@ -31,18 +31,17 @@ def frozen_product_back(dy_TO: Tensor, linear: FrozenLinear) -> Tensor:
     return group_product_back(dy_TO, [linear])
 
 
-def group_product(x: Tensor | Fp8Rows, linears: Sequence[FrozenLinear], residual_TG: Tensor | None = None) -> Tensor:
+def group_product(x_TI: Tensor, linears: Sequence[FrozenLinear], residual_TG: Tensor | None = None) -> Tensor:
     """x · Wᵀ + bias of several layers in one product (T × G), the residual added if there is one."""
     bias_G = _biases(linears)
     if in_fp8(linears):
-        rows = x if isinstance(x, Fp8Rows) else quantize_rows(x)
-        y_TG = multiply_rows(rows, *fp8_group(linears, transposed=False), product_dtype(linears[0]))
+        codes_GI, scale_G = fp8_group(linears, transposed=False)
+        y_TG = multiply_rows(quantize_rows(x_TI), codes_GI, scale_G, product_dtype(linears[0]))
         y_TG = y_TG if residual_TG is None else y_TG.add_(residual_TG)
         return y_TG if bias_G is None else y_TG.add_(bias_G)
-    assert isinstance(x, Tensor), "only layers whose products are in FP8 read FP8"
     W_IG = dense_group(linears).T
     added = [part for part in (residual_TG, bias_G) if part is not None]
-    y_TG = torch.addmm(added[0], x, W_IG) if added else x @ W_IG
+    y_TG = torch.addmm(added[0], x_TI, W_IG) if added else x_TI @ W_IG
     return y_TG.add_(added[1]) if len(added) == 2 else y_TG
 
 
