@@ -95,11 +95,9 @@ class GradientStep:
         made = on_host(batch, self.device, self.precision)
         if self.loss_scale != 1:
             made = replace(made, weights_N=made.weights_N * self.loss_scale)
-        if not self.records or len(batch.ids_T) > GRAPH_TOKENS:
-            self._run(moved(made, self.device))
-            return
-        shape = _rounded(made)
-        if not self._worth_recording(shape):
+        short = self.records and len(batch.ids_T) <= GRAPH_TOKENS
+        shape = _rounded(made) if short else None
+        if shape is None or not self._worth_recording(shape):
             self._run(moved(made, self.device))
             return
         padded = _pad(made, shape)
