@@ -72,6 +72,7 @@ def test_the_sides_agree(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["problems"] == []
     assert found["json"]["ratio"] == pytest.approx(found["json"]["ratios"]["ours"]["trl"], rel=1e-3)
     assert found["json"]["differences"]["trl"]["loss"] < 1e-3
+    assert found["json"]["matrix_products_flop_per_second"] > 0
     low = "bf16" in setting or "nf4" in setting  # with NF4 TRL keeps its adapter in bf16
     assert found["json"]["differences"]["trl"]["gradient_norm"] < (1e-2 if low else 1e-4)
 
@@ -173,6 +174,7 @@ def test_a_fleet_is_measured_against_its_runs(monkeypatch: pytest.MonkeyPatch) -
     assert found["json"]["differences"]["fleet"]["loss"] < 1e-5  # the first run is the single run
     assert "a fleet of 3" in found["markdown"]
     assert "TRL, 3 single runs" in found["markdown"]
+    assert {side["matrix_products"] for side in found["json"]["sides"].values()} == {None}  # nobody asked for them
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -70,6 +70,7 @@ def bench_training(request: Request, console: Console) -> dict[str, Any]:
         }
         peers = choose_peers(request.peers, works["ours"].device, works["ours"].quantize)
         check_settings(works["ours"], peers)
+        works["ours"] = replace(works["ours"], ceiling=True)
         answers = play_ours(works, folder, console, request.timeout)
         works |= {peer: peer_work(peer, works["ours"], request.layout) for peer in peers}
         for peer in peers:
@@ -98,7 +99,7 @@ def play_ours(works: Mapping[str, Work], folder: Path, console: Console, timeout
     """Our sides' answers, in a process each: what one leaves behind in a GPU's memory is none of the next one's."""
     answers: dict[str, Answer] = {}
     for name, work in works.items():
-        answers[name] = run_side("ours", replace(work, ceiling=name == "ours"), folder, console, timeout)
+        answers[name] = run_side("ours", work, folder, console, timeout)
     if isinstance(failed := answers["ours"], str):
         raise RefusedError(f"bench: pronk's own side failed:\n{failed}")
     return answers

@@ -46,7 +46,7 @@ def bench_fleet_training(request: Request, runs: int, single_lengths: str | None
         raise OptionError("--variant: a fleet is measured with one setting; use --set")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        fleet = replace(named_works(request, folder)["ours"], runs=runs, ceiling=False)
+        fleet = replace(named_works(request, folder)["ours"], runs=runs)
         single = replace(fleet, runs=1)
         if single_lengths is not None:
             place = request.base_folder or folder / str(request.base_shape)
