@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from command_line import Told
 from rich.console import Console
 
+import pronk.cli as cli
 import pronk.doctor.bench as bench
 import pronk.doctor.bench_fleet as bench_fleet
 from pronk.doctor.agreement import COARSE, TOLERANCE, disagreement
@@ -321,3 +323,38 @@ def test_the_command_prints_a_table_or_json(
     assert found["work"]["quantize"] == "nf4"
     assert "torch" in found["versions"]
     assert found["command"].startswith("pronk bench train --base-shape tiny")
+
+
+TRAINING_ONLY = {
+    "runs": "2", "single-lengths": "3x24", "base-shape": "tiny", "base-folder": "b", "lengths": "3x24", "peers": "none",
+    "layout": "padded", "steps": "12", "timeout": "9",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", TRAINING_ONLY)
+def test_whole_studies_refuse_what_belongs_to_training_alone(
+    option: str, pronk: Callable[..., Told], tmp_path: Path
+) -> None:
+    """Also where the value is the default: who writes it expects it to count."""
+    recipe = tmp_path / "recipe.yaml"
+    done = pronk("bench", "fleet", str(recipe), f"--{option}", TRAINING_ONLY[option])
+    assert done.code == 2
+    assert f"bench fleet: only with --training-only: --{option}; add it" in " ".join(done.err.split())
+
+
+def test_every_option_of_a_fleets_bench_is_taken_or_refused(
+    pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Any] = []
+
+    def measured(*given: Any) -> dict[str, Any]:
+        taken.extend(given[:2])
+        return {"json": {}, "markdown": "", "problems": []}
+
+    monkeypatch.setattr(bench_fleet, "bench_fleets", measured)
+    done = pronk("bench", "fleet", "r.yaml", "--quantize", "nf4", "--recompute", "all", "--set", "train.epochs=1")
+    assert (done.code, taken[0]) == (0, Path("r.yaml"))
+    assert taken[1] == ["train.epochs=1", "quantize=nf4", "train.recompute=all"]
+    options = set(inspect.signature(cli.bench_fleet).parameters) - {"context", "recipe", "training_only", "as_json"}
+    assert options - {"quantize", "recompute", "overrides"} == {name.replace("-", "_") for name in TRAINING_ONLY}
+    assert "--training-only" in pronk("bench", "fleet", "--json").err
