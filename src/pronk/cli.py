@@ -348,6 +348,11 @@ def _run(
     if all(run["status"] == "failed" for run in runs):
         _say("no run came to its end; the report says why")
         sys.exit(1)
+    # one run that diverges is a result; runs that were not trained at all are none
+    untrained = [run["name"] for run in runs if "trainable_parameters" not in run]
+    if untrained:
+        _say(f"{len(untrained)} of {len(runs)} runs were not trained; the report says why: {', '.join(untrained)}")
+        sys.exit(1)
 
 
 def _show(folder: Any, page: Path, as_json: bool) -> None:
