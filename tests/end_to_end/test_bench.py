@@ -166,7 +166,6 @@ def test_a_variant_stands_beside_with_ratios_of_its_own(monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("one_thread")
 def test_a_fleet_is_measured_against_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "run_side", in_process())
-    monkeypatch.setattr(bench_fleet, "run_side", in_process())
     found = bench_fleet.bench_fleet_training(SMALL, 3, None, CONSOLE)
     assert found["problems"] == []
     speeds = found["json"]["tokens_per_second"]

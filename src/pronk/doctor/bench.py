@@ -71,10 +71,8 @@ def bench_training(request: Request, console: Console) -> dict[str, Any]:
         peers = choose_peers(request.peers, works["ours"].device, works["ours"].quantize)
         check_settings(works["ours"], peers)
         works["ours"] = replace(works["ours"], ceiling=True)
-        answers = play_ours(works, folder, console, request.timeout)
-        works |= {peer: peer_work(peer, works["ours"], request.layout) for peer in peers}
-        for peer in peers:
-            answers[peer] = run_side(peer, works[peer], folder, console, request.timeout)
+        works |= peer_works(peers, works["ours"], request.layout)
+        answers = play(works, folder, console, request.timeout)
         measured, share = judged(works, answers), share_read(works["ours"])
         return {
             "json": _training_json(measured, peers, request, share),
@@ -95,20 +93,23 @@ def told(measured: Measured) -> list[str]:
     return [f"{title(name)}: no ratio is given: {why}" for name, why in measured.problems.items()]
 
 
-def play_ours(works: Mapping[str, Work], folder: Path, console: Console, timeout: int) -> dict[str, Answer]:
-    """Our sides' answers, in a process each: what one leaves behind in a GPU's memory is none of the next one's."""
+def play(works: Mapping[str, Work], folder: Path, console: Console, timeout: int) -> dict[str, Answer]:
+    """The sides' answers, in a process each: what one leaves behind in a GPU's memory is none of the next one's.
+
+    Raises RefusedError if our own side failed: nobody is measured against it.
+    """
     answers: dict[str, Answer] = {}
     for name, work in works.items():
-        answers[name] = run_side("ours", work, folder, console, timeout)
-    if isinstance(failed := answers["ours"], str):
-        raise RefusedError(f"bench: pronk's own side failed:\n{failed}")
+        answers[name] = run_side(name if name in PEERS else "ours", work, folder, console, timeout)
+        if name == "ours" and isinstance(failed := answers[name], str):
+            raise RefusedError(f"bench: pronk's own side failed:\n{failed}")
     return answers
 
 
-def peer_work(peer: str, ours: Work, layout: str) -> Work:
-    """A peer's work: the same as ours, in its own layout."""
+def peer_works(peers: Sequence[str], ours: Work, layout: str) -> dict[str, Work]:
+    """The peers' works: the same as ours, in their own layout."""
     chosen: Literal["padded", "packed"] = "packed" if layout == "packed" else "padded"
-    return replace(ours, layout=chosen, liger=peer == "trl+liger")
+    return {peer: replace(ours, layout=chosen, liger=peer == "trl+liger") for peer in peers}
 
 
 def check_settings(work: Work, peers: Sequence[str]) -> None:

@@ -21,14 +21,14 @@ from pronk.doctor.bench import (
     command_line,
     differences,
     judged,
-    peer_work,
-    play_ours,
+    peer_works,
+    play,
     title,
     told,
 )
 from pronk.doctor.bench_work import Request, named_works
 from pronk.doctor.measured import described, divided, gibibytes, plain, table, versions
-from pronk.doctor.sides import choose_peers, run_side
+from pronk.doctor.sides import choose_peers
 from pronk.errors import OptionError, RefusedError
 from pronk.recipe import read_recipe
 from pronk.study import plan_study
@@ -54,11 +54,8 @@ def bench_fleet_training(request: Request, runs: int, single_lengths: str | None
             single = named_works(replace(request, lengths=single_lengths, base_folder=place), folder / "single")["ours"]
         peers = choose_peers(request.peers, single.device, single.quantize)
         check_settings(single, peers)
-        works = {"ours": single, "fleet": fleet}
-        answers = play_ours(works, folder, console, request.timeout)
-        works |= {peer: peer_work(peer, single, request.layout) for peer in peers}
-        for peer in peers:
-            answers[peer] = run_side(peer, works[peer], folder, console, request.timeout)
+        works = {"ours": single, "fleet": fleet} | peer_works(peers, single, request.layout)
+        answers = play(works, folder, console, request.timeout)
         measured = judged(works, answers, unlike={"fleet"} if single_lengths is not None else set())
         return {
             "json": _fleet_json(measured, peers),
