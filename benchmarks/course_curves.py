@@ -55,7 +55,7 @@ def main(path: str, overrides: Sequence[str], steps: int | None, tolerance: floa
 
 
 def _result(name: str, work: Work, folder: Path, console: Console) -> Result:
-    (answer,) = run_side(name, [work], folder, console)
+    answer = run_side(name, work, folder, console)
     if isinstance(answer, str):
         raise RefusedError(f"the side {name} failed:\n{answer}")
     return answer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -230,8 +231,15 @@ def bench_train(
     _print_table(bench_training(request, _console()), as_json)
 
 
+# What whole studies take from the recipe, or have no use for.
+TRAINING_ONLY = (
+    "runs", "single_lengths", "base_shape", "base_folder", "lengths", "peers", "layout", "steps", "timeout",
+)  # fmt: skip
+
+
 @bench.command("fleet")
 def bench_fleet(
+    context: typer.Context,
     recipe: Annotated[Path | None, typer.Argument(help="A recipe with a study of several runs.")] = None,
     training_only: Annotated[
         bool, typer.Option("--training-only", help="Steps of a fleet of equal runs instead, and of other tools.")
@@ -263,11 +271,19 @@ def bench_fleet(
             recipe, base_shape, base_folder, lengths, changed, [], _peers(peers), layout, steps, timeout
         )  # fmt: skip
         result = bench_fleet_training(request, runs, single_lengths, _console())
-    elif recipe is None or base_shape or lengths or peers:
-        raise OptionError("bench fleet: whole studies need a recipe; shapes, lengths and peers are for --training-only")
+    elif foreign := _given(context, TRAINING_ONLY):
+        raise OptionError(f"bench fleet: only with --training-only: {', '.join(foreign)}; add it, or leave these out")
+    elif recipe is None:
+        raise OptionError("bench fleet: expected a recipe with a study of several runs, or --training-only")
     else:
         result = bench_fleets(recipe, changed, _console())
     _print_table(result, as_json)
+
+
+def _given(context: typer.Context, names: Sequence[str]) -> list[str]:
+    """Those of a command's options that were written on the command line, as they are written there."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [f"--{name.replace('_', '-')}" for name, source in sources.items() if source and source.name != "DEFAULT"]
 
 
 def _overrides(given: list[str] | None, quantize: str | None, recompute: str | None) -> list[str]:
@@ -331,6 +347,11 @@ def _run(
     runs = [run for run in folder.read()["runs"] if not run["baseline"]]
     if all(run["status"] == "failed" for run in runs):
         _say("no run came to its end; the report says why")
+        sys.exit(1)
+    # one run that diverges is a result; runs that were not trained at all are none
+    untrained = [run["name"] for run in runs if "trainable_parameters" not in run]
+    if untrained:
+        _say(f"{len(untrained)} of {len(runs)} runs were not trained; the report says why: {', '.join(untrained)}")
         sys.exit(1)
 
 

@@ -14,31 +14,32 @@ import pytest
 ROWS = [{"sentence": f"s{n}", "label": n % 2} for n in range(6)]
 # A process of its own: the hub's address is read once, when its library is imported.
 READ = """
-import json, sys, time
+import json, sys
 from pronk.data.sources import read_conversations
 from pronk.errors import PronkError
 from pronk.recipe import Data
-told = []
+told, knocks = [], []
+sys.addaudithook(lambda event, given: knocks.append(str(given[1])) if event == "socket.connect" else None)
 for source, keys in json.loads(sys.stdin.read()):
-    start = time.perf_counter()
+    knocks.clear()
     try:
         data = Data.model_validate({"source": source, **keys})
         rows, labels = read_conversations(data)
         told.append([[row.subject for row in rows], [row.label or row.answer for row in rows], rows[-1].place])
     except PronkError as error:
         told.append(str(error))
-    told[-1] = [told[-1], time.perf_counter() - start]
+    told[-1] = [told[-1], list(knocks)]
 print(json.dumps(told))
 """
 
 
 def ask(questions, **environment):
-    """What becomes of sources with their keys, all in one process; also the seconds each took."""
+    """What becomes of sources with their keys, all in one process; also where each knocked."""
     done = subprocess.run(
         [sys.executable, "-c", READ], input=json.dumps(questions), capture_output=True, text=True, timeout=120,
         check=True, env={**os.environ, **environment},
     )  # fmt: skip
-    return [found for found, _ in json.loads(done.stdout)], [seconds for _, seconds in json.loads(done.stdout)], done
+    return [found for found, _ in json.loads(done.stdout)], [knocks for _, knocks in json.loads(done.stdout)], done
 
 
 def fill(root: Path) -> None:
@@ -145,12 +146,13 @@ def test_what_was_downloaded_is_read_without_a_network(answers):
     assert found == [CASES["plain"][2]]
 
 
-@pytest.mark.parametrize("how", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
-def test_no_network_is_one_message_at_once(tmp_path, how):
-    (found,), (seconds,), done = ask([("o/plain", {})], HF_HOME=str(tmp_path), **how)
+@pytest.mark.parametrize(("how", "most"), [({"HF_HUB_OFFLINE": "1"}, 0), ({"HF_ENDPOINT": "http://127.0.0.1:9"}, 2)])
+def test_no_network_is_one_message_at_once(tmp_path, how, most):
+    """The hub's library would try for half a minute. Ours is one knock; its newer versions have one of their own."""
+    (found,), (knocks,), done = ask([("o/plain", {})], HF_HOME=str(tmp_path), **how)
     assert found == (
         "data.source: o/plain is neither a file here nor in this machine's cache, and the hub cannot be reached; go "
         "online, or download it elsewhere and name the files, such as `source: rows.parquet`"
     )
     assert done.stderr == ""
-    assert seconds < 20  # the hub's library would try for half a minute
+    assert len(knocks) <= most

@@ -2,7 +2,7 @@
 
 import collections
 import json
-import time
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -111,11 +111,45 @@ def many_rows(write):
     )
 
 
-def test_fifty_thousand_rows_of_messages(many_rows):
-    """Measured on two cores: about 2 s. The limit is loose, since other work may share the machine."""
-    path, start = many_rows(50_000), time.perf_counter()
-    assert len(read(path, "messages")[0]) == 50_000
-    assert time.perf_counter() - start < 30
+def calls_of(path):
+    """How many calls reading a file makes, of Python's functions and of C's."""
+    calls = 0
+
+    def count(*_):
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        assert read(path, "messages")[0]
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def growth(many_rows):
+    """Calls for a hundred rows more, the second time over the first."""
+    read(many_rows(1), "messages")  # what is imported is imported
+    few, some, many = (calls_of(many_rows(count)) for count in (100, 200, 300))
+    return (many - some) / (some - few)
+
+
+def test_every_row_costs_the_same(many_rows):
+    assert growth(many_rows) == pytest.approx(1, rel=0.01)
+
+
+def test_rows_compared_with_all_before_them_would_be_seen(many_rows, monkeypatch):
+    kept = sources._kept
+
+    def comparing(*arguments):
+        before = []
+        for row in kept(*arguments):
+            assert row not in before
+            before.append(row)
+            yield row
+
+    monkeypatch.setattr(sources, "_kept", comparing)
+    assert growth(many_rows) > 1.1
 
 
 def peak_over_kept(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from command_line import Told
 from rich.console import Console
 
+import pronk.cli as cli
 import pronk.doctor.bench as bench
 import pronk.doctor.bench_fleet as bench_fleet
 from pronk.doctor.agreement import COARSE, TOLERANCE, disagreement
@@ -24,7 +26,7 @@ from pronk.doctor.sides import PEERS, choose_peers, run_side
 from pronk.errors import OptionError, RecipeError, RefusedError
 
 CONSOLE = Console(stderr=True)
-Sides = Callable[..., list[Answer]]
+Sides = Callable[..., Answer]
 SMALL = Request(base_shape="tiny", lengths="3x24", overrides=["train.device=cpu"], peers=["trl"], steps=2)
 FINE = Result([2.0, 1.9], [0.5, 0.4], [1.0, 1.0], 0, "1")
 
@@ -32,14 +34,14 @@ FINE = Result([2.0, 1.9], [0.5, 0.4], [1.0, 1.0], 0, "1")
 def in_process(change: Callable[[str, Work], Work] = lambda _, work: work) -> Sides:
     """The sides without their processes, which cost ten seconds of imports each; change: a planted fault."""
 
-    def run(name: str, works: list[Work], *_: Any) -> list[Answer]:
+    def run(name: str, work: Work, *_: Any) -> Answer:
         from pronk.doctor.peers import ours, trl
 
         side = ours.side if name == "ours" else trl.side
         with warnings.catch_warnings():
             if name != "ours":
                 warnings.simplefilter("ignore")  # what other tools warn one another of
-            return [side(change(name, work)) for work in works]
+            return side(change(name, work))
 
     return run
 
@@ -72,6 +74,7 @@ def test_the_sides_agree(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["problems"] == []
     assert found["json"]["ratio"] == pytest.approx(found["json"]["ratios"]["ours"]["trl"], rel=1e-3)
     assert found["json"]["differences"]["trl"]["loss"] < 1e-3
+    assert found["json"]["matrix_products_flop_per_second"] > 0
     low = "bf16" in setting or "nf4" in setting  # with NF4 TRL keeps its adapter in bf16
     assert found["json"]["differences"]["trl"]["gradient_norm"] < (1e-2 if low else 1e-4)
 
@@ -104,13 +107,11 @@ def test_a_side_that_does_something_else_gets_no_ratio(
 
 
 def test_a_peer_that_fails_is_named_and_the_others_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def sides(name: str, works: list[Work], *_: Any) -> list[Answer]:
+    def sides(name: str, work: Work, *_: Any) -> Answer:
         if name == "trl":
-            return ["Traceback:\nno kernel image is available"]
-        seconds = [1.0] * works[0].steps
-        return [Result([2.0] * len(seconds), [0.5] * len(seconds), seconds, 2**30, "1", matrix_products=1e12)] * len(
-            works
-        )
+            return "Traceback:\nno kernel image is available"
+        seconds = [1.0] * work.steps
+        return Result([2.0] * len(seconds), [0.5] * len(seconds), seconds, 2**30, "1", matrix_products=1e12)
 
     monkeypatch.setattr(bench, "choose_peers", lambda *_: ["trl", "unsloth"])
     found = measure(monkeypatch, sides)
@@ -123,7 +124,7 @@ def test_a_peer_that_fails_is_named_and_the_others_measured(monkeypatch: pytest.
 
 def test_our_own_failure_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RefusedError, match="pronk's own side failed:\nout of luck"):
-        measure(monkeypatch, lambda *_: ["out of luck"])
+        measure(monkeypatch, lambda *_: "out of luck")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,6 @@ def test_a_variant_stands_beside_with_ratios_of_its_own(monkeypatch: pytest.Monk
 @pytest.mark.usefixtures("one_thread")
 def test_a_fleet_is_measured_against_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "run_side", in_process())
-    monkeypatch.setattr(bench_fleet, "run_side", in_process())
     found = bench_fleet.bench_fleet_training(SMALL, 3, None, CONSOLE)
     assert found["problems"] == []
     speeds = found["json"]["tokens_per_second"]
@@ -175,6 +175,7 @@ def test_a_fleet_is_measured_against_its_runs(monkeypatch: pytest.MonkeyPatch) -
     assert found["json"]["differences"]["fleet"]["loss"] < 1e-5  # the first run is the single run
     assert "a fleet of 3" in found["markdown"]
     assert "TRL, 3 single runs" in found["markdown"]
+    assert {side["matrix_products"] for side in found["json"]["sides"].values()} == {None}  # nobody asked for them
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -293,13 +294,13 @@ def test_variants_are_read(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_fails_gives_its_own_words(tmp_path: Path) -> None:
     work = named_works(SMALL, tmp_path)["ours"]
-    (answer,) = run_side("ours", [replace(work, base=str(tmp_path / "nowhere"), recipe="")], tmp_path, CONSOLE)
+    answer = run_side("ours", replace(work, base=str(tmp_path / "nowhere"), recipe=""), tmp_path, CONSOLE)
     assert isinstance(answer, str)
     assert "nowhere" in answer
-    good, bad = run_side("ours", [work, replace(work, start="nowhere")], tmp_path, CONSOLE)
-    assert isinstance(good, Result)
-    assert isinstance(bad, str)
-    assert run_side("ours", [work], tmp_path, CONSOLE, timeout=1) == ["it did not end within 1 seconds"]
+    assert isinstance(run_side("ours", work, tmp_path, CONSOLE), Result)
+    # what the side wrote before is not taken for its answer now
+    assert isinstance(run_side("ours", replace(work, start="nowhere"), tmp_path, CONSOLE), str)
+    assert run_side("ours", work, tmp_path, CONSOLE, timeout=1) == "it did not end within 1 seconds"
 
 
 @pytest.mark.slow
@@ -321,3 +322,38 @@ def test_the_command_prints_a_table_or_json(
     assert found["work"]["quantize"] == "nf4"
     assert "torch" in found["versions"]
     assert found["command"].startswith("pronk bench train --base-shape tiny")
+
+
+TRAINING_ONLY = {
+    "runs": "2", "single-lengths": "3x24", "base-shape": "tiny", "base-folder": "b", "lengths": "3x24", "peers": "none",
+    "layout": "padded", "steps": "12", "timeout": "9",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", TRAINING_ONLY)
+def test_whole_studies_refuse_what_belongs_to_training_alone(
+    option: str, pronk: Callable[..., Told], tmp_path: Path
+) -> None:
+    """Also where the value is the default: who writes it expects it to count."""
+    recipe = tmp_path / "recipe.yaml"
+    done = pronk("bench", "fleet", str(recipe), f"--{option}", TRAINING_ONLY[option])
+    assert done.code == 2
+    assert f"bench fleet: only with --training-only: --{option}; add it" in " ".join(done.err.split())
+
+
+def test_every_option_of_a_fleets_bench_is_taken_or_refused(
+    pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Any] = []
+
+    def measured(*given: Any) -> dict[str, Any]:
+        taken.extend(given[:2])
+        return {"json": {}, "markdown": "", "problems": []}
+
+    monkeypatch.setattr(bench_fleet, "bench_fleets", measured)
+    done = pronk("bench", "fleet", "r.yaml", "--quantize", "nf4", "--recompute", "all", "--set", "train.epochs=1")
+    assert (done.code, taken[0]) == (0, Path("r.yaml"))
+    assert taken[1] == ["train.epochs=1", "quantize=nf4", "train.recompute=all"]
+    options = set(inspect.signature(cli.bench_fleet).parameters) - {"context", "recipe", "training_only", "as_json"}
+    assert options - {"quantize", "recompute", "overrides"} == {name.replace("-", "_") for name in TRAINING_ONLY}
+    assert "--training-only" in pronk("bench", "fleet", "--json").err

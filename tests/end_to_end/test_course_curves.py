@@ -62,8 +62,8 @@ def test_a_side_that_trains_otherwise_shows(
 ) -> None:
     original = curves.run_side
 
-    def faulty(name: str, works: list[Work], *more: Any) -> list[Answer]:
-        return original("ours", [replace(works[0], **fault)] if name == "trl" else works, *more)
+    def faulty(name: str, work: Work, *more: Any) -> Answer:
+        return original("ours", replace(work, **fault) if name == "trl" else work, *more)
 
     monkeypatch.setattr(curves, "run_side", faulty)
     assert not curves.main(ROOT / "recipes" / "alpaca-qlora.yaml", settings, None, None)["agrees"]

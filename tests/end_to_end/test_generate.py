@@ -249,7 +249,9 @@ def test_help_names_the_defaults_of_the_schema(pronk: Pronk) -> None:
 # --- what can go wrong -------------------------------------------------------------------------
 
 WRONG: dict[str, tuple[list[str], list[str]]] = {
-    "no such base": (["./nowhere"], ["base", "nowhere"]),
+    "no such base": (["./nowhere"], ["./nowhere: there is no such folder", "base"]),
+    "no such run": (["{study}/runs/rank-9"], ["runs/rank-9: there is no such folder", "expected a run"]),
+    "no such folder": (["owner/"], ["owner/: there is no such folder"]),
     "a folder of nothing": (["{tmp}"], ["this folder is no run (recipe.yaml), no study", "no adapter"]),
     "a run without weights": (
         ["{study}/runs/failed"],
@@ -338,6 +340,21 @@ def test_what_is_wrong_is_said_in_one_message(
     message = " ".join(told.err.split())
     for fragment in fragments:
         assert fragment in message, message
+
+
+@pytest.mark.parametrize("verb", ["generate", "inspect"])
+def test_what_lies_in_a_folder_that_is_here_is_not_sought_on_the_hub(
+    verb: str, pronk: Pronk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pronk.model.hub.hub_answers", lambda: pytest.fail("the hub was asked"))
+    (tmp_path / "o").mkdir()
+    told = pronk(verb, "o/nothere")
+    assert told.code == 2
+    assert "o/nothere: there is no such folder" in told.err
+    assert "a folder o is here" in " ".join(told.err.split())
+    pronk_models.refuse_missing("owner/model", "")  # a hub id
+    pronk_models.refuse_missing("smollm2", "")
 
 
 def test_an_adapter_of_another_base_is_found_before_the_weights_are_loaded(

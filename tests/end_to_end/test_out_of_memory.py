@@ -86,6 +86,20 @@ def test_in_a_later_fleet_it_is_the_reason_of_that_fleet(
     ]  # fmt: skip
     assert "memory" in runs["quantize-int8"]["message"]
     assert runs["quantize-none"]["message"] == "not begun"
+    assert told.code == 1
+    assert "2 of 3 runs were not trained; the report says why: quantize-int8, quantize-none" in told.err
+
+
+def test_it_is_told_of_the_last_fleet_too(
+    workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workplace.recipe["study"] = {"quantize": ["nf4", "int8"]}
+    workplace.recipe["train"]["max_steps"] = 2
+    plant(monkeypatch, Fleet, "play_round", runs_out(GPU, after=2))
+    told = pronk(*workplace.arguments())
+    assert told.code == 1
+    assert "1 of 2 runs were not trained; the report says why: quantize-int8" in told.err
+    assert (workplace.out / "runs/quantize-nf4/adapter/adapter_model.safetensors").is_file()
 
 
 def test_where_the_base_is_measured_before_it_is_trained(

@@ -6,8 +6,8 @@ import errno
 import json
 import os
 import shutil
+import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -403,11 +403,15 @@ def from_hub(workplace: Workplace, pronk_process: Any, **environment: str) -> To
 
 
 def test_hub_id_offline(workplace: Workplace, pronk_process: Any) -> None:
-    start = time.perf_counter()
-    told = from_hub(workplace, pronk_process, HF_HUB_OFFLINE="1")
+    """One message, and nobody knocks at the hub."""
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        hub.setblocking(False)
+        address = f"http://127.0.0.1:{hub.getsockname()[1]}"
+        told = from_hub(workplace, pronk_process, HF_HUB_OFFLINE="1", HF_ENDPOINT=address)
+        with pytest.raises(BlockingIOError):
+            hub.accept()
     refused(told, GATED, *WAYS_OUT)
     assert len(told.err.splitlines()) == 1
-    assert time.perf_counter() - start < 30  # measured: 3.5 s, all of it imports
     assert not workplace.out.exists()
 
 
@@ -415,12 +419,10 @@ def test_hub_id_offline(workplace: Workplace, pronk_process: Any) -> None:
 def test_hub_that_cannot_be_reached(workplace: Workplace, pronk_process: Any) -> None:
     """The proxy is a port that nothing listens on, so the test means the same with a network."""
     nowhere = "http://127.0.0.1:9"
-    start = time.perf_counter()
     told = from_hub(workplace, pronk_process, HTTPS_PROXY=nowhere, https_proxy=nowhere, NO_PROXY="", no_proxy="",
-                    HF_ENDPOINT=nowhere, timeout=15)  # fmt: skip
+                    HF_ENDPOINT=nowhere)  # fmt: skip
     refused(told, GATED, *WAYS_OUT)
     assert len(told.err.splitlines()) == 1
-    assert time.perf_counter() - start < 15
 
 
 # --- reports -------------------------------------------------------------------------------------

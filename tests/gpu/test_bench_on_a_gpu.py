@@ -1,4 +1,4 @@
-"""`pronk bench` on a GPU: memory read anew for each setting of one process, and the ceiling of matrix products."""
+"""`pronk bench` on a GPU: TRL agrees, and the ceiling of matrix products."""
 
 from __future__ import annotations
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from pronk.errors import OptionError
+from pronk.errors import OptionError, OutOfMemoryError
 from pronk.model.memory import sizes
+from pronk.model.memory.guard import memory_guard
 
 
 @pytest.mark.parametrize(
@@ -64,3 +66,21 @@ def test_segments_grow_in_place_where_that_is_known(
 def test_there_is_no_gpu_to_be_limited() -> None:
     with pytest.raises(OptionError, match="runs on the CPU"):
         sizes.limit_gpu(24 * 10**9, torch.device("cpu"))
+
+
+def test_what_was_not_enough_is_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares, card = [1.0], 80 * 2**30
+    for name, stand_in in {
+        "is_available": lambda: True,
+        "current_device": lambda: 0,
+        "get_device_properties": lambda _: SimpleNamespace(total_memory=card),
+        "mem_get_info": lambda: (0, card),
+        "set_per_process_memory_fraction": lambda share, _: shares.append(share),
+        "get_per_process_memory_fraction": lambda: shares[-1],
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    limited, whole = r"what --gpu allows of the GPU's memory \(22\.4 GiB\)", r"the GPU's memory \(80\.0 GiB\)"
+    for size, told in ((sizes.read_size("24GB"), limited), (None, whole)):
+        sizes.limit_gpu(size, torch.device("cuda"))
+        with pytest.raises(OutOfMemoryError, match=f"^training: {told} is not enough"), memory_guard("training"):
+            raise torch.OutOfMemoryError("CUDA out of memory")

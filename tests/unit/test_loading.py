@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,9 +145,8 @@ def test_linear_layer_sizes(folder: Path) -> None:
     loaded = linear_layers(load(folder))
     assert sizes == {name: tuple(linear.weight.shape[::-1]) for name, linear in loaded.items()}
     assert len(sizes) == 14
-    start = time.perf_counter()
-    assert subject.linear_layer_sizes(base) == sizes
-    assert time.perf_counter() - start < 0.5  # measured: 0.02 s
+    (folder / "model.safetensors").unlink()
+    assert subject.linear_layer_sizes(base) == sizes  # no weights are read
     (folder / "config.json").write_text(json.dumps({"model_type": "clip"}))
     with pytest.raises(BaseModelError, match="not a causal language model"):
         subject.linear_layer_sizes(base)

@@ -249,15 +249,16 @@ def test_a_tool_that_breaks_is_told_of_once_and_left_out(
 def test_a_tool_that_hangs_holds_up_neither_training_nor_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, forever = Calls(), threading.Event()
+    calls, forever, answered = Calls(), threading.Event(), list[bool]()
     for name, module in mlflow_stand_in(calls).items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(sys.modules["mlflow"].MlflowClient, "create_run", lambda *_, **__: forever.wait(30))
+    monkeypatch.setattr(
+        sys.modules["mlflow"].MlflowClient, "create_run", lambda *_, **__: answered.append(forever.wait(30))
+    )
     monkeypatch.setattr(background, "LAST_WAIT", 0.2)
-    start = time.monotonic()
     (line,) = track("mlflow", tmp_path)
-    assert time.monotonic() - start < 5
     assert "did not answer" in line
+    assert answered == []  # it hangs still, and nobody waits for it
     forever.set()
 
 

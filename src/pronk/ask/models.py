@@ -94,8 +94,25 @@ def _find(target: str, given: list[str], overrides: list[str]) -> list[Model]:
             f"{target}: this folder is no run (recipe.yaml), no study (study.json), no adapter ({CONFIG}) and no "
             "base model (config.json)"
         )
+    refuse_missing(target, "a run, a study, an adapter or a base model")
     recipe = recipe_of_base(target, given)
     return [Model(path.absolute().name if path.is_dir() else target, recipe, Form(_chosen_form(recipe)))]
+
+
+def refuse_missing(target: str, expected: str) -> None:
+    """Raise StudyError for a path at which there is nothing: it must not be sought on the hub.
+
+    A path is what begins or ends like one, and what lies in a folder that is here.
+    """
+    path = Path(target).expanduser()
+    if path.exists() or path.suffix == ".gguf":
+        return
+    why = ""
+    if not target.startswith((".", "/", "~")) and not target.endswith("/"):
+        if len(path.parts) < 2 or not Path(path.parts[0]).is_dir():
+            return
+        why = f" (a folder {path.parts[0]} is here, so this is no hub id)"
+    raise StudyError(f"{target}: there is no such folder; expected {expected}{why}")
 
 
 def _runs_with_weights(study: Path) -> list[Path]:

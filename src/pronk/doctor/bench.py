@@ -70,14 +70,13 @@ def bench_training(request: Request, console: Console) -> dict[str, Any]:
         }
         peers = choose_peers(request.peers, works["ours"].device, works["ours"].quantize)
         check_settings(works["ours"], peers)
-        answers = play_ours(works, folder, console, request.timeout)
-        works |= {peer: peer_work(peer, works["ours"], request.layout) for peer in peers}
-        for peer in peers:
-            (answers[peer],) = run_side(peer, [works[peer]], folder, console, request.timeout)
-        measured = judged(works, answers)
+        works["ours"] = replace(works["ours"], ceiling=True)
+        works |= peer_works(peers, works["ours"], request.layout)
+        answers = play(works, folder, console, request.timeout)
+        measured, share = judged(works, answers), share_read(works["ours"])
         return {
-            "json": _training_json(measured, peers, request),
-            "markdown": _training_table(measured, peers),
+            "json": _training_json(measured, peers, request, share),
+            "markdown": _training_table(measured, peers, share),
             "problems": told(measured),
         }
 
@@ -94,20 +93,23 @@ def told(measured: Measured) -> list[str]:
     return [f"{title(name)}: no ratio is given: {why}" for name, why in measured.problems.items()]
 
 
-def play_ours(works: Mapping[str, Work], folder: Path, console: Console, timeout: int) -> dict[str, Answer]:
-    """Our sides' answers, in a process each: what one leaves behind in a GPU's memory is none of the next one's."""
+def play(works: Mapping[str, Work], folder: Path, console: Console, timeout: int) -> dict[str, Answer]:
+    """The sides' answers, in a process each: what one leaves behind in a GPU's memory is none of the next one's.
+
+    Raises RefusedError if our own side failed: nobody is measured against it.
+    """
     answers: dict[str, Answer] = {}
     for name, work in works.items():
-        (answers[name],) = run_side("ours", [replace(work, ceiling=name == "ours")], folder, console, timeout)
-    if isinstance(failed := answers["ours"], str):
-        raise RefusedError(f"bench: pronk's own side failed:\n{failed}")
+        answers[name] = run_side(name if name in PEERS else "ours", work, folder, console, timeout)
+        if name == "ours" and isinstance(failed := answers[name], str):
+            raise RefusedError(f"bench: pronk's own side failed:\n{failed}")
     return answers
 
 
-def peer_work(peer: str, ours: Work, layout: str) -> Work:
-    """A peer's work: the same as ours, in its own layout."""
+def peer_works(peers: Sequence[str], ours: Work, layout: str) -> dict[str, Work]:
+    """The peers' works: the same as ours, in their own layout."""
     chosen: Literal["padded", "packed"] = "packed" if layout == "packed" else "padded"
-    return replace(ours, layout=chosen, liger=peer == "trl+liger")
+    return {peer: replace(ours, layout=chosen, liger=peer == "trl+liger") for peer in peers}
 
 
 def check_settings(work: Work, peers: Sequence[str]) -> None:
@@ -138,7 +140,8 @@ def _tolerance(name: str, works: Mapping[str, Work]) -> Tolerance:
     return TOLERANCE[works["ours"].dtype] if name in (*PEERS, "ours", "fleet") else COARSE
 
 
-def _training_json(measured: Measured, peers: Sequence[str], request: Request) -> dict[str, Any]:
+def _training_json(measured: Measured, peers: Sequence[str], request: Request, share: float) -> dict[str, Any]:
+    """share: of the tokens that our step reads."""
     speeds = measured.speeds()
     ours = {name: value for name, value in speeds.items() if name not in peers}
     theirs = {name: value for name, value in speeds.items() if name in peers}
@@ -151,7 +154,7 @@ def _training_json(measured: Measured, peers: Sequence[str], request: Request) -
         "memory_ratios": divided({name: memory[name] for name in ours}, {name: memory[name] for name in theirs}),
         "tokens_per_second": speeds,
         "tokens_per_step": tokens_per_step(work),
-        "share_of_tokens_read": share_read(work),
+        "share_of_tokens_read": share,
         "matrix_products_flop_per_second": measured.results["ours"].matrix_products,
         "matrix_product_utilisation": _utilisations(measured),
         "differences": differences(measured),
@@ -189,7 +192,7 @@ def _utilisations(measured: Measured) -> dict[str, float]:
     return {name: value * cost / rate for name, value in measured.speeds().items() if name in (*PEERS, "ours")}
 
 
-def _training_table(measured: Measured, peers: Sequence[str]) -> str:
+def _training_table(measured: Measured, peers: Sequence[str], share: float) -> str:
     """A row for each side; a column of ratios for each of ours."""
     speeds, used = measured.speeds(), _utilisations(measured)
     own = [name for name in measured.works if name not in peers]
@@ -217,7 +220,7 @@ def _training_table(measured: Measured, peers: Sequence[str]) -> str:
         lines += ["", "No other tool was measured; `pip install trl` brings one, `unsloth` another."]
     if ours.matrix_products and used:
         lines += ["", f"Matrix products of the layers' shapes reach {ours.matrix_products / 1e12:,.1f} TFLOP/s here."]
-    if (shared := 1 - share_read(work)) >= 0.005:
+    if (shared := 1 - share) >= 0.005:
         lines += ["", f"{shared:.0%} of pronk's tokens lie in beginnings that examples share, which it reads once."]
     return "\n".join([*lines, "", f"`{command_line()}`"])
 

@@ -21,14 +21,14 @@ from pronk.doctor.bench import (
     command_line,
     differences,
     judged,
-    peer_work,
-    play_ours,
+    peer_works,
+    play,
     title,
     told,
 )
 from pronk.doctor.bench_work import Request, named_works
 from pronk.doctor.measured import described, divided, gibibytes, plain, table, versions
-from pronk.doctor.sides import choose_peers, run_side
+from pronk.doctor.sides import choose_peers
 from pronk.errors import OptionError, RefusedError
 from pronk.recipe import read_recipe
 from pronk.study import plan_study
@@ -46,7 +46,7 @@ def bench_fleet_training(request: Request, runs: int, single_lengths: str | None
         raise OptionError("--variant: a fleet is measured with one setting; use --set")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        fleet = replace(named_works(request, folder)["ours"], runs=runs, ceiling=False)
+        fleet = replace(named_works(request, folder)["ours"], runs=runs)
         single = replace(fleet, runs=1)
         if single_lengths is not None:
             place = request.base_folder or folder / str(request.base_shape)
@@ -54,11 +54,8 @@ def bench_fleet_training(request: Request, runs: int, single_lengths: str | None
             single = named_works(replace(request, lengths=single_lengths, base_folder=place), folder / "single")["ours"]
         peers = choose_peers(request.peers, single.device, single.quantize)
         check_settings(single, peers)
-        works = {"ours": single, "fleet": fleet}
-        answers = play_ours(works, folder, console, request.timeout)
-        works |= {peer: peer_work(peer, single, request.layout) for peer in peers}
-        for peer in peers:
-            (answers[peer],) = run_side(peer, [works[peer]], folder, console, request.timeout)
+        works = {"ours": single, "fleet": fleet} | peer_works(peers, single, request.layout)
+        answers = play(works, folder, console, request.timeout)
         measured = judged(works, answers, unlike={"fleet"} if single_lengths is not None else set())
         return {
             "json": _fleet_json(measured, peers),

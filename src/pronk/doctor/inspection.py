@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pronk.ask.models import refuse_missing
 from pronk.errors import StudyError
 from pronk.model.saved import read_adapter
 from pronk.recipe import Recipe, read_recipe, recipe_of_base
@@ -89,6 +90,7 @@ def inspect(target: str, overrides: Sequence[str]) -> Inspection:
         return _inspected(recipe, path.name, adapted=True, ranks=ranks)
     if path.suffix in (".yaml", ".yml"):
         return _inspected(read_recipe(path, overrides), path.name, adapted=True)
+    refuse_missing(target, "a run, a recipe or a base model")
     recipe = recipe_of_base(target, overrides)
     return _inspected(recipe, recipe.base, adapted=any(key.startswith("adapter") for key in overrides))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 import pronk
-from pronk.doctor.peers.work import Answer, Work, read_answers
+from pronk.doctor.peers.work import Answer, Work, read_result
 from pronk.errors import OptionError
 
 TIMEOUT = 900  # seconds for a side's process; a side that hangs must not hold the machine
@@ -66,24 +66,23 @@ def _hindrance(name: str, device: str, quantize: str) -> str:
     return ""
 
 
-def run_side(name: str, works: Sequence[Work], folder: Path, console: Console, timeout: int = TIMEOUT) -> list[Answer]:
-    """The works done by ours or a peer, one process for all: results, or why there are none, in their order."""
-    source, target = folder / f"{name}-works.json", folder / f"{name}-answers.json"
-    source.write_text(json.dumps([asdict(work) for work in works]), encoding="utf-8")
+def run_side(name: str, work: Work, folder: Path, console: Console, timeout: int = TIMEOUT) -> Answer:
+    """The work done by ours or a peer in a process of its own: the result, or why there is none."""
+    source, target = folder / f"{name}-work.json", folder / f"{name}-result.json"
+    source.write_text(json.dumps(asdict(work)), encoding="utf-8")
     target.unlink(missing_ok=True)
     module = PEERS[name].module if name in PEERS else name
     command = [sys.executable, "-m", f"pronk.doctor.peers.{module}", str(source), str(target)]
     try:
-        with console.status(f"{sum(work.steps for work in works)} steps by {name}"):
+        with console.status(f"{work.steps} steps by {name}"):
             done = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", check=False,
-                timeout=timeout, env=_environment(folder, works[0].base), cwd=folder,
+                timeout=timeout, env=_environment(folder, work.base), cwd=folder,
             )  # fmt: skip
         why = done.stderr.strip() or f"it ended with {done.returncode} and said nothing"
     except subprocess.TimeoutExpired:
         why = f"it did not end within {timeout} seconds"
-    answers = read_answers(target)
-    return answers + [why] * (len(works) - len(answers))
+    return read_result(target) or why
 
 
 def _environment(folder: Path, base: str) -> dict[str, str]:

@@ -20,6 +20,8 @@ recompute.py   layers that are computed again in the backward pass
 memory/        what a fleet takes of a GPU, and what to say when that runs out
 random_model.py  a base's shape with random weights, to be measured
 forward.py     a micro-batch through the model
+step.py        forward and backward, replayed as a CUDA graph where that pays
+rounding.py    the shapes in which it is recorded; no torch
 generate.py    label scores and answers from one reading of the prompt
 sampling.py    drawing a token: temperature, top-k, top-p
 """

@@ -146,9 +146,9 @@ def training_loss(
 @torch.no_grad()
 def evaluation_losses(model: Any, adapter: Trainable, batch: MicroBatch) -> Tensor:
     """Negative log-likelihood in nats of each target (N); nothing is kept for a gradient."""
-    moved = to_device(batch, output_head(model).device, loss_precision(model))
-    hidden_TD = _hidden(model, adapter, moved, None)
-    return target_losses(hidden_TD[moved.rows_N], output_head(model), moved.targets_N)
+    given = to_device(batch, output_head(model).device, loss_precision(model))
+    hidden_TD = _hidden(model, adapter, given, None)
+    return target_losses(hidden_TD[given.rows_N], output_head(model), given.targets_N)
 
 
 def output_head(model: Any) -> Tensor:

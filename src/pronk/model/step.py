@@ -28,13 +28,12 @@ from pronk.model.forward import (
     training_loss,
     unstaged,
 )
+from pronk.model.rounding import ROUND_SEEN, ROUND_SEGMENTS, ROUND_TARGETS, ROUND_TOKENS, round_longest, round_up
 from pronk.model.whole import Trainable
 
 # Above this size the GPU is busy enough by itself, and a recording would only hold on to memory.
 GRAPH_PARAMETERS = 1_000_000_000
 GRAPH_TOKENS = 16_384  # the longest micro-batch worth recording
-ROUND_TOKENS, ROUND_TARGETS, ROUND_SEGMENTS, ROUND_SEEN = 512, 256, 64, 4096
-SHORTEST = 128  # the longest segment is rounded up to a power of two, and to this at least
 MOST_RECORDINGS = 32
 BASE_SLOT = -1
 # What losses are multiplied by where gradients are fp16, whose smallest number is 6e-8 (mixed precision,
@@ -95,11 +94,9 @@ class GradientStep:
         made = on_host(batch, self.device, self.precision)
         if self.loss_scale != 1:
             made = replace(made, weights_N=made.weights_N * self.loss_scale)
-        if not self.records or len(batch.ids_T) > GRAPH_TOKENS:
-            self._run(moved(made, self.device))
-            return
-        shape = _rounded(made)
-        if not self._worth_recording(shape):
+        short = self.records and len(batch.ids_T) <= GRAPH_TOKENS
+        shape = _rounded(made) if short else None
+        if shape is None or not self._worth_recording(shape):
             self._run(moved(made, self.device))
             return
         padded = _pad(made, shape)
@@ -162,14 +159,14 @@ class GradientStep:
 
 def _rounded(batch: DeviceBatch) -> _Shape:
     packing, look = batch.packing, batch.packing.lookback
-    longest = _power(packing.longest)
-    tokens = _up(len(batch.ids_T), ROUND_TOKENS)
+    longest = round_longest(packing.longest)
+    tokens = round_up(len(batch.ids_T), ROUND_TOKENS)
     padding = tokens - len(batch.ids_T)
     # padding is cut into segments no longer than the longest
-    segments = _up(len(packing.lengths_S) + -(-padding // longest), ROUND_SEGMENTS)
+    segments = round_up(len(packing.lengths_S) + -(-padding // longest), ROUND_SEGMENTS)
     return _Shape(
-        tokens, _up(len(batch.rows_N), ROUND_TARGETS), segments, longest,
-        _up(len(look.source_L) + padding, ROUND_SEEN) if look else 0, _power(look.longest) if look else 0,
+        tokens, round_up(len(batch.rows_N), ROUND_TARGETS), segments, longest,
+        round_up(len(look.source_L) + padding, ROUND_SEEN) if look else 0, round_longest(look.longest) if look else 0,
     )  # fmt: skip
 
 
@@ -205,11 +202,3 @@ def _pad_packing(packing: Packing, shape: _Shape, tokens: int) -> Packing:
 
 def _grow(tensor: Tensor, count: int, value: int = 0) -> Tensor:
     return torch.cat([tensor, tensor.new_full((count,), value)])
-
-
-def _power(number: int) -> int:
-    return max(1 << (number - 1).bit_length(), SHORTEST)
-
-
-def _up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +17,7 @@ from pronk.doctor.peers.work import Result, Work, main
 from pronk.errors import RefusedError
 from pronk.model.adapter import AdapterShape
 from pronk.model.load import find_base, linear_layer_sizes, load_for_fleet, load_model, resolve_dtype
+from pronk.model.memory.sizes import release
 from pronk.recipe import read_recipe
 from pronk.study import plan_study
 from pronk.tokens.pack import TOKEN_BUDGET
@@ -33,18 +33,11 @@ class _Played:
 
 
 def side(work: Work) -> Result:
-    """Play the steps of the work, one round each. Memory is read as if this were the first work of the process."""
+    """Play the steps of the work, one round each."""
     device = torch.device(work.device)
-    if device.type == "cuda":
-        gc.collect()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
     played = _play(work, device)
     peak = peak_memory(device)
     allocated = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    if device.type == "cuda":  # what has just been trained is gone
-        gc.collect()
-        torch.cuda.empty_cache()
     return Result(
         played.losses, played.norms, played.seconds, peak, __version__, allocated, device_name(device),
         _ceiling(work, device) if work.ceiling else None,
@@ -106,6 +99,7 @@ def _plans(work: Work) -> list[RunPlan]:
 
 def _ceiling(work: Work, device: torch.device) -> float:
     """Of the first layer's own shapes, with as many tokens as a micro-batch of the work has."""
+    release(device)  # what has just been trained is gone
     sizes = linear_layer_sizes(find_base(work.base))
     layer = [size for name, size in sizes.items() if ".layers.0." in name] or list(sizes.values())
     longest = sum(len(ids) for ids, _ in work.examples[: work.batch_size]) * work.runs

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,30 +67,15 @@ class Result:
 Answer = Result | str  # a text says why there is no result
 
 
-def read_answers(path: Path) -> list[Answer]:
-    """What a side has written, in the order of its works; fewer where it crashed."""
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    return [one if isinstance(one, str) else Result(**one) for one in found]
+def read_result(path: Path) -> Result | None:
+    """What a side has written; None where it ended before that."""
+    return Result(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
 def main(side: Callable[[Work], Result]) -> None:
-    """Read WORKS, play one after another on this side, write ANSWERS after each: a crash keeps what came before.
-
-    What goes wrong in the one work there is goes up, and ends the process; with several the others are still played.
-    """
+    """Read WORK, play it on this side, write RESULT; what goes wrong ends the process with a traceback."""
     source, target = map(Path, sys.argv[1:])
-    works = [Work(**one) for one in json.loads(source.read_text(encoding="utf-8"))]
-    answers: list[Any] = []
-    for work in works:
-        answer = side(work) if len(works) == 1 else _attempt(side, work)
-        answers.append(answer if isinstance(answer, str) else asdict(answer))
-        part = target.with_suffix(".part")
-        part.write_text(json.dumps(answers), encoding="utf-8")
-        part.replace(target)  # whole, whenever the process may be ended
-
-
-def _attempt(side: Callable[[Work], Result], work: Work) -> Answer:
-    try:
-        return side(work)
-    except Exception:
-        return traceback.format_exc()
+    result = side(Work(**json.loads(source.read_text(encoding="utf-8"))))
+    part = target.with_suffix(".part")
+    part.write_text(json.dumps(asdict(result)), encoding="utf-8")
+    part.replace(target)  # whole, whenever the process may be ended

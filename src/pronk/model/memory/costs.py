@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pronk.model.step import ROUND_SEEN, ROUND_TARGETS, ROUND_TOKENS
+from pronk.model.rounding import ROUND_SEEN, ROUND_TARGETS, ROUND_TOKENS, round_up
 
 # Memory is reserved in segments; what the last of each pool does not use, in bytes.
 SEGMENTS = 22 * 2**20
@@ -38,8 +38,8 @@ class Load:
 
 def padded(load: Load) -> Load:
     """A micro-batch in the shape that it is recorded in."""
-    up = (-(-load.tokens // ROUND_TOKENS), -(-load.targets // ROUND_TARGETS), -(-load.seen // ROUND_SEEN))
-    return Load(up[0] * ROUND_TOKENS, up[1] * ROUND_TARGETS, up[2] * ROUND_SEEN, load.pairs)
+    tokens, targets = round_up(load.tokens, ROUND_TOKENS), round_up(load.targets, ROUND_TARGETS)
+    return Load(tokens, targets, round_up(load.seen, ROUND_SEEN), load.pairs)
 
 
 @dataclass(frozen=True, slots=True)

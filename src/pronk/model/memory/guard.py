@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from pronk.errors import OutOfMemoryError
+from pronk.model.memory.sizes import asked_limit, gib
 
 REMEDIES = (
     "`pronk plan` finds the setting that fits; in this order: quantize: nf4, train.recompute: all, a smaller "
@@ -25,6 +26,11 @@ def memory_guard(doing: str) -> Iterator[None]:
         # PyTorch's allocator for CPUs has no error of its own
         if not on_gpu and not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
             raise
-        total = torch.cuda.mem_get_info()[1] / 2**30 if on_gpu and torch.cuda.is_available() else None
-        place = f"the GPU's memory ({total:.0f} GiB)" if total else "this machine's memory"
+        place = _gpu_memory() if on_gpu and torch.cuda.is_available() else "this machine's memory"
         raise OutOfMemoryError(f"{doing}: {place} is not enough; what helps, {REMEDIES}") from None
+
+
+def _gpu_memory() -> str:
+    if limit := asked_limit():
+        return f"what --gpu allows of the GPU's memory ({gib(limit)} GiB)"
+    return f"the GPU's memory ({gib(torch.cuda.mem_get_info()[1])} GiB)"

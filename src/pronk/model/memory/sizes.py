@@ -62,6 +62,15 @@ def limit_gpu(size: int | None, device: Any) -> None:
     torch.cuda.set_per_process_memory_fraction(usable(size) / total, _index(device))
 
 
+def asked_limit() -> int | None:
+    """The bytes of the current GPU below which `limit_gpu` keeps this process; None where it may take them all."""
+    import torch
+
+    share = torch.cuda.get_per_process_memory_fraction()
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return round(share * total) + CONTEXT if share < 1 else None
+
+
 def _index(device: Any) -> int:
     import torch
 
