@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pronk.model.dropout import DropoutKeys, keep_mask
 from pronk.model.kernels.fp8 import Fp8Rows
+from pronk.model.kernels.low_rank import add_low_rank_
 from pronk.model.products import group_product, group_product_back, in_fp8, product_device, product_dtype
 from pronk.model.storage import FlatStorage, Place, adjoining
 
@@ -253,13 +254,18 @@ class Group:
         self, x_TI: Tensor, route: Route | None, residual_TG: Tensor | None = None, whole: bool = True,
         codes: Fp8Rows | None = None,
     ) -> tuple[Tensor, Inner]:  # fmt: skip
-        """All outputs (T × G), the residual added, and what the backward pass wants of the adapters.
+        """All outputs (T × G), the residual of a layer alone added, and what the backward pass wants of the adapters.
 
         whole: with what the adapters add; else the caller multiplies `additions` in. codes: x in FP8, where that is
         at hand and the layers multiply so.
         """
-        y_TG = group_product(x_TI, self.linears, residual_TG, codes)
         inner = self.inner(x_TI, route)
+        if residual_TG is not None and self.in_fp8 and self.woven(route):
+            ((left_TR, right_RG),) = self.additions(inner)
+            y_TG = group_product(x_TI, self.linears, codes=codes)
+            add_low_rank_(y_TG, left_TR, right_RG, residual_TG)
+            return y_TG, inner
+        y_TG = group_product(x_TI, self.linears, residual_TG, codes)
         if whole:
             for (layer, at), kept in zip(self.wide, inner, strict=True):
                 layer.add(kept, y_TG[:, at], _there(route))
