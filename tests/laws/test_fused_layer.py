@@ -29,7 +29,7 @@ Fault = Callable[[pytest.MonkeyPatch], None]
 
 @pytest.fixture(autouse=True)
 def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wide, "MOST_STRETCHES", 0)
+    monkeypatch.setattr("pronk.model.route.MOST_STRETCHES", 0)
 
 
 def ours(shape: AdapterShape, recompute: int | str, model: Any = None) -> tuple[float, dict[str, Tensor]]:
