@@ -76,9 +76,9 @@ def _longer(view: View, wanted: int) -> str:
             f"The base reads {view.of.context:,} tokens at most, and 99% of the answers would need {wanted:,}: shorten "
             "or leave out long rows (data.where)."
         )
-    every = f"; {whole:,} keeps all" if wanted < whole <= view.of.context else ""
+    every = f"; {whole} keeps all" if wanted < whole <= view.of.context else ""
     share = "all of them" if wanted == whole else "99% of them"
-    return f"Set train.max_length to {wanted:,}, which keeps {share} whole{every}; or leave long rows out (data.where)."
+    return f"Set train.max_length to {wanted}, which keeps {share} whole{every}; or leave long rows out (data.where)."
 
 
 def _sizes(view: View) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -151,6 +151,10 @@ def _empty(rows: list[Conversation]) -> list[Finding]:
     ]  # fmt: skip
 
 
+def _longest(row: Conversation) -> str:
+    return max((turn.content for turn in row.messages), key=len)
+
+
 def _placeholders(rows: list[Conversation]) -> list[Finding]:
     hits = []
     for row in rows:
@@ -158,7 +162,7 @@ def _placeholders(rows: list[Conversation]) -> list[Finding]:
             continue
         texts = [*(turn.content for turn in row.messages), *(turn.context for turn in row.messages if turn.context)]
         if one := next((text for text in texts if len(text) < 20 and text.strip().casefold() in PLACEHOLDERS), None):
-            hits.append((row, f"{one!r} in: {row.subject}"))
+            hits.append((row, f"{one!r} beside: {_longest(row)}"))
     if not hits:
         return []
     return [
