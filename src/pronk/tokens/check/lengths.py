@@ -120,7 +120,7 @@ def _lengths(view: View) -> Finding:
     row = view.train[place][0]
     return Finding(
         "lengths", "note", f"Tokens of the training rows (median, 95%, longest): {both}.",
-        f"train.max_length is {view.length:,}; the longest row takes {int((asked + learned)[place]):,}.",
+        f"Nothing to do: train.max_length is {view.length:,}, the longest row takes {int((asked + learned)[place]):,}.",
         len(learned), len(learned), "rows", (Row(row.place, f"the longest: {row.subject}"),),
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ def setting_findings(train: Train, rows: int) -> list[Finding]:
             Finding(
                 "warmup-never-ends", "warning",
                 f"The learning rate rises for {counted(train.warmup_steps, 'step')}, but the run ends after "
-                f"{steps}: it never reaches {train.learning_rate:g}.",
+                f"{steps}: it never reaches train.learning_rate.",
                 f"Set train.warmup_steps to {steps // 10}, or train for longer.",
             )
         )  # fmt: skip

@@ -15,8 +15,8 @@ from pronk.tokens.special import special_tokens
 # Markers with which well-known prompt forms begin their parts, as they stand in texts that were rendered already.
 MARKERS = re.compile(
     r"(?m)^\s*###\s?(?:Instruction|Response|Input|Human|Assistant|User|질문|답변|명령어|응답)\s*:"
-    r"|\[/?INST\]|<<SYS>>|<\|im_(?:start|end)\|>|<\|(?:start|end)_header_id\|>|<\|eot_id\|>|<\|begin_of_text\|>"
-    r"|<(?:start|end)_of_turn>|<\|(?:user|assistant|system)\|>|^Below is an instruction that describes a task"
+    r"|\[/?INST\]|<<SYS>>|<\|im_start\|>|<\|start_header_id\|>|<\|begin_of_text\|>"
+    r"|<start_of_turn>|<\|(?:user|assistant|system)\|>|^Below is an instruction that describes a task"
 )
 # Ends of texts of other models, spelled out.
 ENDS = re.compile(r"</s>|<\|endoftext\|>|<\|end_of_text\|>|<\|im_end\|>|<\|eot_id\|>|<eos>|\[EOS\]")
