@@ -96,7 +96,7 @@ def _one_long(view: View) -> list[Finding]:
     few = max(1, len(learned) // 1000)
     longest, next_ones = int(learned[order[0]]), int(learned[order[few]])
     usual = float(np.median(learned))
-    if longest < FAR_LONGER * next_ones or longest < OUTWEIGHS * usual:
+    if not usual or longest < FAR_LONGER * next_ones or longest < OUTWEIGHS * usual:
         return []
     rows = [view.train[place][0] for place in order[:few]]
     batch = usual * (min(view.batch_size, len(learned)) - 1)

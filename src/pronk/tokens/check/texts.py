@@ -14,9 +14,10 @@ from pronk.tokens.special import special_tokens
 
 # Markers with which well-known prompt forms begin their parts, as they stand in texts that were rendered already.
 MARKERS = re.compile(
-    r"(?m)^\s*###\s?(?:Instruction|Response|Input|Human|Assistant|User|질문|답변|명령어|응답)\s*:"
+    r"^\s*###\s?(?:Instruction|Response|Input|Human|Assistant|User|질문|답변|명령어|응답)\s*:"
     r"|\[/?INST\]|<<SYS>>|<\|im_start\|>|<\|start_header_id\|>|<\|begin_of_text\|>"
-    r"|<start_of_turn>|<\|(?:user|assistant|system)\|>|^Below is an instruction that describes a task"
+    r"|<start_of_turn>|<\|(?:user|assistant|system)\|>|^Below is an instruction that describes a task",
+    re.MULTILINE,
 )
 # Ends of texts of other models, spelled out.
 ENDS = re.compile(r"</s>|<\|endoftext\|>|<\|end_of_text\|>|<\|im_end\|>|<\|eot_id\|>|<eos>|\[EOS\]")
@@ -52,7 +53,7 @@ def spelled_specials(tokenizer: Any) -> re.Pattern[str]:
 def text_findings(view: View) -> list[Finding]:
     """What is wrong with the texts of all rows, as this base's tokenizer will read them."""
     rows = view.conversations
-    return [*_specials(view, rows), *_markers(rows), *_empty(rows), *_placeholders(rows)]
+    return [*_specials(view, rows), *_markers(view, rows), *_empty(rows), *_placeholders(rows)]
 
 
 def _asked(row: Conversation) -> Iterable[Message]:
@@ -105,10 +106,13 @@ def _specials(view: View, rows: list[Conversation]) -> list[Finding]:
     return found
 
 
-def _markers(rows: list[Conversation]) -> list[Finding]:
+def _markers(view: View, rows: list[Conversation]) -> list[Finding]:
+    # a few markers that are special tokens of this base are told of as such already
+    others = re.compile(f"(?!{spelled_specials(view.prompt.tokenizer).pattern})(?:{MARKERS.pattern})", re.MULTILINE)
     found = []
-    if hits := _hits(rows, _asked, MARKERS):
-        systematic = len(hits) >= SYSTEMATIC * len(rows)
+    hits = _hits(rows, _asked, MARKERS)
+    systematic = len(hits) >= SYSTEMATIC * len(rows)
+    if hits := hits if systematic else _hits(rows, _asked, others):
         found.append(
             finding(
                 "rendered-prompt-in-text", "error" if systematic else "warning",
@@ -118,7 +122,7 @@ def _markers(rows: list[Conversation]) -> list[Finding]:
                 hits, len(rows),
             )
         )  # fmt: skip
-    if hits := _hits(rows, _answered, MARKERS):
+    if hits := _hits(rows, _answered, others):
         plain = all(not row.question for row, _ in hits)
         systematic = len(hits) >= SYSTEMATIC * len(rows) and not plain
         message = (
