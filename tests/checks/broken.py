@@ -156,6 +156,10 @@ BROKEN: dict[str, Case] = {
         "rendered-prompt-in-text", "error",
         change(alpaca(), range(60), "instruction", lambda text: text + "\n\n### Response: "), count=60,
     ),
+    "questions are rendered in the base's own chat form": Case(
+        "rendered-prompt-in-text", "error",
+        change(pairs(), range(60), "prompt", lambda text: f"<|im_start|>user\n{text}<|im_end|>\n"), count=60,
+    ),
     "a few questions hold a chat form's markers": Case(
         "rendered-prompt-in-text", "warning", change(pairs(), range(2), "prompt", lambda text: f"[INST] {text}"),
         count=2,

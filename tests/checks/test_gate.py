@@ -161,6 +161,12 @@ def test_unknown_names_are_errors_with_a_suggestion(write: Callable[[Case], Path
     assert read_recipe(path, [f"allow=[{', '.join(set(CHECKS) - set(NOT_ALLOWED))}]"])
 
 
+def test_every_name_of_a_data_check_is_known() -> None:
+    import pronk.data.checks
+
+    assert set(getattr(pronk.data.checks, "DATA_FINDINGS", ())) <= set(CHECKS)
+
+
 # --- the gate -----------------------------------------------------------------------------------------
 
 QUICK = ("--set", "train.device=cpu", "--set", "train.max_steps=1", "--set", "adapter.rank=2")

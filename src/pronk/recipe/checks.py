@@ -44,6 +44,23 @@ CHECKS: dict[str, str] = {
     # settings
     "warmup-never-ends": "the run is over before the learning rate has risen to its value",
     "batch-larger-than-data": "a batch is larger than the training set",
+    # the rows themselves, whatever the model
+    "exact-duplicates": "rows that ask the same",
+    "near-duplicates": "rows that ask almost the same",
+    "exact-leakage": "rows of validation or test that were trained on",
+    "near-leakage": "rows of validation or test that are almost trained on",
+    "contradictory-labels": "one text with different labels",
+    "near-contradictory-labels": "almost one text with different labels",
+    "contradictory-answers": "one question with different answers",
+    "mixed-languages": "rows in several languages",
+    "answers-in-another-language": "answers in another language than their questions",
+    "personal-data": "names, addresses, numbers of people",
+    "secrets": "keys and passwords",
+    "constant-answers": "one answer to most questions",
+    "answers-repeat-question": "answers that say the question again",
+    "only-links": "answers that are nothing but links",
+    "encoding-damage": "texts that were read in a wrong encoding",
+    "html-left-over": "texts with left-over mark-up",
 }  # fmt: skip
 
 # These stop a run whatever is allowed: there is nothing that it could do with them.
