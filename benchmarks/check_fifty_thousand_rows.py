@@ -1,4 +1,4 @@
-"""50,000 rows checked: seconds of each part, and the most memory held.
+"""50,000 rows checked: seconds of each part, those that a core worked, and the most memory held.
 
     python benchmarks/check_fifty_thousand_rows.py $PRONK_TEST_DATA/data/alpaca/alpaca_cleaned_5000.jsonl
 
@@ -12,6 +12,7 @@ import resource
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pronk.data.checks import data_findings
@@ -23,8 +24,34 @@ from pronk.recipe import read_recipe
 from pronk.study import plan_study
 
 ROWS = 50_000
-NOUNS = ("a letter", "a poster", "a lesson", "a speech", "a blog", "a report", "a manual", "a story", "a talk", "a page")
+NOUNS = (
+    "a letter",
+    "a poster",
+    "a lesson",
+    "a speech",
+    "a blog",
+    "a report",
+    "a manual",
+    "a story",
+    "a talk",
+    "a page",
+)
 RECIPE = "data: {source: rows.jsonl, format: alpaca, split: {validation: 0.05, test: 0.05}}\nprompt: alpaca\n"
+
+
+@dataclass
+class Clock:
+    """Time of a wall clock and of all cores, lap by lap."""
+
+    wall: float = field(default_factory=time.perf_counter)
+    cores: float = field(default_factory=time.process_time)
+
+    def lap(self, what: str) -> Clock:
+        """Print a lap; a clock that begins now."""
+        now, peak = Clock(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        seconds = f"{now.wall - self.wall:6.1f} s  ({now.cores - self.cores:5.1f} s of cores)"
+        print(f"{seconds}  {peak:6,.0f} MiB  {what}")
+        return now
 
 
 def main() -> None:
@@ -33,20 +60,20 @@ def main() -> None:
         recipe_file = Path(folder) / "recipe.yaml"
         recipe_file.write_text(RECIPE, encoding="utf-8")
         _write_rows(Path(sys.argv[1]), recipe_file.with_name("rows.jsonl"))
-        lap = time.perf_counter()
+        clock = Clock()
         load_tokenizer(find_base("smollm2"))
-        lap = _lap("loading: libraries, the base's tokenizer", lap)
+        clock = clock.lap("loading: libraries, the base's tokenizer")
         recipe = read_recipe(recipe_file)
         splits, labels = read_splits(recipe.data)
-        start = lap = _lap(f"loading: reading and dividing {splits.counts()}", lap)
+        start = clock = clock.lap(f"loading: reading and dividing {splits.counts()}")
         found = data_findings(splits, labels)
-        lap = _lap("looking at the rows", lap)
+        clock = clock.lap("looking at the rows")
         ready = prepare(plan_study(recipe), splits, labels, lambda _: None, elsewhere=True, leave_out=True)
         tokens = sum(len(one.ids) for one in ready[0].examples.train(None))
-        lap = _lap(f"tokenizing: {tokens:,} tokens to train on", lap)
+        clock = clock.lap(f"tokenizing: {tokens:,} tokens to train on")
         found += ready_findings(ready)
-        lap = _lap("looking at prompts and tokens", lap)
-        print(f"{lap - start:6.1f} s of checking; found {', '.join(sorted(one.name for one in found))}")
+        clock.lap("looking at prompts and tokens")
+        start.lap(f"checking in all; found {', '.join(sorted(one.name for one in found))}")
 
 
 def _write_rows(source: Path, target: Path) -> None:
@@ -59,12 +86,6 @@ def _write_rows(source: Path, target: Path) -> None:
                 row["instruction"] = f"For {NOUNS[turn % len(NOUNS)]}, number {number}: {row['instruction']}"
                 row["output"] = f"{row['output']} ({number})"
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _lap(what: str, since: float) -> float:
-    now = time.perf_counter()
-    print(f"{now - since:6.1f} s  {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:6,.0f} MiB  {what}")
-    return now
 
 
 if __name__ == "__main__":

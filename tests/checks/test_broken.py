@@ -70,6 +70,7 @@ GONE = {
     "pronk.tokens.check.prompts._messages": "the system message is dropped",
     "pronk.tokens.check.prompts._unknown_tokens": "special tokens of another model",
     "pronk.tokens.check.prompts._served": "BOS with a system message alone",
+    "pronk.tokens.check.prompts._border": "nothing between prompt and answer",
     "pronk.tokens.check.mask_findings": "two BOS",
     "pronk.tokens.check.masks._unknown": "letters that the tokenizer does not know",
     "pronk.tokens.check.token_findings": "padding is the end token",

@@ -19,6 +19,7 @@ CHECKS: dict[str, str] = {
     "prompt-differs-from-inference": "training asks with other tokens than inference will",
     "response-marker-differs": "the template writes spaces between its prompt and the answer",
     "prompt-ends-with-space": "the prompt ends with a space, which tokenizers keep with the word behind it",
+    "border-merges": "as one text, prompt and answer would have other tokens at their border",
     "message-not-in-prompt": "the template leaves out or changes what a message says",
     "template-token-unknown": "the template spells a special token that the base's vocabulary does not have",
     "end-token-is-not-eos": "answers end with another token than the base's own eos",

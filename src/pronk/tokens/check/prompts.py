@@ -33,7 +33,7 @@ def prompt_findings(view: View) -> list[Finding]:
     rows = [row for row, _ in asked]
     if isinstance(view.prompt.form, Template):
         found += [*_messages(view, rows), *_unknown_tokens(view, rows), *_lead(view, rows)]
-    return [*found, *_trailing_space(view, rows)]
+    return [*found, *_trailing_space(view, rows), *_border(view, rows)]
 
 
 def _sample(view: View) -> list[Asked]:
@@ -209,6 +209,30 @@ def _trailing_space(view: View, rows: Sequence[Conversation]) -> list[Finding]:
             "hardly ever "
             "read a space alone before a word.",
             "End the prompt with a line break, or with no space at all.", rows=shown(spaced),
+        )
+    ]  # fmt: skip
+
+
+def _border(view: View, rows: Sequence[Conversation]) -> list[Finding]:
+    """Where a tokenizer, given prompt and answer as one text, makes other tokens at their border."""
+    tokenizer, form = view.prompt.tokenizer, view.prompt.form
+    if isinstance(form, Template) and form.lead:
+        return []  # told of as a marker that differs
+    prompts = [view.prompt.question_text(row.question) for row in rows]
+    together = tokenizer([a + row.answer for a, row in zip(prompts, rows, strict=True)], add_special_tokens=False)
+    asked = tokenizer(prompts, add_special_tokens=False).input_ids
+    answers = view.prompt.answer_ids([row.answer for row in rows])
+    parts = zip(rows, together.input_ids, asked, answers, strict=True)
+    merged = [(row, row.answer) for row, whole, a, b in parts if whole != [*a, *b[:-1]]]
+    if not merged:
+        return []
+    return [
+        finding(
+            "border-merges", "note",
+            "Given as one text, prompt and answer have other tokens at their border than apart.",
+            "Nothing to do: pronk tokenizes them apart, in training and in use. A tool that masks the prompt by "
+            "its number "
+            "of tokens would be off by one here.", merged, len(rows),
         )
     ]  # fmt: skip
 
