@@ -1,0 +1,158 @@
+"""When two questions count as near duplicates, and which pairs of a data set are.
+
+Compared is what they say (texts.py). Two questions are
+
+- *the same* where they say the same, or differ by slips of the pen alone: one letter wrong, missing, doubled or
+  swapped with its neighbour in a word of four letters or more, in at most one word in five;
+- *near* where all their numbers are equal (those of an added sentence apart) and either
+  no more than one word in WORDS_PER_CHANGE is another, or
+  their shingles overlap by J >= ALIKE (minhash.py has J), or
+  one is the other with a sentence more, and no more than as long again.
+
+Texts that differ by a number, or by a name inside the sentence ("profit of Nokia", "profit of Elisa"), are neither: the
+same template with other values is another question, and has another answer. Short texts of which a word is another
+are neither: "the capital of France" is not "the capital of Spain". Questions of several fields (a
+system message, an instruction and what it is about, several turns) are as alike as their least alike field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pronk.data.checks.minhash import SHINGLE, candidates
+from pronk.data.checks.texts import Question, normal
+
+ALIKE = 0.8
+WORDS_PER_CHANGE = 12
+_TYPO_LETTERS = 4
+_SENTENCE_END = re.compile(r"(?<=[.!?。！？…])\s+|\n+")
+_NAME = re.compile(r"(?<![.!?。:\n\"“'(]\s)(?<!^)(?<!\w)[A-Z][\w&-]*")
+
+Closeness = Literal["same", "near"]
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Two questions, by their numbers in the list, first < second, and how near they are."""
+
+    first: int
+    second: int
+    closeness: Closeness
+
+
+def alike_questions(questions: Sequence[Question]) -> list[Alike]:
+    """Pairs of questions that are alike, each question that says what an earlier one says paired with the first such.
+
+    Of the pairs of larger groups not all are there, but each member is in one. Found with the probabilities that
+    minhash.py gives, never a pair that closeness() denies.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for number, question in enumerate(questions):
+        groups[question.text].append(number)
+    pairs = [Alike(numbers[0], other, "same") for numbers in groups.values() for other in numbers[1:]]
+    firsts = [numbers[0] for numbers in groups.values()]
+    texts, kinds = [*groups], [questions[number].numbers for number in firsts]
+    for first, second in candidates(texts, kinds).tolist():
+        found = closeness(questions[firsts[first]], questions[firsts[second]])
+        if found:
+            pairs.append(Alike(firsts[first], firsts[second], found))
+    return pairs
+
+
+def closeness(one: Question, other: Question) -> Closeness | None:
+    """Whether two questions are the same or near, by the definition above; None where neither."""
+    if one.numbers != other.numbers:
+        return None
+    if len(one.fields) != len(other.fields):
+        return _of_texts("\n".join(one.fields), "\n".join(other.fields))
+    found: Closeness = "same"
+    for first, second, said, also in zip(one.fields, other.fields, one.said, other.said, strict=True):
+        field = "same" if said == also else _of_texts(first, second)
+        if field is None:
+            return None
+        found = "near" if field == "near" else found
+    return found
+
+
+def _of_texts(one: str, other: str) -> Closeness | None:
+    said, also = normal(one), normal(other)
+    if said.replace(" ", "") == also.replace(" ", ""):
+        return "same"
+    words, others = said.split(), also.split()
+    only, only_other = _without_shared(words, others)
+    count = min(len(words), len(others))
+    typos = _typos(only, only_other)
+    if not only and not only_other:
+        return "same" if typos and typos <= max(count / 5, 1) else None
+    if _another_name(one, other, only, only_other):
+        return None
+    if max(len(only), len(only_other)) + typos <= max(len(words), len(others)) / WORDS_PER_CHANGE:
+        return "near"
+    return "near" if jaccard(said, also) >= ALIKE or _one_sentence_more(one, other) else None
+
+
+def jaccard(one: str, other: str) -> float:
+    """The share of shingles (minhash.py) that two texts have in common, white space aside; 0 to 1."""
+    first, second = _shingles(one), _shingles(other)
+    return len(first & second) / max(len(first | second), 1)
+
+
+def _shingles(text: str) -> set[bytes]:
+    data = text.replace(" ", "").encode("utf-8", "replace")
+    return {data[place : place + SHINGLE] for place in range(max(len(data) - SHINGLE + 1, 1))}
+
+
+def _without_shared(words: Iterable[str], others: Iterable[str]) -> tuple[list[str], list[str]]:
+    first, second = Counter(words), Counter(others)
+    return list((first - second).elements()), list((second - first).elements())
+
+
+def _typos(only: list[str], only_other: list[str]) -> int:
+    """Takes out of both lists the pairs of words that a slip of the pen turns into each other; how many."""
+    if len(only) * len(only_other) > 400:
+        return 0
+    count = 0
+    for word in list(only):
+        twin = next((other for other in only_other if _one_slip(word, other)), None)
+        if twin is not None:
+            only.remove(word)
+            only_other.remove(twin)
+            count += 1
+    return count
+
+
+def _one_slip(one: str, other: str) -> bool:
+    """Whether one letter is another, missing, added or swapped with its neighbour."""
+    short, long = sorted((one, other), key=len)
+    if len(long) - len(short) > 1 or len(long) < _TYPO_LETTERS or any(letter.isdigit() for letter in one + other):
+        return False
+    at = next((place for place, pair in enumerate(zip(short, long, strict=False)) if pair[0] != pair[1]), len(short))
+    if len(short) < len(long):
+        return short[at:] == long[at + 1 :]
+    swapped = short[:at] + short[at + 1 : at + 2] + short[at : at + 1] + short[at + 2 :]
+    return short[at + 1 :] == long[at + 1 :] or swapped == long
+
+
+def _another_name(one: str, other: str, only: list[str], only_other: list[str]) -> bool:
+    """Whether each has a name inside a sentence that the other does not have."""
+    return bool(only and only_other) and bool(_names(one) & set(only)) and bool(_names(other) & set(only_other))
+
+
+def _names(text: str) -> set[str]:
+    """Words with a capital letter inside a sentence, as normal() has them; none where all words are written so."""
+    names = _NAME.findall(text)
+    if len(names) > len(text.split()) / 2:
+        return set()
+    return {word for name in names for word in normal(name).split()}
+
+
+def _one_sentence_more(one: str, other: str) -> bool:
+    short, long = sorted(([*filter(None, map(normal, _SENTENCE_END.split(text)))] for text in (one, other)), key=len)
+    if len(short) + 1 != len(long) or sum(map(len, long)) > 2 * sum(map(len, short)):
+        return False
+    added, _ = _without_shared(long, short)
+    return len(added) == 1
