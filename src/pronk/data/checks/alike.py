@@ -4,15 +4,15 @@ Compared is what they say (texts.py). Two questions are
 
 - *the same* where they say the same, or differ by slips of the pen alone: one letter wrong, missing, doubled or
   swapped with its neighbour in a word of four letters or more, in at most one word in five;
-- *near* where all their numbers are equal (those of an added sentence apart) and either
-  no more than one word in WORDS_PER_CHANGE is another, or
-  their shingles overlap by J >= ALIKE (minhash.py has J), or
+- *near* where either
+  no more than one word for each BYTES_PER_CHANGE bytes is another (60 bytes: a dozen English words, seven Korean), or
+  they are longer than that, and their shingles overlap by J >= ALIKE (minhash.py has J), or
   one is the other with a sentence more, and no more than as long again.
 
-Texts that differ by a number, or by a name inside the sentence ("profit of Nokia", "profit of Elisa"), are neither: the
-same template with other values is another question, and has another answer. Short texts of which a word is another
-are neither: "the capital of France" is not "the capital of Spain". Questions of several fields (a
-system message, an instruction and what it is about, several turns) are as alike as their least alike field.
+Texts that differ by a number, by a name inside the sentence ("profit of Nokia", "profit of Elisa") or by a word in
+quotation marks are neither: the same template with other values is another question, and has another answer. So are
+short texts of which a word is another: "the capital of France" is not "the capital of Spain". Questions of several
+fields (a system message, an instruction and what it is about, several turns) are as alike as their least alike field.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from pronk.data.checks.minhash import SHINGLE, candidates
 from pronk.data.checks.texts import Question, normal
 
 ALIKE = 0.8
-WORDS_PER_CHANGE = 12
+BYTES_PER_CHANGE = 60
 _TYPO_LETTERS = 4
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？…])\s+|\n+")
+_QUOTED = re.compile(r"(?<!\w)(?:'[^'\n]{1,40}'(?!\w)|[\"“‘「『«][^\"“”’」』»\n]{1,40}[\"”’」』»])")
 _NAME = re.compile(r"(?<![.!?。:\n\"“'(]\s)(?<!^)(?<!\w)[A-Z][\w&-]*")
 
 Closeness = Literal["same", "near"]
@@ -84,15 +85,18 @@ def _of_texts(one: str, other: str) -> Closeness | None:
         return "same"
     words, others = said.split(), also.split()
     only, only_other = _without_shared(words, others)
-    count = min(len(words), len(others))
+    if _quoted(one, only) and _quoted(other, only_other):
+        return None
+    count, size = min(len(words), len(others)), max(len(said.encode()), len(also.encode()))
     typos = _typos(only, only_other)
     if not only and not only_other:
         return "same" if typos and typos <= max(count / 5, 1) else None
     if _another_name(one, other, only, only_other):
         return None
-    if max(len(only), len(only_other)) + typos <= max(len(words), len(others)) / WORDS_PER_CHANGE:
+    if max(len(only), len(only_other)) + typos <= size / BYTES_PER_CHANGE:
         return "near"
-    return "near" if jaccard(said, also) >= ALIKE or _one_sentence_more(one, other) else None
+    overlap = size >= BYTES_PER_CHANGE and jaccard(said, also) >= ALIKE
+    return "near" if overlap or _one_sentence_more(one, other) else None
 
 
 def jaccard(one: str, other: str) -> float:
@@ -128,8 +132,8 @@ def _typos(only: list[str], only_other: list[str]) -> int:
 def _one_slip(one: str, other: str) -> bool:
     """Whether one letter is another, missing, added or swapped with its neighbour."""
     short, long = sorted((one, other), key=len)
-    if len(long) - len(short) > 1 or len(long) < _TYPO_LETTERS or any(letter.isdigit() for letter in one + other):
-        return False
+    if len(long) - len(short) > 1 or len(long) < _TYPO_LETTERS or long == f"{short}t":
+        return False  # can and can't, which is no slip
     at = next((place for place, pair in enumerate(zip(short, long, strict=False)) if pair[0] != pair[1]), len(short))
     if len(short) < len(long):
         return short[at:] == long[at + 1 :]
@@ -140,6 +144,12 @@ def _one_slip(one: str, other: str) -> bool:
 def _another_name(one: str, other: str, only: list[str], only_other: list[str]) -> bool:
     """Whether each has a name inside a sentence that the other does not have."""
     return bool(only and only_other) and bool(_names(one) & set(only)) and bool(_names(other) & set(only_other))
+
+
+def _quoted(text: str, only: list[str]) -> bool:
+    """Whether one of these words stands in quotation marks."""
+    quoted = {word for phrase in _QUOTED.findall(text) for word in normal(phrase).split()} if only else set()
+    return not quoted.isdisjoint(only)
 
 
 def _names(text: str) -> set[str]:
