@@ -27,7 +27,7 @@ def data_findings(splits: Splits, labels: tuple[str, ...]) -> list[Finding]:
     """
     rows = (*splits.train, *splits.validation, *splits.test)
     found = [
-        *repeats.find_repeats(splits),
+        *repeats.find_repeats(splits, labels),
         *language.find_languages(rows),
         *privacy.find_private_rows(rows),
         *answers.find_poor_answers(rows),

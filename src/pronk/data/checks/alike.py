@@ -5,13 +5,14 @@ Compared is what they say (texts.py). Two questions are
 - *the same* where they say the same, or differ by slips of the pen alone: one letter wrong, missing, doubled or
   swapped with its neighbour in a word of four letters or more, in at most one word in five;
 - *near* where either
-  no more than one word for each BYTES_PER_CHANGE bytes is another (60 bytes: a dozen English words, seven Korean), or
+  no more than one word for each BYTES_PER_CHANGE bytes is another (80 bytes: some sixteen
+  English words, nine Korean), or
   they are longer than that, and their shingles overlap by J >= ALIKE (minhash.py has J), or
   one is the other with a sentence more, and no more than as long again.
 
 Texts that differ by a number, by a name inside the sentence ("profit of Nokia", "profit of Elisa") or by a word in
 quotation marks are neither: the same template with other values is another question, and has another answer. So are
-short texts of which a word is another: "the capital of France" is not "the capital of Spain". Questions of several
+short texts of which a word is another: the freezing point of water is not its boiling point. Questions of several
 fields (a system message, an instruction and what it is about, several turns) are as alike as their least alike field.
 """
 
@@ -27,9 +28,15 @@ from pronk.data.checks.minhash import SHINGLE, candidates
 from pronk.data.checks.texts import Question, normal
 
 ALIKE = 0.8
-BYTES_PER_CHANGE = 60
+BYTES_PER_CHANGE = 80
 _TYPO_LETTERS = 4
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？…])\s+|\n+")
+_NUMBER_WORDS = (
+    "one two three four five six seven eight nine ten eleven twelve thirteen fifteen twenty thirty forty fifty sixty "
+    "seventy eighty ninety hundred thousand million billion half third quarter twice double triple first second once "
+    "하나 둘 셋 넷 다섯 여섯 일곱 여덟 아홉 열 한 두 세 네 첫 첫째 둘째 셋째 절반"
+)
+_NUMBERS = frozenset(_NUMBER_WORDS.split())
 _QUOTED = re.compile(r"(?<!\w)(?:'[^'\n]{1,40}'(?!\w)|[\"“‘「『«][^\"“”’」』»\n]{1,40}[\"”’」』»])")
 _NAME = re.compile(r"(?<![.!?。:\n\"“'(]\s)(?<!^)(?<!\w)[A-Z][\w&-]*")
 
@@ -48,16 +55,17 @@ class Alike:
 def alike_questions(questions: Sequence[Question]) -> list[Alike]:
     """Pairs of questions that are alike, each question that says what an earlier one says paired with the first such.
 
-    Of the pairs of larger groups not all are there, but each member is in one. Found with the probabilities that
-    minhash.py gives, never a pair that closeness() denies.
+    Never a pair that closeness() denies; found with the probabilities of minhash.py, and of a question that is like
+    many others, only the likeliest.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for number, question in enumerate(questions):
         groups[question.text].append(number)
     pairs = [Alike(numbers[0], other, "same") for numbers in groups.values() for other in numbers[1:]]
     firsts = [numbers[0] for numbers in groups.values()]
-    texts, kinds = [*groups], [questions[number].numbers for number in firsts]
-    for first, second in candidates(texts, kinds).tolist():
+    kinds = [questions[number].numbers for number in firsts]
+    parts = [questions[number].part for number in firsts]
+    for first, second in candidates([*groups], kinds, parts).tolist():
         found = closeness(questions[firsts[first]], questions[firsts[second]])
         if found:
             pairs.append(Alike(firsts[first], firsts[second], found))
@@ -69,34 +77,40 @@ def closeness(one: Question, other: Question) -> Closeness | None:
     if one.numbers != other.numbers:
         return None
     if len(one.fields) != len(other.fields):
-        return _of_texts("\n".join(one.fields), "\n".join(other.fields))
+        texts = "\n".join(one.fields), "\n".join(other.fields)
+        return _of_texts(*texts, *map(normal, texts))
     found: Closeness = "same"
     for first, second, said, also in zip(one.fields, other.fields, one.said, other.said, strict=True):
-        field = "same" if said == also else _of_texts(first, second)
+        field = "same" if said == also else _of_texts(first, second, said, also)
         if field is None:
             return None
         found = "near" if field == "near" else found
     return found
 
 
-def _of_texts(one: str, other: str) -> Closeness | None:
-    said, also = normal(one), normal(other)
+def _of_texts(one: str, other: str, said: str, also: str) -> Closeness | None:
+    """The same of two texts and of what they say."""
     if said.replace(" ", "") == also.replace(" ", ""):
         return "same"
     words, others = said.split(), also.split()
     only, only_other = _without_shared(words, others)
-    if _quoted(one, only) and _quoted(other, only_other):
+    size, count = max(len(said.encode()), len(also.encode())), min(len(words), len(others))
+    changed = max(len(only), len(only_other))
+    if not (only and only_other):
+        # nothing is replaced: the order is another, or there is more of it
+        return "near" if changed and (changed <= size / BYTES_PER_CHANGE or _one_sentence_more(one, other)) else None
+    if changed > max(0.35 * len(words), size / BYTES_PER_CHANGE, 1) or (
+        _quoted(one, only) and _quoted(other, only_other)
+    ):
         return None
-    count, size = min(len(words), len(others)), max(len(said.encode()), len(also.encode()))
     typos = _typos(only, only_other)
     if not only and not only_other:
-        return "same" if typos and typos <= max(count / 5, 1) else None
-    if _another_name(one, other, only, only_other):
+        return "same" if typos <= max(count / 5, 1) else None
+    if _another_name(one, other, only, only_other) or _another_number(only, only_other):
         return None
-    if max(len(only), len(only_other)) + typos <= size / BYTES_PER_CHANGE:
+    if changed <= size / BYTES_PER_CHANGE:
         return "near"
-    overlap = size >= BYTES_PER_CHANGE and jaccard(said, also) >= ALIKE
-    return "near" if overlap or _one_sentence_more(one, other) else None
+    return "near" if size >= BYTES_PER_CHANGE and jaccard(said, also) >= ALIKE else None
 
 
 def jaccard(one: str, other: str) -> float:
@@ -150,6 +164,11 @@ def _quoted(text: str, only: list[str]) -> bool:
     """Whether one of these words stands in quotation marks."""
     quoted = {word for phrase in _QUOTED.findall(text) for word in normal(phrase).split()} if only else set()
     return not quoted.isdisjoint(only)
+
+
+def _another_number(only: list[str], only_other: list[str]) -> bool:
+    """Whether each has a number in words that the other does not have."""
+    return all(not _NUMBERS.isdisjoint(re.split("[ -]", " ".join(words))) for words in (only, only_other))
 
 
 def _names(text: str) -> set[str]:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from pronk.data.checks.shown import answer_row
+from pronk.data.checks.shown import answer_row, line
 from pronk.data.checks.texts import normal
 from pronk.data.conversation import Conversation, shortened
 from pronk.data.finding import SHOWN, Finding
@@ -60,8 +60,8 @@ def answers_repeat_question(rows: Sequence[Conversation]) -> Finding | None:
     return Finding(
         "answers-repeat-question",
         "warning" if len(repeating) > FEW * len(rows) else "note",
-        f"{counted(len(repeating), 'answer')} repeat{'s' if len(repeating) == 1 else ''} the question; the model learns "
-        "to say it again before it answers",
+        f"{counted(len(repeating), 'answer')} repeat{'s' if len(repeating) == 1 else ''} the question; the model "
+        "learns to say it again before it answers",
         "check the columns (data.columns); where the answer was written behind the question, cut the question off",
         len(repeating),
         len(rows),
@@ -85,7 +85,7 @@ def only_links(rows: Sequence[Conversation]) -> Finding | None:
     linked = [(row, text) for row in rows if (text := _only_link(row))]
     if not linked:
         return None
-    what = shortened(linked[0][1].strip(), 60)
+    what = shortened(line(linked[0][1]), 60)
     return Finding(
         "only-links",
         "warning" if len(linked) > FEW * len(rows) else "note",

@@ -24,7 +24,9 @@ _TAG = re.compile(
     r"(?:\s+[a-z-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[\w#%]+))*\s*/?>|&(?:nbsp|amp|lt|gt|quot|apos|#\d{2,5}|#x[0-9a-fA-F]{2,4});",
     re.IGNORECASE,
 )
-_MEANT = re.compile(r"html|xml|css|javascript|jsx|php|markup|mark-up|web ?page|website|\btags?\b|```|<code|웹|태그|코드", re.I)
+_MEANT = re.compile(
+    r"html|xml|css|javascript|jsx|php|markup|mark-up|web ?page|website|\btags?\b|```|<code|웹|태그|코드", re.I
+)
 
 Where = tuple[int, str]  # the letter where it begins, and what it is
 
@@ -53,8 +55,8 @@ def find_damage(rows: Sequence[Conversation]) -> list[Finding]:
                 "html-left-over",
                 "warning" if len(tagged) > FEW * len(rows) else "note",
                 f"{counted(len(tagged), 'row')} hold{'s' if len(tagged) == 1 else ''} mark-up of a web page, such as "
-                f"{tagged[0][2][1]}, though {'it says' if len(tagged) == 1 else 'they say'} nothing of HTML; the model "
-                "learns to write it",
+                f"{line(tagged[0][2][1])}, though {'it says' if len(tagged) == 1 else 'they say'} nothing of HTML; the "
+                "model learns to write it",
                 "take the mark-up out of the texts (html.unescape and a parser), or leave these rows out",
                 len(tagged),
                 len(rows),
@@ -64,9 +66,7 @@ def find_damage(rows: Sequence[Conversation]) -> list[Finding]:
     return found
 
 
-def _places(
-    rows: Sequence[Conversation], look: Callable[[str], Where | None]
-) -> list[tuple[Conversation, str, Where]]:
+def _places(rows: Sequence[Conversation], look: Callable[[str], Where | None]) -> list[tuple[Conversation, str, Where]]:
     found = []
     for row in rows:
         text = "\n".join(part for message in row.messages for part in (message.content, message.context) if part)
@@ -91,7 +91,7 @@ def _broken(text: str) -> Where | None:
         return match.start(), "replacement characters"
     for match in _MOJIBAKE.finditer(text):
         if _was_utf8(match.group()):
-            return match.start(), f"mojibake such as {match.group()[:12]!r}"
+            return match.start(), "mojibake"
     return None
 
 

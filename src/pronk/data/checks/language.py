@@ -15,12 +15,14 @@ from pronk.data.words import counted, enumerated
 NAMES = ("mixed-languages", "answers-in-another-language")
 FEW = 0.01
 _VAGUE = ("", "Latin letters")
+_SMALL_WORD = re.compile(r"(?<!\w)[a-z]{2,}")
 # where the other language, code or a formula is what was asked for
 _ASKED = re.compile(
-    r"translat|traduc|übersetz|перевод|перевед|翻译|翻譯|번역|영어|영문|한국어|일본어|중국어|한글|in english|in korean|in spanish"
-    r"|in french|in german|english|korean|japanese|chinese|french|spanish|german|italian|code|코드|program|```|sql|python",
+    r"translat|traduc|übersetz|перевод|перевед|翻译|翻譯|번역|영어|영문|한국어|일본어|중국어|한글|english|korean|japanese"
+    r"|chinese|french|spanish|german|italian|code|코드|program|프로그|sql|python",
     re.IGNORECASE,
 )
+_CODE = re.compile(r"```|[{}<>=\[\]]|\w\(|;\s")
 
 
 def find_languages(rows: Sequence[Conversation]) -> list[Finding]:
@@ -62,8 +64,8 @@ def _crossed(rows: Sequence[Conversation], asked: Sequence[str], answered: Seque
     told = [
         (row, question, answer)
         for row, question, answer in zip(rows, asked, answered, strict=True)
-        if question and answer and not _compatible(question, answer) and not _ASKED.search(_question(row))
-        and "```" not in row.answer
+        if question and answer and not _compatible(question, answer) and _is_sentence(answer, row.answer)
+        and not _ASKED.search(_question(row)) and not _CODE.search(row.answer)
     ]  # fmt: skip
     if not told or 2 * len(told) > len(rows):  # a translation asks for it, in nearly all rows
         return None
@@ -82,7 +84,12 @@ def _crossed(rows: Sequence[Conversation], asked: Sequence[str], answered: Seque
     )
 
 
+def _is_sentence(language: str, answer: str) -> bool:
+    """Not a mere list of names in Latin letters, which are at home in every language."""
+    return language != "Latin letters" or len(_SMALL_WORD.findall(answer)) >= 4
+
+
 def _compatible(one: str, other: str) -> bool:
     """Whether two languages may be the same: Latin letters of unknown language fit all that are written so."""
     latin = {"English", "Spanish", "French", "German", "Portuguese", "Italian"}
-    return one == other or {one, other} <= latin | {"Latin letters"} and "Latin letters" in (one, other)
+    return one == other or ("Latin letters" in (one, other) and {one, other} <= latin | {"Latin letters"})

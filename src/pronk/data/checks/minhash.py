@@ -24,7 +24,8 @@ HASHES = ROWS * BANDS
 SKETCH = 256
 LIKELY = 0.38  # of the signature's values that two texts share, to be worth a look
 _CHUNK = 1_000  # texts at a time
-_MOST_PAIRS = 4  # candidates a text and band, where whole bands of texts are alike
+LIKELIEST = 3
+_MOST_PAIRS = 1  # candidates a text and band, where whole bands of texts are alike
 _GENERATOR = np.random.default_rng(1997)
 _XOR = _GENERATOR.integers(0, 2**32, HASHES, dtype=np.uint32)
 _ODD = _GENERATOR.integers(0, 2**31, HASHES, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
@@ -33,23 +34,35 @@ Words = NDArray[np.uint32]
 Pairs = NDArray[np.int64]
 
 
-def candidates(texts: Sequence[str], kinds: Sequence[object]) -> Pairs:
+def candidates(texts: Sequence[str], kinds: Sequence[object], parts: Sequence[str]) -> Pairs:
     """Pairs (P × 2, first < second) of texts that are of one kind and, by their signatures, likely alike.
 
-    Memory grows with the texts, not with their length or with the pairs: where many texts fall into one band, each
-    is paired with those next to it alone.
+    Time and memory grow with the texts and not with the pairs: where many texts fall into one band, each is paired with
+    those next to it alone, and a text keeps the LIKELIEST of its pairs with texts of each part.
     """
     if len(texts) < 2:
         return np.empty((0, 2), np.int64)
     signatures_TH = signatures(texts)
     numbers: dict[object, int] = {}
     kinds_T = np.array([numbers.setdefault(kind, len(numbers)) for kind in kinds], np.uint64)
-    found = np.empty(0, np.int64)
-    for pairs in _of_bands(signatures_TH, kinds_T):
-        fresh = np.setdiff1d(pairs, found, assume_unique=True)
-        likely = _agreement(signatures_TH, fresh // len(texts), fresh % len(texts)) >= LIKELY
-        found = np.union1d(found, fresh[likely])
-    return np.stack([found // len(texts), found % len(texts)], axis=1)
+    names: dict[str, int] = {}
+    parts_T = np.array([names.setdefault(part, len(names)) for part in parts])
+    found = np.unique(np.concatenate([*_of_bands(signatures_TH, kinds_T)]))
+    pairs = np.stack([found // len(texts), found % len(texts)], axis=1)
+    agreement_P = _agreement(signatures_TH, *pairs.T)
+    likely = agreement_P >= LIKELY
+    return _likeliest(pairs[likely], agreement_P[likely], parts_T)
+
+
+def _likeliest(pairs: Pairs, agreement_P: NDArray[np.float64], parts_T: NDArray[np.int64]) -> Pairs:
+    """The pairs that are among the LIKELIEST of one of their texts with texts of the other's part."""
+    kept_P = np.zeros(len(pairs), bool)
+    for one_P, other_P in (pairs.T, pairs.T[::-1]):
+        order_P = np.lexsort((-agreement_P, parts_T[other_P], one_P))
+        group_P = one_P[order_P] * (int(parts_T.max()) + 1) + parts_T[other_P[order_P]]
+        first_P = np.searchsorted(group_P, group_P)
+        kept_P[order_P[np.arange(len(pairs)) - first_P < LIKELIEST]] = True
+    return pairs[kept_P]
 
 
 def signatures(texts: Sequence[str]) -> Words:
@@ -71,7 +84,7 @@ def _signatures(texts: Sequence[str]) -> Words:
 
 
 def sketches(texts: Sequence[str]) -> tuple[Words, NDArray[np.int64]]:
-    """The least SKETCH different shingles of each text, as hashes and sorted, end to end; and where each text begins."""
+    """The least SKETCH different shingles of each text, as hashes and sorted, end to end; where each text begins."""
     # zeros behind a text: each of its bytes begins a shingle, and none reaches into the next text
     encoded = [(text or " ").encode("utf-8", "replace") for text in texts]
     data_B = np.frombuffer((b"\0" * (SHINGLE - 1)).join([*encoded, b""]), np.uint8).astype(np.uint32)
@@ -80,7 +93,9 @@ def sketches(texts: Sequence[str]) -> tuple[Words, NDArray[np.int64]]:
         hashes_B = hashes_B * np.uint32(0x01000193) + data_B[place : place + len(hashes_B)]
     lengths_T = np.array([len(text) for text in encoded])
     text_of_B = np.repeat(np.arange(len(texts)), lengths_T + SHINGLE - 1)[: len(hashes_B)]
-    begins_B = np.concatenate([np.r_[np.ones(n, bool), np.zeros(SHINGLE - 1, bool)] for n in lengths_T])[: len(hashes_B)]
+    begins_B = np.concatenate([np.r_[np.ones(n, bool), np.zeros(SHINGLE - 1, bool)] for n in lengths_T])[
+        : len(hashes_B)
+    ]
     keys = np.sort(text_of_B[begins_B].astype(np.uint64) << np.uint64(32) | _mixed(hashes_B[begins_B]))
     keys = keys[np.r_[True, keys[1:] != keys[:-1]]]
     text_of_S = (keys >> np.uint64(32)).astype(np.int64)
@@ -98,7 +113,7 @@ def _mixed(values: Words) -> Words:
 
 
 def _of_bands(signatures_TH: Words, kinds_T: NDArray[np.uint64]) -> Iterator[NDArray[np.int64]]:
-    """For each band the pairs whose band is equal, as first × T + second, sorted."""
+    """For each band the pairs whose band is equal, as first × T + second."""
     count = len(signatures_TH)
     for band in range(BANDS):
         key_T = kinds_T * np.uint64(0x9E3779B97F4A7C15)
@@ -119,7 +134,7 @@ def _neighbours(sorted_T: NDArray[np.uint64], order_T: NDArray[np.int64], count:
             break
         one, other = order_T[distance:][equal], order_T[:-distance][equal]
         pairs.append(np.minimum(one, other) * count + np.maximum(one, other))
-    return np.sort(np.concatenate(pairs)) if pairs else np.empty(0, np.int64)
+    return np.concatenate(pairs) if pairs else np.empty(0, np.int64)
 
 
 def _agreement(signatures_TH: Words, first_P: NDArray[np.int64], second_P: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -50,11 +50,26 @@ def find_private(text: str, secret: bool | None = None) -> Iterator[Found]:
         yield from _personal(text)
 
 
-def masked(text: str) -> str:
-    """The text with everything private hidden but its first letters."""
-    for found in sorted(find_private(text), key=lambda found: (-found.start, -found.end)):
-        text = text[: found.start] + mask(text[found.start : found.end]) + text[found.end :]
-    return text
+def masked(text: str, at: int = 0) -> tuple[str, int]:
+    """The text with everything private hidden but its first letters, and where its letter `at` is now."""
+    pieces, end, moved = [], 0, at
+    for start, stop in _spans(text):
+        hidden = mask(text[start:stop])
+        pieces += [text[end:start], hidden]
+        moved += len(hidden) - (stop - start) if stop <= at else min(start - at, 0) if start < at else 0
+        end = stop
+    return "".join([*pieces, text[end:]]), moved
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """Where private things begin and end, in order, those that overlap as one."""
+    spans: list[tuple[int, int]] = []
+    for start, end in sorted((found.start, found.end) for found in find_private(text)):
+        if spans and start < spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+        else:
+            spans.append((start, end))
+    return spans
 
 
 def mask(value: str) -> str:
@@ -129,7 +144,9 @@ def _is_phone(value: str) -> bool:
 
 
 _DIGITS = re.compile(r"\d[\d .:()-]{5,}\d|[0-9a-fA-F]{1,4}:[0-9a-fA-F]{1,4}:|[A-Z]{2}\d\d")
-_KOREAN_PHONE = r"(?:\+82[ -]?(?:0)?|0)(?:1[016789]|2|3[1-3]|4[1-4]|5[1-5]|6[1-4]|70)\)?[ -]\d{3,4}[ -]\d{4}|01[016789]\d{7,8}"
+_KOREAN_PHONE = (
+    r"(?:\+82[ -]?(?:0)?|0)(?:1[016789]|2|3[1-3]|4[1-4]|5[1-5]|6[1-4]|70)\)?[ -]\d{3,4}[ -]\d{4}|01[016789]\d{7,8}"
+)
 _PHONE = r"\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)|\d{1,4})(?:[ .-]?\d{2,4}){2,4}"
 _US_PHONE = r"(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[.-])[2-9]\d\d[.-]\d{4}"
 PERSONAL = (
@@ -148,15 +165,17 @@ PERSONAL = (
     ),
     Kind(
         "payment card number", "payment card numbers",
-        re.compile(r"(?<![\w.,-])(?:\d{13,19}|\d{4}(?:[ -]\d{4}){3}|\d{4}[ -]\d{6}[ -]\d{4,5})(?![\w-]|[.,]\d)"),
+        re.compile(
+            r"(?<![\w.,-])(?<!\d )(?:\d{13,19}|\d{4}(?:[ -]\d{4}){3}|\d{4}[ -]\d{6}[ -]\d{4,5})(?![\w-]|[., ]\d)"
+        ),
         _is_card,
     ),
     Kind("IBAN", "IBANs", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), is_iban),
     Kind(
         "public IP address", "public IP addresses",
         re.compile(
-            r"(?<![\w.:/-])(?<![vV]ersion )(?:(?:\d{1,3}\.){3}\d{1,3}|(?:[0-9a-fA-F]{1,4}:){3,7}:?(?:[0-9a-fA-F]{1,4}:?){0,4})"
-            r"(?![\w:]|\.\d)"
+            r"(?<![\w.:/-])(?<![vV]ersion )(?:(?:\d{1,3}\.){3}\d{1,3}"
+            r"|(?:[0-9a-fA-F]{1,4}:){3,7}:?(?:[0-9a-fA-F]{1,4}:?){0,4})(?![\w:]|\.\d)"
         ),
         _is_public_address,
     ),

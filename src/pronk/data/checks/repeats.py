@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pronk.data.checks.alike import Alike, alike_questions
-from pronk.data.checks.shown import answer_row, question_row
+from pronk.data.checks.shown import answer_row, line
 from pronk.data.checks.texts import Question, normal, questions_of
 from pronk.data.conversation import Conversation
 from pronk.data.finding import Finding, Row, Severity
@@ -48,8 +48,8 @@ class Compared:
         return self.questions[alike.first], self.questions[alike.second]
 
 
-def find_repeats(splits: Splits) -> list[Finding]:
-    """All findings of this file, errors or not, those without a case left out."""
+def find_repeats(splits: Splits, labels: Sequence[str]) -> list[Finding]:
+    """All findings of this file, those without a case left out; those on labels only where there are labels."""
     parts = (("train", splits.train), ("validation", splits.validation), ("test", splits.test))
     questions = questions_of(parts)
     compared = Compared(splits, questions, alike_questions(questions))
@@ -59,7 +59,7 @@ def find_repeats(splits: Splits) -> list[Finding]:
         *(exact_leakage(splits, part) for part in ("test", "validation")),
         *(near_leakage(compared, part) for part in ("test", "validation")),
         contradictory_labels(splits, compared.rows_read),
-        near_contradictory_labels(compared),
+        near_contradictory_labels(compared) if labels else None,
         contradictory_answers(compared),
     ]
     return [finding for finding in found if finding is not None]
@@ -96,9 +96,8 @@ def near_duplicates(compared: Compared) -> Finding | None:
     shown: list[tuple[Question, Question]] = []
     for alike in compared.pairs:
         one, other = compared.pair(alike)
-        if one.part == other.part and one.fields[0] != other.fields[0] or (
-            one.part == other.part and len(one.row.messages) == len(other.row.messages) == 2
-        ):
+        single = len(one.row.messages) <= 2 and len(other.row.messages) <= 2
+        if one.part == other.part and (single or one.fields[0] != other.fields[0]):
             rows.add(alike.second)
             shown.append((one, other))
     if not rows:
@@ -111,8 +110,18 @@ def near_duplicates(compared: Compared) -> Finding | None:
         "look at them in the data, and keep one of each unless you want it to weigh twice",
         len(rows),
         len(compared.questions),
-        rows=tuple(question_row(question.row) for question in _clearest(shown)),
+        rows=_side_by_side(*_clearest(shown)),
     )
+
+
+def _side_by_side(one: Question, other: Question, notes: tuple[str, str] = ("", "")) -> tuple[Row, Row]:
+    """Two rows by the first text in which they differ."""
+    first, second = "\n".join(one.fields), "\n".join(other.fields)
+    if len(one.fields) == len(other.fields):
+        texts = zip(one.fields, other.fields, strict=True)
+        first, second = next((pair for pair in texts if pair[0] != pair[1]), (one.fields[-1], other.fields[-1]))
+    told = (f" ({note})" if note else "" for note in notes)
+    return Row(one.row.place, line(first) + next(told)), Row(other.row.place, line(second) + next(told))
 
 
 def _clearest(pairs: Sequence[tuple[Question, Question]]) -> tuple[Question, Question]:
@@ -131,26 +140,34 @@ _WHY = {
 
 def exact_leakage(splits: Splits, part: str) -> Finding | None:
     """Rows of a part whose question was asked, at whatever turn, in a part before it; up to case and white space."""
-    seen = {key: row for name in _BEFORE[part] for row in _part(splits, name) for key in _asked(row)}
+    seen = {key: (row, name) for name in _BEFORE[part] for row in _part(splits, name) for key in _asked(row)}
     rows = _part(splits, part)
-    leaked = [(row, seen[key]) for row in rows if (key := question_key(row)) in seen]
-    if not leaked:
+    twins = [(row, *seen[key]) for row in rows if (key := question_key(row)) in seen]
+    if not twins:
         return None
+    leaked = [_pair(row, part, twin, before) for row, twin, before in twins]
     return _leakage("exact-leakage", "error", part, leaked, len(rows), "the same")
+
+
+def _pair(row: Conversation, part: str, twin: Conversation, before: str) -> tuple[Question, Question]:
+    one, other = questions_of([(part, [row]), (before, [twin])])
+    return one, other
 
 
 def near_leakage(compared: Compared, part: str) -> Finding | None:
     """Rows of a part that ask almost what a part before it asks."""
-    leaked: dict[int, tuple[Conversation, Conversation]] = {}
+    leaked: dict[int, tuple[Question, Question]] = {}
     for number, other in _across(compared, part):
         one, twin = compared.questions[number], compared.questions[other]
         if question_key(one.row) != question_key(twin.row):
-            leaked.setdefault(number, (one.row, twin.row))
+            leaked.setdefault(number, (one, twin))
     total = len(_part(compared.splits, part))
     if not leaked:
         return None
     severe = part == "test" and len(leaked) > FEW * total
-    return _leakage("near-leakage", "error" if severe else "warning", part, [*leaked.values()], total, "almost the same")
+    return _leakage(
+        "near-leakage", "error" if severe else "warning", part, [*leaked.values()], total, "almost the same"
+    )
 
 
 def _across(compared: Compared, part: str) -> Iterable[tuple[int, int]]:
@@ -175,9 +192,8 @@ def _across(compared: Compared, part: str) -> Iterable[tuple[int, int]]:
 
 
 def _leakage(
-    name: str, severity: Severity, part: str, leaked: Sequence[tuple[Conversation, Conversation]], total: int, how: str
+    name: str, severity: Severity, part: str, leaked: Sequence[tuple[Question, Question]], total: int, how: str
 ) -> Finding:
-    row, twin = min(leaked, key=lambda pair: abs(len(pair[0].subject) - 60))
     before = enumerated(_BEFORE[part], "or")
     return Finding(
         name,
@@ -188,7 +204,7 @@ def _leakage(
         len(leaked),
         total,
         f"{part} rows",
-        (question_row(row, part), question_row(twin, "its twin")),
+        _side_by_side(*_clearest(leaked), (part, "its twin")),
     )
 
 
@@ -252,10 +268,7 @@ def near_contradictory_labels(compared: Compared) -> Finding | None:
 def contradictory_answers(compared: Compared) -> Finding | None:
     """Free answers that differ though the question is the same, among all rows that were read."""
     clashing = [
-        pair
-        for rows in compared.splits.repeated
-        for other in rows[1:]
-        if _answers_differ(*(pair := (rows[0], other)))
+        pair for rows in compared.splits.repeated for other in rows[1:] if _answers_differ(*(pair := (rows[0], other)))
     ]
     clashing += [
         (one.row, other.row)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ENOUGH = 12  # letters, as counted above, for a text to be of any language
-_LATIN_WORDS = 4  # common words that must be there before Latin letters are called a language
-_LENGTH = 1_000  # of a text that is looked at
+_LATIN_WORDS = 3  # different common words that must be there before Latin letters are called a language
+_LENGTH = 400  # of a text that is looked at
 _RANGES = {
     "Latin": ((0x41, 0x5A), (0x61, 0x7A), (0xC0, 0x24F), (0x1E00, 0x1EFF)),
     "Greek": ((0x370, 0x3FF),),
@@ -29,7 +29,9 @@ _RANGES = {
     "Chinese": ((0x3400, 0x4DBF), (0x4E00, 0x9FFF)),
 }
 SCRIPTS = ("", *_RANGES)
-_WEIGHTS = np.array([0 if name == "" else {"Korean": 2.5, "Japanese": 3, "Chinese": 3}.get(name, 1) for name in SCRIPTS])
+_WEIGHTS = np.array(
+    [0 if name == "" else {"Korean": 2.5, "Japanese": 3, "Chinese": 3}.get(name, 1) for name in SCRIPTS]
+)
 _WORDS = {
     "English": "the and of to is in that for with are you this what how from be which",
     "Spanish": "el los las que y del una por con para es como qué su más se lo",
@@ -88,7 +90,7 @@ def _language_of(text: str, counts: NDArray[np.float64]) -> str:
 
 def _latin_language(text: str) -> str:
     hits: Counter[str] = Counter()
-    for word in _LATIN_WORD.findall(text.lower()):
+    for word in set(_LATIN_WORD.findall(text.lower())):
         hits.update(_LANGUAGES_OF.get(word, ()))
     best = hits.most_common(2)
     if not best or best[0][1] < _LATIN_WORDS or (len(best) > 1 and best[0][1] < 2 * best[1][1]):

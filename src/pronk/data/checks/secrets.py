@@ -34,11 +34,29 @@ def _could_be_one(value: str) -> bool:
     return not made_up and re.search(r"\d", value) is not None and re.search(r"[^\W\d]", value) is not None
 
 
-_WORDS = ("pass", "Pass", "PASS", "pwd", "PWD", "ecret", "ECRET", "key", "KEY", "Key", "oken", "OKEN", "비밀번호", "암호")
+_WORDS = (
+    "pass",
+    "Pass",
+    "PASS",
+    "pwd",
+    "PWD",
+    "ecret",
+    "ECRET",
+    "key",
+    "KEY",
+    "Key",
+    "oken",
+    "OKEN",
+    "비밀번호",
+    "암호",
+)
 SECRETS = (
     Secret(
         "private key", "private keys", ("PRIVATE KEY",),
-        re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?:[^-]*-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|[^-]*)"),
+        re.compile(
+            r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
+            r"(?:[^-]*-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|(?:(?!-----)[\s\S])*)"
+        ),
     ),
     Secret("AWS key", "AWS keys", ("AKIA", "ASIA"), re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")),
     Secret(

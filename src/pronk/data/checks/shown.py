@@ -16,11 +16,9 @@ _UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b-\u200f\u202a-\
 def line(text: str, at: int = 0) -> str:
     """A text in one line from a little before the letter `at`, shortened; secrets and personal data are masked,
     characters that a terminal would hide or obey are spelled out."""
+    hidden, at = masked(text, at)  # before anything is cut: half a key is not recognised
     start = max(at - LETTERS // 3, 0)
-    # what is cut must still be recognised: mask first, with more text than is shown
-    window = masked(text[max(start - 200, 0) : start + 4 * LETTERS]) if start else masked(text[: 4 * LETTERS])
-    if start:
-        window = "…" + window[min(start, 200) :]
+    window = ("…" if start else "") + hidden[start : start + 2 * LETTERS]
     return shortened(_UNSEEN.sub(_spelled, " ".join(window.split())), LETTERS)
 
 
