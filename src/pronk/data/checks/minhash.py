@@ -25,6 +25,7 @@ SKETCH = 256
 LIKELY = 0.38  # of the signature's values that two texts share, to be worth a look
 _CHUNK = 1_000  # texts at a time
 LIKELIEST = 3
+MOST = 60_000  # pairs in all
 _MOST_PAIRS = 1  # candidates a text and band, where whole bands of texts are alike
 _GENERATOR = np.random.default_rng(1997)
 _XOR = _GENERATOR.integers(0, 2**32, HASHES, dtype=np.uint32)
@@ -38,7 +39,7 @@ def candidates(texts: Sequence[str], kinds: Sequence[object], parts: Sequence[st
     """Pairs (P × 2, first < second) of texts that are of one kind and, by their signatures, likely alike.
 
     Time and memory grow with the texts and not with the pairs: where many texts fall into one band, each is paired with
-    those next to it alone, and a text keeps the LIKELIEST of its pairs with texts of each part.
+    those next to it alone, and a text keeps the LIKELIEST of its pairs with texts of each part, all texts together about the MOST likeliest.
     """
     if len(texts) < 2:
         return np.empty((0, 2), np.int64)
@@ -62,7 +63,9 @@ def _likeliest(pairs: Pairs, agreement_P: NDArray[np.float64], parts_T: NDArray[
         group_P = one_P[order_P] * (int(parts_T.max()) + 1) + parts_T[other_P[order_P]]
         first_P = np.searchsorted(group_P, group_P)
         kept_P[order_P[np.arange(len(pairs)) - first_P < LIKELIEST]] = True
-    return pairs[kept_P]
+    if kept_P.sum() > MOST:
+        kept_P &= agreement_P >= np.partition(agreement_P[kept_P], -MOST)[-MOST]
+    return pairs[kept_P][: 2 * MOST]  # where many more are all alike, some of them will do
 
 
 def signatures(texts: Sequence[str]) -> Words:

@@ -7,14 +7,13 @@ of a text in Latin letters is told by its commonest short words, and left open w
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 _ENOUGH = 12  # letters, as counted above, for a text to be of any language
-_LATIN_WORDS = 3  # different common words that must be there before Latin letters are called a language
+_LATIN_WORDS = 2  # different common words that must be there before Latin letters are called a language
 _LENGTH = 400  # of a text that is looked at
 _RANGES = {
     "Latin": ((0x41, 0x5A), (0x61, 0x7A), (0xC0, 0x24F), (0x1E00, 0x1EFF)),
@@ -40,10 +39,7 @@ _WORDS = {
     "Portuguese": "o os que do da um uma não para com em é como se mais ao",
     "Italian": "il che di e la un una per non sono con del della è come gli",
 }
-_LANGUAGES_OF: dict[str, list[str]] = {}
-for _language, _words in _WORDS.items():
-    for _word in _words.split():
-        _LANGUAGES_OF.setdefault(_word, []).append(_language)
+_WORDS_OF = {language: frozenset(words.split()) for language, words in _WORDS.items()}
 _LATIN_WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -89,10 +85,7 @@ def _language_of(text: str, counts: NDArray[np.float64]) -> str:
 
 
 def _latin_language(text: str) -> str:
-    hits: Counter[str] = Counter()
-    for word in set(_LATIN_WORD.findall(text.lower())):
-        hits.update(_LANGUAGES_OF.get(word, ()))
-    best = hits.most_common(2)
-    if not best or best[0][1] < _LATIN_WORDS or (len(best) > 1 and best[0][1] < 2 * best[1][1]):
-        return "Latin letters"
-    return best[0][0]
+    words = set(_LATIN_WORD.findall(text.lower()))
+    hits = sorted(((len(words & common), language) for language, common in _WORDS_OF.items()), reverse=True)
+    (most, language), (next_most, _) = hits[:2]
+    return language if most >= max(_LATIN_WORDS, 2 * next_most) else "Latin letters"
