@@ -2,13 +2,11 @@
 
 Compared is what they say (texts.py). Two questions are
 
-- *the same* where they say the same, or differ by slips of the pen alone: one letter wrong, missing, doubled or
-  swapped with its neighbour in a word of four letters or more, in at most one word in five;
-- *near* where either
-  no more than one word for each BYTES_PER_CHANGE bytes is another (80 bytes: some sixteen
-  English words, nine Korean), or
-  they are longer than that, and their shingles overlap by J >= ALIKE (minhash.py has J), or
-  one is the other with a sentence more, and no more than as long again.
+- *the same* where they say the same, or differ by slips of the pen alone: one letter but the first wrong, missing,
+  added or swapped with its neighbour, in a word of four letters or more, in at most one word in five;
+- *near* where no more than one word for each BYTES_PER_CHANGE bytes is another or more (80 bytes: some sixteen English
+  words, nine Korean); where they are longer than that and their shingles overlap by J >= ALIKE (minhash.py has J); or
+  where one is the other with a sentence more, and no more than as long again.
 
 Texts that differ by a number, by a name inside the sentence ("profit of Nokia", "profit of Elisa") or by a word in
 quotation marks are neither: the same template with other values is another question, and has another answer. So are
@@ -19,9 +17,11 @@ fields (a system message, an instruction and what it is about, several turns) ar
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Literal
 
 from pronk.data.checks.minhash import SHINGLE, candidates
@@ -29,8 +29,10 @@ from pronk.data.checks.texts import Question, normal
 
 ALIKE = 0.8
 BYTES_PER_CHANGE = 80
+MOST_CHANGED = 0.25  # of the bytes: where words are not divided by spaces, one "word" may be all there is
 _TYPO_LETTERS = 4
 _SENTENCE_END = re.compile(r"(?<=[.!?。！？…])\s+|\n+")
+_IDEOGRAPH = re.compile("[\u3400-\u9fff]")
 _NUMBER_WORDS = (
     "one two three four five six seven eight nine ten eleven twelve thirteen fifteen twenty thirty forty fifty sixty "
     "seventy eighty ninety hundred thousand million billion half third quarter twice double triple first second once "
@@ -38,7 +40,7 @@ _NUMBER_WORDS = (
 )
 _NUMBERS = frozenset(_NUMBER_WORDS.split())
 _QUOTED = re.compile(r"(?<!\w)(?:'[^'\n]{1,40}'(?!\w)|[\"“‘「『«][^\"“”’」』»\n]{1,40}[\"”’」』»])")
-_NAME = re.compile(r"(?<![.!?。:\n\"“'(]\s)(?<!^)(?<!\w)[A-Z][\w&-]*")
+_NAME = re.compile(r"(?<![.!?。:\n\"“'(]\s)(?<!^)(?<!\w)[A-Z][\w&-]*(?:['’]s)?")
 
 Closeness = Literal["same", "near"]
 
@@ -77,8 +79,8 @@ def closeness(one: Question, other: Question) -> Closeness | None:
     if one.numbers != other.numbers:
         return None
     if len(one.fields) != len(other.fields):
-        texts = "\n".join(one.fields), "\n".join(other.fields)
-        return _of_texts(*texts, *map(normal, texts))
+        first, second = "\n".join(one.fields), "\n".join(other.fields)
+        return _of_texts(first, second, normal(first), normal(second), turns=True)
     found: Closeness = "same"
     for first, second, said, also in zip(one.fields, other.fields, one.said, other.said, strict=True):
         field = "same" if said == also else _of_texts(first, second, said, also)
@@ -88,29 +90,40 @@ def closeness(one: Question, other: Question) -> Closeness | None:
     return found
 
 
-def _of_texts(one: str, other: str, said: str, also: str) -> Closeness | None:
-    """The same of two texts and of what they say."""
+def _of_texts(one: str, other: str, said: str, also: str, turns: bool = False) -> Closeness | None:
+    """The same of two texts and of what they say; turns: of several turns, where a sentence more is a turn more."""
     if said.replace(" ", "") == also.replace(" ", ""):
         return "same"
     words, others = said.split(), also.split()
     only, only_other = _without_shared(words, others)
-    size, count = max(len(said.encode()), len(also.encode())), min(len(words), len(others))
-    changed = max(len(only), len(only_other))
+    size = max(_bytes(said), _bytes(also))
     if not (only and only_other):
-        # nothing is replaced: the order is another, or there is more of it
-        return "near" if changed and (changed <= size / BYTES_PER_CHANGE or _one_sentence_more(one, other)) else None
+        # nothing is replaced: there is more of it, or the order is another
+        more = bool(only or only_other)
+        enough = _few_changes(only, only_other, size) or (not turns and _one_sentence_more(one, other))
+        return "near" if more and enough else None
+    changed = max(len(only), len(only_other))
     if changed > max(0.35 * len(words), size / BYTES_PER_CHANGE, 1) or (
         _quoted(one, only) and _quoted(other, only_other)
     ):
         return None
+    few = _few_changes(only, only_other, size)
     typos = _typos(only, only_other)
     if not only and not only_other:
-        return "same" if typos <= max(count / 5, 1) else None
+        return "same" if typos <= max(min(len(words), len(others)) / 5, 1) else None
     if _another_name(one, other, only, only_other) or _another_number(only, only_other):
         return None
-    if changed <= size / BYTES_PER_CHANGE:
-        return "near"
-    return "near" if size >= BYTES_PER_CHANGE and jaccard(said, also) >= ALIKE else None
+    return "near" if few or (size >= BYTES_PER_CHANGE and jaccard(said, also) >= ALIKE) else None
+
+
+def _few_changes(only: list[str], only_other: list[str], size: int) -> bool:
+    changed = max(len(only), len(only_other))
+    length = max(_bytes("".join(only)), _bytes("".join(only_other)))
+    return changed <= size / BYTES_PER_CHANGE and length <= MOST_CHANGED * size
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "replace"))
 
 
 def jaccard(one: str, other: str) -> float:
@@ -144,15 +157,23 @@ def _typos(only: list[str], only_other: list[str]) -> int:
 
 
 def _one_slip(one: str, other: str) -> bool:
-    """Whether one letter is another, missing, added or swapped with its neighbour."""
+    """Whether one letter is another, missing, added or swapped with its neighbour, the first one excepted: a prefix
+    that comes or goes, or another first letter, is mostly another word, and seldom a slip."""
     short, long = sorted((one, other), key=len)
     if len(long) - len(short) > 1 or len(long) < _TYPO_LETTERS or long == f"{short}t":
         return False  # can and can't, which is no slip
     at = next((place for place, pair in enumerate(zip(short, long, strict=False)) if pair[0] != pair[1]), len(short))
     if len(short) < len(long):
-        return short[at:] == long[at + 1 :]
+        return at > 0 and short[at:] == long[at + 1 :] and not _IDEOGRAPH.match(long[at])
     swapped = short[:at] + short[at + 1 : at + 2] + short[at : at + 1] + short[at + 2 :]
-    return short[at + 1 :] == long[at + 1 :] or swapped == long
+    return swapped == long or (at > 0 and short[at + 1 :] == long[at + 1 :] and _one_stroke(short[at], long[at]))
+
+
+def _one_stroke(letter: str, other: str) -> bool:
+    """Whether one key was hit for another: one of the two or three in a syllable of Hangul; never for ideographs."""
+    keys, others = unicodedata.normalize("NFD", letter), unicodedata.normalize("NFD", other)
+    differing = sum(key != also for key, also in zip_longest(keys, others))
+    return differing == 1 and not _IDEOGRAPH.match(letter) and not _IDEOGRAPH.match(other)
 
 
 def _another_name(one: str, other: str, only: list[str], only_other: list[str]) -> bool:

@@ -39,7 +39,7 @@ def candidates(texts: Sequence[str], kinds: Sequence[object], parts: Sequence[st
     """Pairs (P × 2, first < second) of texts that are of one kind and, by their signatures, likely alike.
 
     Time and memory grow with the texts and not with the pairs: where many texts fall into one band, each is paired with
-    those next to it alone, and a text keeps the LIKELIEST of its pairs with texts of each part, all texts together about the MOST likeliest.
+    those next to it alone; a text keeps the LIKELIEST of its pairs with texts of each part, all together MOST.
     """
     if len(texts) < 2:
         return np.empty((0, 2), np.int64)

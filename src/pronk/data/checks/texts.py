@@ -26,7 +26,7 @@ _ACCENTS = re.compile("[\u0300-\u036f]")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _ZEROS = re.compile(r"(?<=\d)\.0+(?![\d.])")
 _SILENT = re.compile(r"'|(?<!\d)[.,:](?!\d)|(?<=\d)[.,:](?!\d)|(?<!\d)[,:](?=\d)")
-_BETWEEN_WORDS = str.maketrans('"!?;_', "     ")
+_BETWEEN_WORDS = str.maketrans('"!?;_', "     ", "`")
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
 
 
