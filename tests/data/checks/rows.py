@@ -13,7 +13,8 @@ from pronk.recipe import Data
 Pairs = Sequence[tuple[str, str]]
 THINGS = (
     "harbour", "lighthouse", "orchard", "railway", "library", "vineyard", "quarry", "windmill", "glacier", "meadow",
-    "bakery", "cathedral", "reservoir", "museum", "stadium", "workshop", "monastery", "greenhouse", "observatory", "canal",
+    "bakery", "cathedral", "reservoir", "museum", "stadium", "workshop", "monastery", "greenhouse", "observatory",
+    "canal",
 )  # fmt: skip
 ASKED = ("Who was it that built the first {} of this valley?", "At what hour does every {} close down in winter?")
 FACTS = [

@@ -5,12 +5,14 @@ import json
 import pytest
 from rows import FACTS, LABELLED, check, many
 
+from pronk.data.checks import DATA_FINDINGS
+
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA7bq\nX0c9fZq\n-----END RSA PRIVATE KEY-----"
 TOKEN = "".join(("gh", "p_", "16C7e42F292c6912E7710c838347Ae178B4a"))
 AWS = "".join(("AK", "IA", "IOSFODNN7QRSTUVW"))
 KOREAN = [
     (f"{thing}에 대해 알려 주세요.", f"{thing}는 우리 생활에서 자주 볼 수 있는 것입니다.")
-    for thing in ("사과나무", "고양이", "자동차", "바다거북", "오래된 책", "기차역", "하늘의 별", "겨울 바람", "도서관", "피아노")
+    for thing in ("사과나무", "고양이", "자동차", "거북", "오래된 책", "기차역", "하늘의 별", "겨울 바람", "도서관", "피아노")
 ]  # fmt: skip
 
 
@@ -29,8 +31,8 @@ BROKEN = {
         "near-duplicates", "warning", [2, 31], "almost the same",
     ),
     "a slip of the pen": (
-        with_row(FACTS[1][0].replace("lighthouse", "lighthuose"), "No.", at=30), {"split": {"test": 0, "validation": 0}},
-        "near-duplicates", "warning", [2, 31], "almost the same",
+        with_row(FACTS[1][0].replace("lighthouse", "lighthuose"), "No.", at=30),
+        {"split": {"test": 0, "validation": 0}}, "near-duplicates", "warning", [2, 31], "almost the same",
     ),
     "a train question in the test": (
         [*FACTS, (FACTS[1][0].replace("?", "!"), "No.")], {"split": {"shuffle": False, "validation": 0, "test": 5}},
@@ -52,8 +54,8 @@ BROKEN = {
         with_row(FACTS[1][0], "Quite another answer."), {}, "contradictory-answers", "note", [2, 4], "otherwise",
     ),
     "Korean questions with English answers": (
-        KOREAN + [("집에 대해 말해 주세요.", "A house is a place where people live and sleep."),
-                  ("물고기는 어디에 사나요?", "The fish live in the water of rivers and seas.")],
+        [*KOREAN, ("집에 대해 말해 주세요.", "A house is a place where people live and sleep."),
+         ("물고기는 어디에 사나요?", "The fish live in the water of rivers and seas.")],
         {}, "answers-in-another-language", "warning", [11, 12], "most often English after Korean",
     ),
     "a few rows of another script": (
@@ -127,7 +129,9 @@ BROKEN = {
 
 
 def test_there_are_enough_of_them():
+    """Every name but exact-leakage, which read_splits makes impossible: test_parts.py builds it by hand."""
     assert len(BROKEN) >= 16
+    assert {name for _, _, name, *_ in BROKEN.values()} == {*DATA_FINDINGS} - {"exact-leakage"}
 
 
 @pytest.mark.parametrize("case", BROKEN)
@@ -171,14 +175,14 @@ SOUND = {
     "templates with other values": (FACTS + TEMPLATES, {"split": {"test": 0.3}}),
     "Korean": (KOREAN, {"split": {"test": 0.3}}),
     "a few translations": (
-        KOREAN[3:] + [(f"영어로 옮기세요: {asked}", f"This is how you say it: {n}") for n, (asked, _) in enumerate(KOREAN[:3])],
+        [*KOREAN[3:], *((f"영어로 옮기세요: {asked}", f"That is said like this: {asked}") for asked, _ in KOREAN[:3])],
         {"split": {"test": 0, "validation": 0}},
     ),
     "code": (
-        [(f"Write HTML for {word}.", f"<p>{word}</p><br>") for word in ("a list", "a form", "a table", "some words")], {},
+        [(f"Write HTML for {word}.", f"<p>{word}</p><br>") for word in ("a list", "a form", "a table", "words")], {},
     ),
     "numbers that are nothing": (
-        many("Version 10.0.0.1 of the file has 1234 5678 9012 3456 rows, {}.", "Since 2020-01-01 12:30:45 it has {}."), {},
+        many("Version 10.0.0.1 of the file has 1234 5678 9012 3456 rows, {}.", "Since 2020-01-01 12:30:45 a {}."), {},
     ),
     "made-up addresses": (many("Who is user{} at example.com?", "Write to user{}@example.com, or call 555-0142."), {}),
     "passwords in code": (

@@ -80,7 +80,7 @@ def shingles_across_texts(monkeypatch):
 
 
 def slips_unknown(monkeypatch):
-    monkeypatch.setattr(alike, "_one_slip", lambda one, other: False)
+    monkeypatch.setattr(alike, "_one_slip", lambda *_: False)
 
 
 def letters_as_written(monkeypatch):
@@ -103,7 +103,7 @@ def numbers_ignored(monkeypatch):
 
 
 def names_ignored(monkeypatch):
-    monkeypatch.setattr(alike, "_another_name", lambda *arguments: False)
+    monkeypatch.setattr(alike, "_another_name", lambda *_: False)
 
 
 @pytest.mark.parametrize("fault", [numbers_ignored, names_ignored])

@@ -149,33 +149,39 @@ _KOREAN_PHONE = (
 )
 _PHONE = r"\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)|\d{1,4})(?:[ .-]?\d{2,4}){2,4}"
 _US_PHONE = r"(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[.-])[2-9]\d\d[.-]\d{4}"
+# re.ASCII throughout: in Korean a particle stands right behind a number, and is no part of it
 PERSONAL = (
     Kind(
         "e-mail address", "e-mail addresses",
-        re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}\b"),
+        re.compile(r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z]{2,24}\b", re.ASCII),
         _is_someones_email, "@",
     ),
     Kind(
         "phone number", "phone numbers",
-        re.compile(rf"(?<![\w.,+/-])(?:{_KOREAN_PHONE}|{_PHONE}|{_US_PHONE})(?![\w/]|[.,-]\d)"), _is_phone,
+        re.compile(rf"(?<![\w.,+/-])(?:{_KOREAN_PHONE}|{_PHONE}|{_US_PHONE})(?![\w/]|[.,-]\d)", re.ASCII), _is_phone,
     ),
     Kind(
         "Korean resident registration number", "Korean resident registration numbers",
-        re.compile(r"(?<![\w.-])\d{6}[ -]?[1-8]\d{6}(?![\w-])"), is_resident_number,
+        re.compile(r"(?<![\w.-])\d{6}[ -]?[1-8]\d{6}(?![\w-])", re.ASCII), is_resident_number,
     ),
     Kind(
         "payment card number", "payment card numbers",
         re.compile(
-            r"(?<![\w.,-])(?<!\d )(?:\d{13,19}|\d{4}(?:[ -]\d{4}){3}|\d{4}[ -]\d{6}[ -]\d{4,5})(?![\w-]|[., ]\d)"
+            r"(?<![\w.,-])(?<!\d )(?:\d{13,19}|\d{4}(?:[ -]\d{4}){3}|\d{4}[ -]\d{6}[ -]\d{4,5})(?![\w-]|[., ]\d)",
+            re.ASCII,
         ),
         _is_card,
     ),
-    Kind("IBAN", "IBANs", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), is_iban),
+    Kind(
+        "IBAN", "IBANs",
+        re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", re.ASCII), is_iban,
+    ),
     Kind(
         "public IP address", "public IP addresses",
         re.compile(
             r"(?<![\w.:/-])(?<![vV]ersion )(?:(?:\d{1,3}\.){3}\d{1,3}"
-            r"|(?:[0-9a-fA-F]{1,4}:){3,7}:?(?:[0-9a-fA-F]{1,4}:?){0,4})(?![\w:]|\.\d)"
+            r"|(?:[0-9a-fA-F]{1,4}:){3,7}:?(?:[0-9a-fA-F]{1,4}:?){0,4})(?![\w:]|\.\d)",
+            re.ASCII,
         ),
         _is_public_address,
     ),

@@ -58,22 +58,28 @@ SECRETS = (
             r"(?:[^-]*-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|(?:(?!-----)[\s\S])*)"
         ),
     ),
-    Secret("AWS key", "AWS keys", ("AKIA", "ASIA"), re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")),
+    Secret("AWS key", "AWS keys", ("AKIA", "ASIA"), re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b", re.ASCII)),
     Secret(
         "GitHub token", "GitHub tokens", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
-        re.compile(r"\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{22,}"),
+        re.compile(r"\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{22,}", re.ASCII),
     ),
     Secret(
         "API key of an AI service", "API keys of AI services", ("sk-",),
-        re.compile(r"\bsk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}"),
+        re.compile(r"\bsk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}", re.ASCII),
     ),
-    Secret("Hugging Face token", "Hugging Face tokens", ("hf_",), re.compile(r"\bhf_(?=\w*[A-Z])[A-Za-z0-9]{30,}")),
+    Secret(
+        "Hugging Face token", "Hugging Face tokens", ("hf_",),
+        re.compile(r"\bhf_(?=\w*[A-Z])[A-Za-z0-9]{30,}", re.ASCII),
+    ),
     Secret(
         "Slack token", "Slack tokens", ("xox", "hooks.slack.com"),
-        re.compile(r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}|hooks\.slack\.com/services/[\w/]{20,}"),
+        re.compile(r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}|hooks\.slack\.com/services/[\w/]{20,}", re.ASCII),
     ),
-    Secret("Google API key", "Google API keys", ("AIza",), re.compile(r"\bAIza[\w-]{35}")),
-    Secret("JSON web token", "JSON web tokens", ("eyJ",), re.compile(r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}")),
+    Secret("Google API key", "Google API keys", ("AIza",), re.compile(r"\bAIza[\w-]{35}", re.ASCII)),
+    Secret(
+        "JSON web token", "JSON web tokens", ("eyJ",),
+        re.compile(r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}", re.ASCII),
+    ),
     Secret(
         "password or key in an assignment", "passwords or keys in assignments", _WORDS,
         re.compile(
