@@ -18,7 +18,8 @@ SETS = {
     # two questions that come twice; a pair of SQL tasks that differ by a word; hotlines of a city; a made-up password
     "Alpaca": (
         {"source": "alpaca/alpaca_cleaned_5000.jsonl"},
-        REPEATED | {"near-leakage", "personal-data", "secrets", "answers-repeat-question", "only-links", "html-left-over"},
+        REPEATED | {"near-leakage", "personal-data", "secrets", "answers-repeat-question", "only-links",
+                    "html-left-over"},
     ),
     "Alpaca of 1,100 rows": (
         {"source": "alpaca/rasbt_instruction_1100.jsonl"}, REPEATED | NEAR | {"answers-repeat-question"},
@@ -86,4 +87,6 @@ def test_multiple_choice(write):
             rows.append({"prompt": f"{row['question']}\n{choices}", "response": "ABCDE"[row["answer"]]})
     path = write("mmlu.jsonl", rows)
     findings = data_findings(*read_splits(Data(source=path, format="pairs")))
-    assert [finding.message for finding in findings] == []
+    assert [(finding.name, finding.severity, finding.count) for finding in findings] == [
+        ("exact-duplicates", "note", 1)
+    ]

@@ -39,7 +39,10 @@ def _question(row: Conversation) -> str:
 
 
 def _mixed(rows: Sequence[Conversation], asked: Sequence[str], answered: Sequence[str]) -> Finding | None:
-    found = [question or answer for question, answer in zip(asked, answered, strict=True)]
+    found = [
+        "" if _CODE.search(_question(row)) else question or answer  # code is English, whoever asks
+        for row, question, answer in zip(rows, asked, answered, strict=True)
+    ]
     counts = Counter(language for language in found if language not in _VAGUE)
     if len(counts) < 2:
         return None

@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ENOUGH = 12  # letters, as counted above, for a text to be of any language
-_LATIN_WORDS = 2  # different common words that must be there before Latin letters are called a language
+_ADDRESS = re.compile(r"(?:https?://|www\.)\S+")
+_LATIN_WORDS = {
+    "English": 2
+}  # 3 in the other languages: different common words that must be there before Latin letters are called a language
 _LENGTH = 400  # of a text that is looked at
 _RANGES = {
     "Latin": ((0x41, 0x5A), (0x61, 0x7A), (0xC0, 0x24F), (0x1E00, 0x1EFF)),
@@ -45,7 +48,7 @@ _LATIN_WORD = re.compile(r"[^\W\d_]+")
 
 def languages(texts: Sequence[str]) -> list[str]:
     """For each text the language that most of its letters are of, as far as they tell; empty where too few do."""
-    beginnings = [text[:_LENGTH] for text in texts]
+    beginnings = [(_ADDRESS.sub("", text) if "://" in text or "www." in text else text)[:_LENGTH] for text in texts]
     found = []
     for first in range(0, len(beginnings), 2_000):
         chunk = beginnings[first : first + 2_000]
@@ -88,4 +91,4 @@ def _latin_language(text: str) -> str:
     words = set(_LATIN_WORD.findall(text.lower()))
     hits = sorted(((len(words & common), language) for language, common in _WORDS_OF.items()), reverse=True)
     (most, language), (next_most, _) = hits[:2]
-    return language if most >= max(_LATIN_WORDS, 2 * next_most) else "Latin letters"
+    return language if most >= max(_LATIN_WORDS.get(language, 3), 2 * next_most) else "Latin letters"
