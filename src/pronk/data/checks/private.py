@@ -78,7 +78,7 @@ def mask(value: str) -> str:
 
 
 def _personal(text: str) -> Iterator[Found]:
-    has_digits = _DIGITS.search(text) is not None
+    has_digits = _DIGITS.search(text) is not None or _COLONS.search(text) is not None
     for kind in PERSONAL:
         if kind.hint in text if kind.hint else has_digits:
             for match in kind.form.finditer(text):
@@ -143,7 +143,9 @@ def _is_phone(value: str) -> bool:
     return 9 <= len(digits) <= 15 and not made_up and len(set(digits)) > 3
 
 
-_DIGITS = re.compile(r"\d[\d .:()-]{5,}\d|[0-9a-fA-F]{1,4}:[0-9a-fA-F]{1,4}:|[A-Z]{2}\d\d")
+# every kind but e-mail addresses holds one of these: a run of digits, or the colons of an address
+_DIGITS = re.compile(r"\d[\d .()-]{5,}\d")
+_COLONS = re.compile(r":[0-9a-fA-F]{1,4}:[0-9a-fA-F]{0,4}:")
 _KOREAN_PHONE = (
     r"(?:\+82[ -]?(?:0)?|0)(?:1[016789]|2|3[1-3]|4[1-4]|5[1-5]|6[1-4]|70)\)?[ -]\d{3,4}[ -]\d{4}|01[016789]\d{7,8}"
 )

@@ -140,12 +140,15 @@ _WHY = {
 
 def exact_leakage(splits: Splits, part: str) -> Finding | None:
     """Rows of a part whose question was asked, at whatever turn, in a part before it; up to case and white space."""
-    seen = {key: (row, name) for name in _BEFORE[part] for row in _part(splits, name) for key in _asked(row)}
     rows = _part(splits, part)
-    twins = [(row, *seen[key]) for row in rows if (key := question_key(row)) in seen]
-    if not twins:
+    keys = [question_key(row) for row in rows]
+    wanted, seen = set(keys), {}
+    for name in _BEFORE[part]:
+        for row in _part(splits, name) if wanted else ():
+            seen.update((key, (row, name)) for key in _asked(row) if key in wanted)
+    leaked = [_pair(row, part, *seen[key]) for row, key in zip(rows, keys, strict=True) if key in seen]
+    if not leaked:
         return None
-    leaked = [_pair(row, part, twin, before) for row, twin, before in twins]
     return _leakage("exact-leakage", "error", part, leaked, len(rows), "the same")
 
 

@@ -21,11 +21,15 @@ class Secret:
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """Where such secrets begin and end."""
-        if any(hint in text for hint in self.hints):
-            for match in self.form.finditer(text):
-                group = "value" if "value" in self.form.groupindex else 0
-                if group == 0 or _could_be_one(match.group(group)):
-                    yield match.span(group)
+        for hint in self.hints:
+            if hint in text:
+                break
+        else:
+            return
+        for match in self.form.finditer(text):
+            group = "value" if "value" in self.form.groupindex else 0
+            if group == 0 or _could_be_one(match.group(group)):
+                yield match.span(group)
 
 
 def _could_be_one(value: str) -> bool:
