@@ -1,6 +1,6 @@
 """How many near duplicates the checks find, and how often they call rows alike that are not.
 
-    python benchmarks/duplicate_recall.py [--rows 1500] [--planted 400]
+    python benchmarks/duplicate_recall.py [--rows 5000] [--planted 720] [--show]
 
 In each real data set (PRONK_TEST_DATA, or ../shared) rows are drawn, copied with one realistic edit and planted in the
 same part or across parts. Recall is the share of planted rows that are paired with their original. Hard negatives are
@@ -266,11 +266,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=5_000, help="of each data set, at most")
     parser.add_argument("--planted", type=int, default=720)
     parser.add_argument("--oracle", type=int, default=2_000, help="planted rows and originals compared all with all")
+    parser.add_argument("--short", action="store_true", help="replace words in short texts too")
     parser.add_argument("--show", action="store_true", help="print what was missed and what was a false alarm")
     arguments = parser.parse_args()
     for name in SETS:
         rows = read_set(name)[: arguments.rows]
-        world = planted(rows, EDITS, arguments.planted, seed=1, short=False)
+        world = planted(rows, EDITS, arguments.planted, seed=1, short=arguments.short)
         counts = measured(world, arguments.oracle)
         hard = measured(planted(rows, HARD, arguments.planted, seed=2, short=False))
         total, found = counts.planted.total(), counts.found.total()

@@ -142,7 +142,8 @@ def exact_leakage(splits: Splits, part: str) -> Finding | None:
     """Rows of a part whose question was asked, at whatever turn, in a part before it; up to case and white space."""
     rows = _part(splits, part)
     keys = [question_key(row) for row in rows]
-    wanted, seen = set(keys), {}
+    wanted = set(keys)
+    seen: dict[Key, tuple[Conversation, str]] = {}
     for name in _BEFORE[part]:
         for row in _part(splits, name) if wanted else ():
             seen.update((key, (row, name)) for key in _asked(row) if key in wanted)
