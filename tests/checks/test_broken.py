@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from broken import BROKEN, Case
+from findings import Check, by_name
 
-from conftest import Check, by_name
 from pronk.data.finding import Finding
 from pronk.recipe.checks import CHECKS
 
