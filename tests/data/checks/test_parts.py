@@ -1,11 +1,12 @@
 """Leakage between parts that were divided by other means, what the split left out, and where errors begin."""
 
 import dataclasses
+import time
 
 import pytest
 from rows import FACTS, check, split_of
 
-from pronk.data.checks import repeats
+from pronk.data.checks import data_findings, repeats
 from pronk.data.checks.repeats import exact_leakage, find_repeats
 from pronk.data.conversation import Conversation, Message
 from pronk.data.split import Splits
@@ -110,3 +111,27 @@ def test_instructions_that_all_rows_share_do_not_make_them_alike(write):
         (f"Sentence {at}: {word} came.", "good" if at % 2 else "bad") for at, word in enumerate(["Rain", "Hail", "Sun"])
     ]
     assert [one.name for one in check(write, rows, format="classify", instruction=long)] == []
+
+
+HOSTILE = {
+    "nothing": "",
+    "half a character": "a \ud800 half",
+    "links without end": "www." * 5_000 + " and",
+    "digits": "1 2-3 " * 20_000,
+    "an address without end": "a." * 20_000 + "@" + "b." * 20_000,
+    "a key without end": "-----BEGIN PRIVATE KEY-----" * 500 + "- " * 5_000,
+    "marks": "<a " + "b=c " * 20_000 + "' \" " * 5_000,
+    "tokens": "eyJaaaaaaaa." * 3_000 + "sk-" * 5_000 + "password=" * 3_000,
+    "colons": "a:b:c::" * 5_000,
+    "one word": "가" * 50_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_texts_take_no_time(case):
+    text, start = HOSTILE[case], time.perf_counter()
+    rows = [talk(f"{text} {at}", text) for at in range(3)]
+    for finding in data_findings(parts(rows, test=[talk(text, text + "!")]), ()):
+        assert all(len(row.text) < 200 and row.text.isprintable() for row in finding.rows)
+        assert len(finding.message) < 500
+    assert time.perf_counter() - start < 10

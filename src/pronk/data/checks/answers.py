@@ -16,7 +16,7 @@ NAMES = ("constant-answers", "answers-repeat-question", "only-links")
 FEW = 0.01
 _MANY = 5  # rows with one answer, at least, before it is worth a word
 _SENTENCE = 20  # letters from which on an answer is a sentence, which few questions share
-_LINKS = re.compile(r"(?:\s*[(<\[]?(?:https?://|www\.)\S+\s*)+", re.IGNORECASE)
+_LINK = re.compile(r"[(<\[]?(?:https?://|www\.)\S+", re.IGNORECASE)
 
 
 def find_poor_answers(rows: Sequence[Conversation]) -> list[Finding]:
@@ -100,4 +100,9 @@ def only_links(rows: Sequence[Conversation]) -> Finding | None:
 
 def _only_link(row: Conversation) -> str | None:
     texts = (row.answer, row.subject) if len(row.messages) > 1 else (row.answer,)
-    return next((text for text in texts if ("://" in text or "www." in text) and _LINKS.fullmatch(text)), None)
+    return next((text for text in texts if _is_link(text)), None)
+
+
+def _is_link(text: str) -> bool:
+    words = text.split() if "://" in text or "www." in text else []
+    return bool(words) and all(_LINK.fullmatch(word) for word in words)

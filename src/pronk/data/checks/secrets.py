@@ -69,11 +69,11 @@ SECRETS = (
     ),
     Secret(
         "API key of an AI service", "API keys of AI services", ("sk-",),
-        re.compile(r"\bsk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{20,}", re.ASCII),
+        re.compile(r"\bsk-(?=[\w-]{0,200}\d)(?=[\w-]{0,200}[A-Z])[\w-]{20,}", re.ASCII),
     ),
     Secret(
         "Hugging Face token", "Hugging Face tokens", ("hf_",),
-        re.compile(r"\bhf_(?=\w*[A-Z])[A-Za-z0-9]{30,}", re.ASCII),
+        re.compile(r"\bhf_(?=\w{0,60}[A-Z])[A-Za-z0-9]{30,}", re.ASCII),
     ),
     Secret(
         "Slack token", "Slack tokens", ("xox", "hooks.slack.com"),
