@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from broken import Check
 from rich.console import Console
 
-from pronk.data.finding import Finding
 from pronk.doctor.checking import Checked, check_recipe
 from pronk.recipe import read_recipe
 
 CONTEXT = 1024
-Check = Callable[..., Checked]
-
-
-def by_name(checked: Checked) -> dict[str, Finding]:
-    return {one.name: one for one in checked.findings}
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from broken import BROKEN, Case
+from broken import BROKEN, Case, Check, by_name
 
-from conftest import Check, by_name
 from pronk.data.finding import Finding
 from pronk.recipe.checks import CHECKS
 

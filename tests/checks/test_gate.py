@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from broken import BROKEN, LONG, Case, change, chats, pairs
+from broken import BROKEN, LONG, Case, Check, by_name, change, chats, pairs
 
-from conftest import Check, by_name
 from pronk.doctor import checking
 from pronk.errors import DataError, RecipeError
 from pronk.recipe import read_recipe

@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from broken import ASK, LOOP, Case, alpaca, chats, labelled, pairs, texts
+from broken import ASK, LOOP, Case, Check, alpaca, chats, labelled, pairs, texts
 
-from conftest import Check
 from pronk.data.finding import Finding
 from pronk.data.split import Splits, split_conversations
 from pronk.recipe import Split
