@@ -10,7 +10,11 @@ from typing import Any
 
 import yaml
 
+from pronk.data.finding import Finding
+from pronk.doctor.checking import Checked
+
 Rows = list[dict[str, Any]]
+Check = Callable[..., Checked]  # of a recipe's path, and overrides
 LOOP = "{% for m in messages %}{{ '### ' + m.role + ':\n' + m.content + eos_token + '\n' }}{% endfor %}"
 ASK = "{% if add_generation_prompt %}{{ '### assistant:\n' }}{% endif %}"
 PREAMBLE = "Below is an instruction that describes a task.\n\n### Instruction:\n{}\n\n### Response:\n"
@@ -18,6 +22,10 @@ WORDS = (
     "alpha", "bravo", "delta", "early", "field", "grand", "house", "inner", "joint", "knife", "lemon", "mercy", "north",
     "ocean", "paper", "quiet", "river",
 )  # fmt: skip
+
+
+def by_name(checked: Checked) -> dict[str, Finding]:
+    return {one.name: one for one in checked.findings}
 
 
 def answer(number: int, words: int = 6) -> str:

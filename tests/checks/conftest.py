@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from findings import Check
+from broken import Check
 from rich.console import Console
 
 from pronk.doctor.checking import Checked, check_recipe

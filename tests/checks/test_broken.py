@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from broken import BROKEN, Case
-from findings import Check, by_name
+from broken import BROKEN, Case, Check, by_name
 
 from pronk.data.finding import Finding
 from pronk.recipe.checks import CHECKS

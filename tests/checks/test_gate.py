@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from broken import BROKEN, LONG, Case, change, chats, pairs
-from findings import Check, by_name
+from broken import BROKEN, LONG, Case, Check, by_name, change, chats, pairs
 
 from pronk.doctor import checking
 from pronk.errors import DataError, RecipeError

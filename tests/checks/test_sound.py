@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from broken import ASK, LOOP, Case, alpaca, chats, labelled, pairs, texts
-from findings import Check
+from broken import ASK, LOOP, Case, Check, alpaca, chats, labelled, pairs, texts
 
 from pronk.data.finding import Finding
 from pronk.data.split import Splits, split_conversations

@@ -86,25 +86,38 @@ def gate(ready: Sequence[Ready], splits: Splits, labels: tuple[str, ...], recipe
         checked = _checked([*_row_findings(splits, labels), *ready_findings(ready)], recipe)
     if checked.errors:
         raise RefusedError(refusal(checked.errors))
-    from pronk.ask.shown import plain
-
     for one in checked.told:
         kind = "allowed" if one.severity == "error" else "warning"
-        say(console, plain(f"{kind}: {one.name}{_how_many(one)}: {one.message}").replace("\n", " "), "yellow")
+        say(console, f"{kind}: {one.name}{_how_many(one)}: {sentence(one.message)}", "yellow")
 
 
 def refusal(errors: Sequence[Finding]) -> str:
     """Why nothing is trained, and what to do about each error."""
-    from pronk.ask.shown import plain
-
     one = len(errors) == 1
     lines = [f"nothing was trained: {'a check' if one else f'{len(errors)} checks'} found what would spoil the result"]
     for error in errors:
-        where = f" First in {error.rows[0].place}." if error.rows and error.rows[0].place else ""
-        lines += [f"  {error.name}{_how_many(error)}: {error.message}{where}", f"    {error.remedy}"]
+        where = line(f" First in {error.rows[0].place}.") if error.rows and error.rows[0].place else ""
+        lines += [
+            f"  {error.name}{_how_many(error)}: {sentence(error.message)} {where}",
+            f"    {sentence(error.remedy)}",
+        ]
     names = ", ".join(dict.fromkeys(error.name for error in errors))
     lines.append(f"`pronk check` shows the rows. To train all the same, put into the recipe: allow: [{names}]")
-    return "\n".join(plain(line).replace("\n", " ") for line in lines)
+    return "\n".join(text.rstrip() for text in lines)
+
+
+def line(text: str) -> str:
+    """A text in one line; nothing in it can steer a terminal."""
+    from pronk.ask.shown import plain
+
+    return " ".join(plain(text).split())
+
+
+def sentence(text: str) -> str:
+    """The same, with a capital and a full stop."""
+    text = line(text)
+    first = text[:1].upper() if text.split(" ")[0].isalpha() else text[:1]  # a key stays as it is
+    return first + text[1:] + ("" if text.endswith((".", "?", "!", "…")) else ".")
 
 
 def _how_many(one: Finding) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pronk.ask.shown import STEERING, plain
+from pronk.ask.shown import STEERING
 from pronk.data.finding import Finding
 from pronk.data.words import counted
-from pronk.doctor.checking import Checked
+from pronk.doctor.checking import Checked, line, sentence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,12 +36,12 @@ def show(checked: Checked, console: Console) -> None:
     for one in checked.findings:
         console.print()
         console.print(Text(f"{_severity(one, checked)}: {one.name}", STYLES[one.severity]))
-        console.print(Padding(Text(_line(one.message)), (0, 0, 0, 2), expand=False), width=width)
+        console.print(Padding(Text(sentence(one.message)), (0, 0, 0, 2), expand=False), width=width)
         for row in one.rows:
-            shown = Text(_line(f"{row.place}  {row.text}" if row.place else row.text), "dim", overflow="ellipsis")
+            shown = Text(line(f"{row.place}  {row.text}" if row.place else row.text), "dim", overflow="ellipsis")
             shown.no_wrap = True
             console.print(Padding(shown, (0, 0, 0, 4), expand=False), width=width, no_wrap=True, overflow="ellipsis")
-        console.print(Padding(Text("→ " + _line(one.remedy)), (0, 0, 0, 2), expand=False), width=width)
+        console.print(Padding(Text("→ " + sentence(one.remedy)), (0, 0, 0, 2), expand=False), width=width)
     console.print()
     console.print(Text(verdict(checked)), width=width)
 
@@ -101,8 +101,3 @@ def _share(one: Finding) -> str:
     if not one.total:
         return ""
     return f"{one.share:.1%}" if one.share >= 0.001 or not one.count else "< 0.1%"
-
-
-def _line(text: str) -> str:
-    """A text in one line; nothing in it can steer a terminal."""
-    return " ".join(plain(text).split())

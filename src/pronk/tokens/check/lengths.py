@@ -55,7 +55,7 @@ def _truncated(view: View) -> list[Finding]:
         finding(
             "truncated-answers", "error" if severe else "warning",
             f"Answers are cut by train.max_length ({view.length}), so the model does not learn how they end.",
-            _longer(view, keeping(ends, answers)),
+            _longer(view, ends, answers),
             [(row, f"{one.ends[-1]:,} tokens: {row.subject}") for row, one in cut], answers, "answers", len(ends),
         )
     ]  # fmt: skip
@@ -69,8 +69,9 @@ def keeping(ends: Sequence[int], answers: int, share: float = 0.99) -> int:
     return longest_first[min(lost, len(ends) - 1)]
 
 
-def _longer(view: View, wanted: int) -> str:
-    whole = max(end for _, one in view.rows for end in one.ends)
+def _longer(view: View, ends: list[int], answers: int) -> str:
+    gone = [one.whole for part in ("train", "validation") for one in view.left_out(part)]
+    wanted, whole = keeping([*ends, *gone], answers + len(gone)), max(*ends, *gone, 0)
     if wanted > view.of.context:
         return (
             f"The base reads {view.of.context:,} tokens at most, and 99% of the answers would need {wanted:,}: shorten "

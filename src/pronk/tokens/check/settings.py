@@ -25,9 +25,8 @@ def setting_findings(train: Train, rows: int) -> list[Finding]:
         found.append(
             Finding(
                 "batch-larger-than-data", "warning",
-                f"train.batch_size is {train.batch_size}, but there are {counted(rows, 'training row')}: each "
-                f"epoch is a "
-                "single step.",
+                f"A batch has {train.batch_size} examples (train.batch_size), and there are "
+                f"{counted(rows, 'training row')}: each epoch is a single step.",
                 f"Set train.batch_size to {max(1, rows // 8)} or so.",
             )
         )  # fmt: skip
