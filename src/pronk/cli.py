@@ -162,6 +162,55 @@ def generate(
 
 
 @app.command()
+def check(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    show: Annotated[
+        int | None, typer.Option("--show", min=1, metavar="N", help="Show N examples as training sees them.")
+    ] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="With the id of each token under its text.")] = False,
+    split: Annotated[str, typer.Option("--split", metavar="PART", help="train, validation or test.")] = "train",
+    rows: Annotated[
+        list[str] | None, typer.Option("--show-row", metavar="FILE:LINE", help="Show this row. Again for more.")
+    ] = None,
+    cut_first: Annotated[
+        bool, typer.Option("--cut-first", help="Show first what lost the most tokens to max_length.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the examples as a page instead.")
+    ] = None,
+    overrides: Set = None,
+) -> None:
+    """Look at examples as training sees them: what is asked, what is learned, what is cut off. Needs no GPU."""
+    from pronk.doctor.showing import choice_of, show_recipe
+    from pronk.recipe import read_recipe
+
+    choice = choice_of(show, split, rows, cut_first, html)
+    show_recipe(read_recipe(recipe, overrides or []), choice, ids, html, _console(stderr=False), _console())
+
+
+@app.command()
+def tokens(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="A text, or - for standard input.")],
+    base: Annotated[str, typer.Option("--base", help="smollm2, a folder, a .gguf file or a hub id.")] = "smollm2",
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt", help="Ask the text in this form, as in recipes: alpaca, chat, llama2, llama3, ….jinja."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """A text as a base reads it: pieces, ids, special tokens, and decoded back. Loads no weights."""
+    from pronk.doctor import tokenized
+
+    found = tokenized.tokenize(tokenized.given_text(text), base, prompt)
+    if as_json:
+        print(tokenized.as_json(found))
+    else:
+        tokenized.show(found, _console(stderr=False))
+
+
+@app.command()
 def report(
     study: Annotated[Path, typer.Argument(help="A study folder.")],
     as_json: Json = False,
