@@ -189,6 +189,35 @@ def check(
 
 
 @app.command()
+def init(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[DIR|FILE]", help="Where the recipe goes, or the data file it is for.")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", metavar="FILE|ID", help="The data: a file or a hub id.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="classify, alpaca, pairs, messages, sharegpt or text.")
+    ] = None,
+    base: Annotated[str | None, typer.Option("--base", help="smollm2, a folder, a .gguf file or a hub id.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR|FILE", help="Where the recipe goes.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Take every proposal; ask nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over a recipe that is there.")] = False,
+) -> None:
+    """Look at your data and write a commented recipe for it. Asks for what options do not say."""
+    from pronk.doctor.new_recipe.making import make_recipe, wishes_of
+
+    wishes = wishes_of(target, data, task, base, out, yes, force)
+    try:
+        written = make_recipe(wishes, _console())
+    except KeyboardInterrupt:
+        _say("\ninterrupted; nothing was written")
+        sys.exit(130)
+    if written is None:
+        _say("nothing was written")
+        return
+    _say(f"written: {written}\nlook at it: pronk check {written}\nrun it: pronk run {written}")
+
+
+@app.command()
 def tokens(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="A text, or - for standard input.")],
     base: Annotated[str, typer.Option("--base", help="smollm2, a folder, a .gguf file or a hub id.")] = "smollm2",
