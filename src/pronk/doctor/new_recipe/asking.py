@@ -40,8 +40,8 @@ class Asker:
         except EOFError:
             self.console.print()
             raise OptionError(
-                f"pronk init asks, and nobody answers here (the question: {question}); answer with --data, --task, "
-                "--base and --out, and with --yes for all that it proposes"
+                f"pronk init asks ({question}), and nobody answers here; answer with {option}, or with --data, --base "
+                "and --yes, which takes what it proposes"
             ) from None
         return answer.strip()
 

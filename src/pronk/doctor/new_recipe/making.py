@@ -83,16 +83,15 @@ def make_recipe(wishes: Wishes, console: Console) -> Path | None:
     target = _target(wishes)
     if target.exists() and not wishes.force and wishes.yes:
         raise OptionError(f"{target} exists; add --force to write over it, or --out for another place")
+    if not wishes.data:
+        ask.tell(f"Data: a file ({' '.join(FILE_ENDINGS)}), or a data set of the hub such as owner/name.")
     source, (look, formats) = ask.until_it_works(
-        f"Data: a file ({' '.join(FILE_ENDINGS)}) or a hub data set such as owner/name",
-        "--data", wishes.data, None, lambda text: formats_of(checked_source(text)),
-    )  # fmt: skip
+        "Data", "--data", wishes.data, None, lambda text: formats_of(checked_source(text))
+    )
     rows = _rows(ask, checked_source(source), look, formats, wishes.task)
-    _, base = ask.until_it_works(
-        f"Base model: {USUAL_BASE} (135M, embedded, runs anywhere), a folder, a .gguf file, or a hub id such as "
-        "meta-llama/Llama-3.2-1B-Instruct",
-        "--base", wishes.base, USUAL_BASE, lambda name: base_facts(name, ask.tell),
-    )  # fmt: skip
+    if not wishes.base:
+        ask.tell(f"Base model: {USUAL_BASE} (135M, runs anywhere), a folder, a .gguf file, or a hub id.")
+    _, base = ask.until_it_works("Base", "--base", wishes.base, USUAL_BASE, lambda name: base_facts(name, ask.tell))
     text = propose(rows, look, base, target.parent, ask)
     ask.console.print()
     ask.tell(text)
@@ -121,11 +120,12 @@ def _rows(ask: Asker, source: str, look: Look, formats: list[Found], task: str |
         asked = _asked_columns(ask, look, task)
         readable = [(asked, read_rows(source, asked))]
     offers = [f"{found.format}: {described_format(found, look.columns)}" for found, _ in readable]
-    found, rows = readable[ask.choice("Task: what is to be learned from them", "--task", offers)]
+    found, rows = readable[ask.choice("Task", "--task", offers)]
     for line in rows.lines:
         ask.tell(line)
     if instruction := usual_instruction(found, rows):
-        wanted = ask.text("Instruction before each text, as the model will be asked", "--yes", instruction)
+        ask.tell("The texts ask for nothing: an instruction stands before each of them.")
+        wanted = ask.text("Instruction", "--yes", instruction)
         rows = read_rows(source, found, wanted or instruction)
     kinds = f", {counted(len(rows.labels), 'label')}" if rows.labels else ""
     ask.tell(f"{counted(len(rows.conversations), 'row')}, {in_words(rows.scripts)}{kinds}")
@@ -144,7 +144,7 @@ def _asked_columns(ask: Asker, look: Look, task: str | None) -> Found:
             "what they hold; leave --yes out to be asked, or name them under data.columns in a recipe (docs/recipe.md)"
         )
     kinds = [format for format in FIELDS if format == task or (task is None and format not in TURN_FORMATS)]
-    format = kinds[ask.choice("Task: what is to be learned", "--task", [f"{one}: {MEANINGS[one]}" for one in kinds])]
+    format = kinds[ask.choice("Task", "--task", [f"{one}: {MEANINGS[one]}" for one in kinds])]
     columns: dict[str, str] = {}
     for field in FIELDS[format]:
         offers = [column for column in look.columns if column not in columns.values()]

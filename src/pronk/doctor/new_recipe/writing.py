@@ -57,7 +57,7 @@ def as_yaml(value: Any) -> str:
     """A value on one line, read back as it is."""
     if isinstance(value, float) and 0 < value < 0.01:
         digits, _, exponent = f"{value:.6e}".partition("e")
-        return f"{float(digits):g}e{int(exponent)}" if "." in f"{float(digits):g}" else f"{digits[0]}.0e{int(exponent)}"
+        return f"{float(digits)}e{int(exponent)}"  # as people write learning rates
     options: dict[str, Any] = {
         "default_flow_style": True,
         "allow_unicode": True,
