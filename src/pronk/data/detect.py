@@ -82,12 +82,13 @@ def with_found_formats(recipe: Recipe, tell: Tell = lambda _: None) -> Recipe:
 
 @dataclass(frozen=True)
 class Look:
-    """A source's name, columns and first row, and the formats that it could have, those that leave no doubt first."""
+    """A source's name, columns and first row; the formats that fit, and those that others give such columns."""
 
     name: str
     columns: tuple[str, ...]
     first: Mapping[str, Any]
-    formats: tuple[Found, ...]
+    fitting: tuple[Found, ...]
+    usual: tuple[Found, ...]
 
 
 def look_at(data: Data) -> Look:
@@ -99,9 +100,11 @@ def look_at(data: Data) -> Look:
         raise DataError(f"{source.path or name}: the {'file' if source.path else 'data set'} has no rows")
     columns = tuple(table.columns or first.values)
     fitting = list(_fitting(data, source.columns or {}, first.values, columns))
-    usual = [one for format in FIELDS if format not in TURN_FORMATS and (one := _usual(format, columns))]
+    # without an input, alpaca is pairs by other names
+    named = [f for f in FIELDS if f not in TURN_FORMATS and (f != "alpaca" or OPTIONAL_FIELD in columns)]
+    usual = [one for format in named if (one := _usual(format, columns))]
     known = {found.format for found in fitting}
-    return Look(name, columns, first.values, (*fitting, *(one for one in usual if one.format not in known)))
+    return Look(name, columns, first.values, tuple(fitting), tuple(one for one in usual if one.format not in known))
 
 
 def _found(data: Data, source: Source, name: str, tell: Tell) -> Found:

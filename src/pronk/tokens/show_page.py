@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pronk.data.terminal import plain
+from pronk.data.words import counted
 from pronk.tokens.show import Block, Shown, ShownExample
 from pronk.tokens.show_terminal import block_title, heading, style_of, visible
 
@@ -48,9 +49,9 @@ def _view(example: ShownExample, ids: bool) -> dict[str, Any]:
     return {
         "place": plain(example.place),
         "part": example.part,
-        "count": example.count,
-        "learned": example.learned,
-        "cut": example.cut,
+        "count": counted(example.count, "token"),
+        "learned": f"{example.learned:,}",
+        "cut": f"{example.cut:,}" if example.cut else "",
         "blocks": [
             {"kind": block.kind, "title": block_title(block), "spans": (_boxes if ids else _spans)(block)}
             for block in example.blocks

@@ -21,7 +21,7 @@ QUIET = "dim"
 def print_examples(shown: Shown, console: Console, ids: bool = False) -> None:
     """Example after example; ids: each token's under its text. Nothing of the data steers the terminal."""
     for line in heading(shown):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(plain(line), markup=False, highlight=False, width=min(console.width, WIDTH))
     _legend(shown, console)
     for number, example in enumerate(shown.examples, start=1):
         console.print()
@@ -58,7 +58,7 @@ def _print_example(number: int, example: ShownExample, console: Console, ids: bo
     line = (
         f"{number}. {example.place}, {example.part}: {counted(example.count, 'token')}, {example.learned} learned{lost}"
     )
-    console.print(plain(line), style="bold", markup=False, highlight=False, soft_wrap=True)
+    console.print(plain(line), style="bold", markup=False, highlight=False, width=min(console.width, WIDTH))
     for block in example.blocks:
         console.print(f"  {block_title(block)}", style=QUIET, markup=False, highlight=False)
         if ids:

@@ -20,7 +20,7 @@ from pronk.errors import DataError
 from pronk.recipe import Split
 
 GIB = 2**30
-FEW_ROWS, MANY_ROWS, MOST_TEST = 500, 10_000, 1000
+FEWEST, FEW_ROWS, MANY_ROWS, MOST_TEST = 5, 500, 10_000, 1000
 UNEVEN, ENOUGH = 1.5, 60  # largest label over smallest from which parts are balanced, and rows that the smallest needs
 LARGE_FOR_A_CPU = 1_500_000_000
 BYTES = {"none": 2.0, "nf4": 0.55}  # a weight on a GPU
@@ -39,6 +39,8 @@ class Setting:
 def split_settings(rows: Rows) -> tuple[list[Setting], Splits]:
     """The split, and what it gives. Raises DataError where no split of these rows works."""
     count = len(rows.conversations)
+    if count < FEWEST:
+        raise DataError(f"data: {counted(count, 'row')} are too few to train on some and measure on others")
     share = 0.2 if count < FEW_ROWS else 0.1
     test: float | int = share if count < MANY_ROWS else MOST_TEST
     validation: float | int = 0.1 if count < MANY_ROWS else MOST_TEST

@@ -86,7 +86,7 @@ def make_recipe(wishes: Wishes, console: Console) -> Path | None:
     if not wishes.data:
         ask.tell(f"Data: a file ({' '.join(FILE_ENDINGS)}), or a data set of the hub such as owner/name.")
     source, (look, formats) = ask.until_it_works(
-        "Data", "--data", wishes.data, None, lambda text: formats_of(checked_source(text))
+        "Data", "--data", wishes.data, None, lambda text: formats_of(checked_source(text), wishes.task)
     )
     rows = _rows(ask, checked_source(source), look, formats, wishes.task)
     if not wishes.base:
@@ -113,7 +113,7 @@ def _rows(ask: Asker, source: str, look: Look, formats: list[Found], task: str |
     ask.tell(f"{look.name}: the columns are {quoted(look.columns)}")
     if note := unread_columns(look):
         ask.tell(note, "yellow")
-    readable, problems = _readable(source, [one for one in formats if task in (None, one.format)])
+    readable, problems = _readable(source, formats)
     if not readable:
         if problems:
             raise DataError(problems[0])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pronk.data.conversation import Conversation
-from pronk.data.detect import MEANINGS, Found, Look, look_at
+from pronk.data.detect import MEANINGS, TURN_FORMATS, Found, Look, look_at
 from pronk.data.labels import MOST_FOUND_LABELS, label_text
 from pronk.data.sources import read_conversations
 from pronk.data.tables import named_sources, open_table
@@ -44,17 +44,18 @@ class Rows:
         return _scripts(self.conversations)
 
 
-def formats_of(source: str) -> tuple[Look, list[Found]]:
-    """The columns of a source, and the formats it could be read in, the likeliest first.
+def formats_of(source: str, task: str | None = None) -> tuple[Look, list[Found]]:
+    """The columns of a source, and the formats it could be read in (`task` alone, if named), the likeliest first.
 
-    Raises DataError if it cannot be opened, or no format would do.
+    Raises DataError if it cannot be opened.
     """
     look = look_at(Data(source=source))
     lists = _lists(look.first)
-    found = [one for one in look.formats if not set(one.columns.values()) & set(_numbers_into(look, lists))]
-    if not any(one.format in ("messages", "sharegpt", "classify") for one in found):
+    every = [*look.fitting, *look.usual] if task or not look.fitting else [*look.fitting]
+    found = [one for one in every if not set(one.columns.values()) & set(_numbers_into(look, lists))]
+    if not any(one.format in (*TURN_FORMATS, "classify") for one in found) and (task == "classify" or not found):
         found += [one for one in [_with_labels(source, look, lists)] if one]
-    return look, found
+    return look, [one for one in found if task in (None, one.format)]
 
 
 def described_format(found: Found, columns: Sequence[str]) -> str:

@@ -58,13 +58,10 @@ def as_yaml(value: Any) -> str:
     if isinstance(value, float) and 0 < value < 0.01:
         digits, _, exponent = f"{value:.6e}".partition("e")
         return f"{float(digits)}e{int(exponent)}"  # as people write learning rates
-    options: dict[str, Any] = {
-        "default_flow_style": True,
-        "allow_unicode": True,
-        "width": float("inf"),
-        "sort_keys": False,
-    }
-    text: str = yaml.dump(value, Dumper=Dumper, **options).removesuffix("\n").removesuffix("\n...")
+    text: str = yaml.dump(
+        value, Dumper=Dumper, default_flow_style=True, allow_unicode=True, width=float("inf"), sort_keys=False
+    )
+    text = text.removesuffix("\n").removesuffix("\n...")
     return json.dumps(value) if "\n" in text else text  # JSON is YAML that spells its line breaks out
 
 
