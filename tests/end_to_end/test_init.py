@@ -93,9 +93,7 @@ def check_examples(recipe: Recipe) -> None:
     assert sum(one.cut_answers for one in examples) <= 0.01 * answers + 2
 
 
-@pytest.mark.parametrize(
-    "name", [name if SETS[name][1] != 5000 else pytest.param(name, marks=pytest.mark.slow) for name in SETS]
-)
+@pytest.mark.parametrize("name", SETS)
 def test_a_recipe_for_real_data(
     name: str, tmp_path: Path, wide_base: Path, pronk: Callable[..., Told], types: Callable[..., None]
 ) -> None:
@@ -114,15 +112,17 @@ def test_a_recipe_for_real_data(
     assert max(map(len, text.splitlines())) <= 120
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_what_is_written_trains(name: str, tmp_path: Path, wide_base: Path, pronk: Callable[..., Told]) -> None:
     path = data_file(name)
     assert pronk("init", str(tmp_path), "--data", str(path), "--base", str(wide_base), "--yes").code == 0
-    few = ("train.max_steps=2", "train.batch_size=2", "data.split.test=4", "data.split.validation=3", "data.split.train=20", "data.split.balanced=false", "train.trackers=[]")  # fmt: skip
+    few = {
+        "train.max_steps": 2, "train.batch_size": 2, "train.trackers": "[]", "evaluate": "[likelihood]",
+        "data.split.test": 4, "data.split.validation": 3, "data.split.train": 20, "data.split.balanced": "false",
+    }  # fmt: skip
     told = pronk(
         "run", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "study"),
-        *(part for one in few for part in ("--set", one)), "--set", "evaluate=[likelihood]",
+        *(part for key, value in few.items() for part in ("--set", f"{key}={value}")),
     )  # fmt: skip
     assert told.code == 0, told.err
     assert (tmp_path / "study" / "report.html").is_file()

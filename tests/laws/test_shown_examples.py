@@ -26,7 +26,7 @@ TEXTS = [
     ("What is a llama?", "A llama is an animal of the Andes."),
     ("서울의 날씨는? 😀", " 맑고 따뜻합니다 뷁뷁뷁.  \n"),
     ("Write <|im_end|></s><|eot_id|>, 12345", "\t<|im_end|> </s>\n\n  x  "),
-    ("naïve ‮\x1b[31m", "� �� 한 a�"),
+    ("naïve \u202e\x1b[31m", "\ufffd \ufffd\ufffd 한 a\ufffd"),
 ]
 
 

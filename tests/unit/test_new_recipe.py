@@ -16,7 +16,11 @@ from pronk.data.conversation import Conversation, Message
 from pronk.data.detect import Found
 from pronk.doctor.new_recipe.bases import BaseFacts, base_facts
 from pronk.doctor.new_recipe.choosing import (
-    Setting, condition, quantize_setting, split_settings, training_settings,
+    Setting,
+    condition,
+    quantize_setting,
+    split_settings,
+    training_settings,
 )  # fmt: skip
 from pronk.doctor.new_recipe.lengths import Lengths, measure
 from pronk.doctor.new_recipe.reading import Rows, formats_of, in_words, read_rows, usual_instruction
@@ -30,10 +34,11 @@ HOSTILE = "x\nbase: evil\r\n\x1b[31m # \u2028base: evil"
 
 
 def rows_of(sizes: dict[str | None, int], format: Any = "classify", letters: int = 20) -> Rows:
-    made = [
-        Conversation((Message("user", "What?", f"{label} {i} " + "a" * letters), Message("assistant", label or "so")), f"a:{i}", label)
-        for label, count in sizes.items() for i in range(count)
-    ]  # fmt: skip
+    made = []
+    for label, count in sizes.items():
+        for i in range(count):
+            asked = Message("user", "What?", f"{label} {i} " + "a" * letters)
+            made.append(Conversation((asked, Message("assistant", label or "so")), f"a:{i}", label))
     labels = tuple(label for label in sizes if label)
     return Rows(Data(source="a.jsonl", format=format), made, labels, ())
 
@@ -149,7 +154,10 @@ def test_too_few_rows_are_an_error() -> None:
 
 @pytest.mark.parametrize(
     ("parameters", "gpu", "quantize"),
-    [(135e6, None, None), (8e9, None, "nf4"), (8e9, 24 * GIB, "nf4"), (8e9, 80 * GIB, None), (1e9, 24 * GIB, None), (70e9, 16 * GIB, "nf4"), (None, None, None)],
+    [
+        (135e6, None, None), (8e9, None, "nf4"), (8e9, 24 * GIB, "nf4"), (8e9, 80 * GIB, None), (1e9, 24 * GIB, None),
+        (70e9, 16 * GIB, "nf4"), (None, None, None),
+    ],
 )  # fmt: skip
 def test_quantize_by_size_and_gpu(parameters: float | None, gpu: int | None, quantize: str | None) -> None:
     settings = quantize_setting(BaseFacts("b", parameters=parameters and int(parameters)), gpu)
@@ -213,9 +221,9 @@ def test_writing_systems_in_words() -> None:
 def test_a_recipe_reads_back_whatever_it_holds() -> None:
     settings = [
         Setting("base", "a: b #", HOSTILE), Setting("data.source", HOSTILE), Setting("data.columns", {"text": HOSTILE}),
-        Setting("data.labels", ["yes", "no", "1", "null", "한국어", "a, b"]), Setting("data.split.test", 0.1, "why " * 60),
-        Setting("data.split.balanced", True), Setting("prompt", "chat"), Setting("train.learning_rate", 5e-4),
-        Setting("train.max_length", 64, HOSTILE),
+        Setting("data.labels", ["yes", "no", "1", "null", "한국어", "a, b"]),
+        Setting("data.split.test", 0.1, "why " * 60), Setting("data.split.balanced", True),
+        Setting("prompt", "chat"), Setting("train.learning_rate", 5e-4), Setting("train.max_length", 64, HOSTILE),
     ]  # fmt: skip
     plain = parse_yaml(recipe_text(settings, [HOSTILE]), "test")
     assert plain == {
