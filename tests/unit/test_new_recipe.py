@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
+import pronk.doctor.new_recipe.lengths as lengths_module
 import pronk.doctor.new_recipe.writing as writing
 from pronk.data.conversation import Conversation, Message
 from pronk.data.detect import Found
@@ -25,7 +25,7 @@ from pronk.doctor.new_recipe.choosing import (
 from pronk.doctor.new_recipe.lengths import Lengths, measure
 from pronk.doctor.new_recipe.reading import Rows, formats_of, in_words, read_rows, usual_instruction
 from pronk.doctor.new_recipe.writing import as_yaml, recipe_text, relative
-from pronk.errors import DataError
+from pronk.errors import DataError, RecipeError
 from pronk.recipe import Data
 from pronk.recipe.notation import parse_yaml
 
@@ -116,6 +116,21 @@ def test_what_a_base_cannot_read_is_left_out() -> None:
     assert condition(rows, lengths_of([100] * 80), base) is None
     with pytest.raises(DataError, match="80 rows of 80 are longer than the 256 tokens that b reads"):
         condition(rows, lengths_of([500] * 80), base)
+
+
+def ninety_percent(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(lengths_module, "SHARE", 90)
+
+
+def rounded_down(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Lengths, "max_length", property(lambda self: self.usual // 64 * 64))
+
+
+@pytest.mark.parametrize("fault", [ninety_percent, rounded_down])
+def test_a_wrong_length_shows(fault: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    fault(monkeypatch)
+    with pytest.raises(AssertionError):
+        test_max_length_keeps_99_percent_whole(39)
 
 
 # --- the split ----------------------------------------------------------------------------------
@@ -263,5 +278,5 @@ def unquoted(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("fault", [comments_as_they_are, unquoted])
 def test_a_fault_shows(fault: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
     fault(monkeypatch)
-    with pytest.raises((AssertionError, yaml.YAMLError, Exception)):
+    with pytest.raises((AssertionError, RecipeError)):
         test_a_recipe_reads_back_whatever_it_holds()

@@ -79,7 +79,7 @@ def test_a_block_for_what_is_asked_learned_and_cut_off() -> None:
         "  answer: 3 tokens, learned",
         "    서울  ",
         "    <|end|>",
-        "  cut off by max_length: 2 tokens, 2 of an answer",
+        "  cut off by max_length: 2 tokens, all of an answer",
         "    lost word<|end|>",
     ]
 

@@ -33,6 +33,7 @@ def render(shown: Shown, ids: bool = False) -> str:
         style=Markup(style),
         policy=f"default-src 'none'; style-src 'sha256-{_hash(style)}'; base-uri 'none'; form-action 'none'",
         heading=[plain(line) for line in heading(shown)],
+        base=plain(shown.base),
         end=plain(shown.end),
         end_id=shown.end_id,
         examples=[_view(example, ids) for example in shown.examples],

@@ -54,10 +54,8 @@ def _legend(shown: Shown, console: Console) -> None:
 
 
 def _print_example(number: int, example: ShownExample, console: Console, ids: bool) -> None:
-    lost = f", {example.cut} more cut off" if example.cut else ""
-    line = (
-        f"{number}. {example.place}, {example.part}: {counted(example.count, 'token')}, {example.learned} learned{lost}"
-    )
+    lost = f", {example.cut:,} more cut off" if example.cut else ""
+    line = f"{number}. {example.place}, {example.part}: {counted(example.count, 'token')}, {example.learned:,} learned{lost}"
     console.print(plain(line), style="bold", markup=False, highlight=False, width=min(console.width, WIDTH))
     for block in example.blocks:
         console.print(f"  {block_title(block)}", style=QUIET, markup=False, highlight=False)
@@ -71,9 +69,10 @@ def block_title(block: Block) -> str:
     """What a block is, how long, and how much of it is learned."""
     tokens = counted(block.count, "token")
     if block.kind == "cut":
-        return f"cut off by max_length: {tokens}, {block.answers} of an answer"
+        answers = "all" if block.answers == block.count else f"{block.answers:,}"
+        return f"cut off by max_length: {tokens}, {answers} of an answer"
     learned = "not learned" if not block.learned else "learned" if block.learned == block.count else ""
-    return f"{block.kind}: {tokens}, {learned or f'{block.learned} learned'}"
+    return f"{block.kind}: {tokens}, {learned or f'{block.learned:,} learned'}"
 
 
 def style_of(token: Token, block: Block) -> str:

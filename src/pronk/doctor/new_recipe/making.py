@@ -83,13 +83,13 @@ def make_recipe(wishes: Wishes, console: Console) -> Path | None:
     target = _target(wishes)
     if target.exists() and not wishes.force and wishes.yes:
         raise OptionError(f"{target} exists; add --force to write over it, or --out for another place")
-    if not wishes.data:
+    if not wishes.data and not wishes.yes:
         ask.tell(f"Data: a file ({' '.join(FILE_ENDINGS)}), or a data set of the hub such as owner/name.")
     source, (look, formats) = ask.until_it_works(
         "Data", "--data", wishes.data, None, lambda text: formats_of(checked_source(text), wishes.task)
     )
     rows = _rows(ask, checked_source(source), look, formats, wishes.task)
-    if not wishes.base:
+    if not wishes.base and not wishes.yes:
         ask.tell(f"Base model: {USUAL_BASE} (135M, runs anywhere), a folder, a .gguf file, or a hub id.")
     _, base = ask.until_it_works("Base", "--base", wishes.base, USUAL_BASE, lambda name: base_facts(name, ask.tell))
     text = propose(rows, look, base, target.parent, ask)
@@ -113,7 +113,8 @@ def _rows(ask: Asker, source: str, look: Look, formats: list[Found], task: str |
     ask.tell(f"{look.name}: the columns are {quoted(look.columns)}")
     if note := unread_columns(look):
         ask.tell(note, "yellow")
-    readable, problems = _readable(source, formats)
+    with ask.console.status("reading all rows"):
+        readable, problems = _readable(source, formats)
     if not readable:
         if problems:
             raise DataError(problems[0])
@@ -174,8 +175,9 @@ def propose(rows: Rows, look: Look, base: BaseFacts, folder: Path, ask: Asker) -
     """
     if base.why:
         ask.tell(f"{base.why}; lengths are guessed meanwhile", "yellow")
-    kinds = ("chat", "alpaca") if base.chat else ("alpaca",)
-    lengths, why_not = measure(rows.conversations, base, kinds)
+    kinds = ("chat", "alpaca") if base.chat and rows.data.format != "text" else ("alpaca",)
+    with ask.console.status("counting tokens"):
+        lengths, why_not = measure(rows.conversations, base, kinds)
     if note := _splits_finely(rows, base, lengths):
         ask.tell(note, "yellow")
     left = choosing.condition(rows, lengths, base)
@@ -193,7 +195,8 @@ def propose(rows: Rows, look: Look, base: BaseFacts, folder: Path, ask: Asker) -
         *choosing.quantize_setting(base, gpu_memory()),
         *choosing.training_settings(len(splits.train), base, lengths),
     ]
-    _verify(settings, base, rows, splits)
+    with ask.console.status("making the examples as pronk run would"):
+        _verify(settings, base, rows, splits)
     return recipe_text(settings, _opening(rows, look, lengths)) + STUDY
 
 
