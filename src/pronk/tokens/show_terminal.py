@@ -55,7 +55,8 @@ def _legend(shown: Shown, console: Console) -> None:
 
 def _print_example(number: int, example: ShownExample, console: Console, ids: bool) -> None:
     lost = f", {example.cut:,} more cut off" if example.cut else ""
-    line = f"{number}. {example.place}, {example.part}: {counted(example.count, 'token')}, {example.learned:,} learned{lost}"
+    size = f"{counted(example.count, 'token')}, {example.learned:,} learned{lost}"
+    line = f"{number}. {example.place}, {example.part}: {size}"
     console.print(plain(line), style="bold", markup=False, highlight=False, width=min(console.width, WIDTH))
     for block in example.blocks:
         console.print(f"  {block_title(block)}", style=QUIET, markup=False, highlight=False)
