@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import pronk.doctor.new_recipe.lengths as lengths_module
+import pronk.doctor.new_recipe.lengths as subject
 import pronk.doctor.new_recipe.writing as writing
 from pronk.data.conversation import Conversation, Message
 from pronk.data.detect import Found
@@ -45,7 +45,7 @@ def rows_of(sizes: dict[str | None, int], format: Any = "classify", letters: int
 
 def lengths_of(whole: list[int], prompt: int = 10) -> Lengths:
     all_T, first = np.array(whole), np.full(len(whole), prompt)
-    return Lengths(np.arange(len(whole)), all_T, first, first, all_T, "alpaca")
+    return Lengths(np.arange(len(whole)), all_T, first, first, all_T, np.arange(len(whole)), "alpaca")
 
 
 def values(settings: list[Setting]) -> dict[str, Any]:
@@ -60,16 +60,27 @@ def test_max_length_keeps_99_percent_whole(long: int) -> None:
     """Of 1,000 rows with any number of long ones: at most 1% are longer than max_length."""
     generator = np.random.default_rng(long)
     whole = [*generator.integers(30, 200, 1000 - long).tolist(), *generator.integers(1000, 2000, long).tolist()]
-    length = lengths_of(whole).max_length
+    length = subject.max_length(lengths_of(whole).usual, 10)
     assert sum(one > length for one in whole) <= 10
     assert length % 64 == 0
     assert length - 64 < max(np.percentile(whole, 99, method="higher"), 42)
 
 
 def test_max_length_leaves_room_behind_the_longest_prompt() -> None:
-    lengths = lengths_of([100] * 999 + [900], prompt=10)
-    lengths.first[-1] = 890
-    assert lengths.max_length >= 890 + 32
+    assert subject.max_length(100, 890) == 960  # 890 and 32 of an answer
+
+
+def test_lengths_of_the_rows_that_train() -> None:
+    """Of conversations of 1 to 3 answers, those with odd numbers: as if the others had not been measured."""
+    counts = [1 + number % 3 for number in range(12)]
+    ends = [[10 * number + one for one in range(count)] for number, count in enumerate(counts)]
+    owners = np.repeat(np.arange(12), counts)
+    all_T = np.arange(12) * 10
+    lengths = Lengths(np.arange(12), all_T, all_T, all_T, np.concatenate(ends), owners, "chat")
+    part = lengths.of(range(1, 12, 2))
+    assert part.rows.tolist() == [1, 3, 5, 7, 9, 11]
+    assert part.ends.tolist() == [end for number in range(1, 12, 2) for end in ends[number]]
+    assert part.rows[part.owners].tolist() == [number for number in range(1, 12, 2) for _ in ends[number]]
 
 
 def test_answers_in_the_middle_count_too(smollm2: Any) -> None:
@@ -119,11 +130,11 @@ def test_what_a_base_cannot_read_is_left_out() -> None:
 
 
 def ninety_percent(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(lengths_module, "SHARE", 90)
+    patch.setattr(subject, "SHARE", 90)
 
 
 def rounded_down(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Lengths, "max_length", property(lambda self: self.usual // 64 * 64))
+    patch.setattr(subject, "max_length", lambda usual, _: usual // 64 * 64)
 
 
 @pytest.mark.parametrize("fault", [ninety_percent, rounded_down])
@@ -186,7 +197,7 @@ def test_a_base_that_is_not_here_is_known_by_its_name(monkeypatch: pytest.Monkey
     assert (facts.parameters, facts.chat, facts.tokenizer) == (8_000_000_000, True, None)
     assert "the hub cannot be reached" in facts.why
     lengths, _ = measure(rows_of({"a": 20, "b": 20}).conversations, facts, ["chat"])
-    assert "guessed" in training_settings(40, facts, lengths)[-1].why
+    assert "guessed" in training_settings(40, facts, lengths, lengths)[-1].why
 
 
 def test_parameters_are_counted(tiny_base: Path) -> None:

@@ -14,7 +14,7 @@ from pronk.data.formats import FIELDS
 from pronk.data.split import Splits, split_conversations
 from pronk.data.words import counted
 from pronk.doctor.new_recipe.bases import BaseFacts
-from pronk.doctor.new_recipe.lengths import SHARE, STEP, Lengths
+from pronk.doctor.new_recipe.lengths import SHARE, STEP, Lengths, max_length
 from pronk.doctor.new_recipe.reading import Rows
 from pronk.errors import DataError
 from pronk.recipe import Split
@@ -124,8 +124,8 @@ def _gib(base: BaseFacts, kind: str) -> str:
     return f"{BYTES[kind] * (base.parameters or 0) / GIB:.1f} GiB"
 
 
-def training_settings(rows: int, base: BaseFacts, lengths: Lengths) -> list[Setting]:
-    """Epochs, batch, learning rate and max_length. rows: to train on."""
+def training_settings(rows: int, base: BaseFacts, lengths: Lengths, trained: Lengths) -> list[Setting]:
+    """Epochs, batch, learning rate and max_length. rows: to train on; trained: the lengths of these, of all lengths."""
     epochs = 3 if rows < 1000 else 2 if rows < 20_000 else 1
     batch = 4 if rows < 200 else 8 if rows < 2000 else 16
     steps = -(-rows // batch)
@@ -139,20 +139,19 @@ def training_settings(rows: int, base: BaseFacts, lengths: Lengths) -> list[Sett
         Setting("train.epochs", epochs, f"{counted(epochs * steps, 'step')} in all; {why}"),
         Setting("train.batch_size", batch, f"examples a step: {counted(steps, 'step')} an epoch"),
         Setting("train.learning_rate", rate, for_whom),
-        Setting("train.max_length", *_max_length(base, lengths)),
+        Setting("train.max_length", *_max_length(base, lengths, trained)),
     ]
 
 
-def _max_length(base: BaseFacts, lengths: Lengths) -> tuple[int, str]:
-    wanted = lengths.max_length
-    said = (
-        f"{SHARE}% of the rows have at most {counted(lengths.usual, 'token')}, the longest {int(lengths.whole.max()):,}"
-    )
+def _max_length(base: BaseFacts, lengths: Lengths, trained: Lengths) -> tuple[int, str]:
+    wanted = max_length(trained.usual, int(lengths.first.max()))
+    most, longest = counted(trained.usual, "token"), int(trained.whole.max())
+    said = f"{SHARE}% of the training rows have at most {most}, the longest {longest:,}"
     if lengths.guessed:
         return wanted, f"guessed from letters, as the tokenizer is not at hand: `pronk check` will tell ({said})"
     if base.context is not None and wanted > base.context:
         return base.context, f"all that the base can read; {said}"
-    if wanted - lengths.usual >= STEP:
+    if wanted - trained.usual >= STEP:
         said += f"; the longest prompt alone takes {int(lengths.first.max()):,}"
     return wanted, said
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,8 @@ STEP = 64
 class Lengths:
     """Tokens of each measured row. whole: all of it; first: before its first answer; last: before its last one.
 
-    rows: which of the conversations. ends: where each answer ends, of all rows together. guessed: from the number of
+    rows: which of the conversations. ends: where each answer ends, of all rows together; owners: the place in `rows`
+    that it belongs to. guessed: from the number of
     bytes, without a tokenizer. prompt: the form in which they were measured.
     """
 
@@ -34,6 +35,7 @@ class Lengths:
     first: npt.NDArray[np.int64]
     last: npt.NDArray[np.int64]
     ends: npt.NDArray[np.int64]
+    owners: npt.NDArray[np.int64]
     prompt: str
     guessed: bool = False
     text_bytes: int = 0
@@ -43,14 +45,24 @@ class Lengths:
         """Tokens that 99% of the rows, and of the answers, end within."""
         return max(_percentile(self.whole), _percentile(self.ends))
 
-    @property
-    def max_length(self) -> int:
-        """The same rounded up to a multiple of 64, and enough for the longest prompt and a part of its answer."""
-        return -(-max(self.usual, int(self.first.max()) + ANSWER_ROOM) // STEP) * STEP
+    def of(self, conversations: Collection[int]) -> Lengths:
+        """Of some of the conversations alone, by their numbers; of all if none of them was measured."""
+        kept = np.isin(self.rows, list(conversations))
+        if not kept.any():
+            return self
+        return replace(
+            self, rows=self.rows[kept], whole=self.whole[kept], first=self.first[kept], last=self.last[kept],
+            ends=self.ends[kept[self.owners]], owners=np.cumsum(kept)[self.owners[kept[self.owners]]] - 1,
+        )  # fmt: skip
 
     def fitting(self, context: int) -> npt.NDArray[np.bool_]:
         """Which measured rows a base of this context can learn from and be tested on, uncut."""
         return self.whole <= context
+
+
+def max_length(usual: int, longest_prompt: int) -> int:
+    """Tokens rounded up to a multiple of 64, enough for the longest prompt and a part of its answer."""
+    return -(-max(usual, longest_prompt + ANSWER_ROOM) // STEP) * STEP
 
 
 def measure(conversations: Sequence[Conversation], base: BaseFacts, kinds: Sequence[str]) -> tuple[Lengths, str]:
@@ -96,6 +108,7 @@ def _measured(
         np.array([int(np.argmax(one.target)) for one in examples]),
         np.array([len(one.prompt_ids) for one in examples]),
         np.concatenate(ends),
+        np.repeat(np.arange(len(ends)), [len(one) for one in ends]),
         kind,
         text_bytes=sum(_bytes(conversations[row]) for row in chosen),
     )
@@ -105,7 +118,7 @@ def _guessed(conversations: Sequence[Conversation], chosen: npt.NDArray[np.int64
     sizes = [(_bytes(conversations[row]), len(conversations[row].answer.encode())) for row in chosen]
     whole = np.array([size // BYTES_PER_TOKEN + FORM_TOKENS for size, _ in sizes])
     before = np.array([(size - answer) // BYTES_PER_TOKEN + FORM_TOKENS - 1 for size, answer in sizes])
-    return Lengths(chosen, whole, before, before, whole, kind, guessed=True)
+    return Lengths(chosen, whole, before, before, whole, np.arange(len(chosen)), kind, guessed=True)
 
 
 def _bytes(conversation: Conversation) -> int:

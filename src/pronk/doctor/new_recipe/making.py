@@ -187,13 +187,15 @@ def propose(rows: Rows, look: Look, base: BaseFacts, folder: Path, ask: Asker) -
         lengths, why_not = measure(rows.conversations, base, kinds)
         ask.tell(f"{counted(left.rows, 'row')} longer than the {base.context} tokens that {base.name} reads: left out")
     split, splits = choosing.split_settings(rows)
+    number = {id(row): place for place, row in enumerate(rows.conversations)}
+    trained = lengths.of([number[id(row)] for row in splits.train])
     settings = [
         Setting("base", _base_name(base, folder), base.size if base.parameters else ""),
         *_data_settings(rows, look, left, folder),
         *split,
         *choosing.prompt_setting(rows, lengths, why_not),
         *choosing.quantize_setting(base, gpu_memory()),
-        *choosing.training_settings(len(splits.train), base, lengths),
+        *choosing.training_settings(len(splits.train), base, lengths, trained),
     ]
     with ask.console.status("making the examples as pronk run would"):
         _verify(settings, base, rows, splits)
