@@ -67,28 +67,6 @@ def run(
 
 
 @app.command()
-def check(
-    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
-    overrides: Set = None,
-    as_json: Json = False,
-) -> None:
-    """What would go wrong silently? Data, prompts, tokens and settings, before anything is trained; needs no GPU."""
-    from pronk.recipe import read_recipe
-
-    read = read_recipe(recipe, overrides or [])
-    from pronk.doctor import findings
-    from pronk.doctor.checking import check_recipe
-
-    checked = check_recipe(read, _console())
-    if as_json:
-        print(findings.as_json(checked))
-    else:
-        findings.show(checked, _console(stderr=False))
-    if checked.errors:
-        sys.exit(1)
-
-
-@app.command()
 def plan(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
     gpu: Gpu = None,
@@ -182,6 +160,101 @@ def generate(
     if answered.interrupted:
         _say(f"interrupted; {len(answered.answers)} answers are kept{f' in {out}' if out else ''}")
         sys.exit(130)
+
+
+@app.command()
+def check(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    show: Annotated[
+        int | None, typer.Option("--show", min=1, metavar="N", help="Show N examples as training sees them.")
+    ] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="With the id of each token under its text.")] = False,
+    split: Annotated[str, typer.Option("--split", metavar="PART", help="train, validation or test.")] = "train",
+    rows: Annotated[
+        list[str] | None, typer.Option("--show-row", metavar="FILE:LINE", help="Show this row. Again for more.")
+    ] = None,
+    cut_first: Annotated[
+        bool, typer.Option("--cut-first", help="Show first what lost the most tokens to max_length.")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write the examples as a page instead.")
+    ] = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """What would go wrong silently? Data, prompts, tokens and settings, before anything is trained; needs no GPU.
+
+    With --show, --show-row or --html instead: examples as training sees them.
+    """
+    from pronk.doctor.showing import choice_of, show_recipe
+    from pronk.recipe import read_recipe
+
+    choice = choice_of(show, split, rows, cut_first, html)
+    read = read_recipe(recipe, overrides or [])
+    if show is not None or rows or html is not None:
+        show_recipe(read, choice, ids, html, _console(stderr=False), _console())
+        return
+    from pronk.doctor import findings
+    from pronk.doctor.checking import check_recipe
+
+    checked = check_recipe(read, _console())
+    if as_json:
+        print(findings.as_json(checked))
+    else:
+        findings.show(checked, _console(stderr=False))
+    if checked.errors:
+        sys.exit(1)
+
+
+@app.command()
+def init(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[DIR|FILE]", help="Where the recipe goes, or the data file it is for.")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", metavar="FILE|ID", help="The data: a file or a hub id.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="classify, alpaca, pairs, messages, sharegpt or text.")
+    ] = None,
+    base: Annotated[str | None, typer.Option("--base", help="smollm2, a folder, a .gguf file or a hub id.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR|FILE", help="Where the recipe goes.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Take every proposal; ask nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over a recipe that is there.")] = False,
+) -> None:
+    """Look at your data and write a commented recipe for it. Asks for what options do not say."""
+    from pronk.doctor.new_recipe.making import make_recipe, wishes_of
+
+    wishes = wishes_of(target, data, task, base, out, yes, force)
+    try:
+        written = make_recipe(wishes, _console())
+    except KeyboardInterrupt:
+        _say("\ninterrupted; nothing was written")
+        sys.exit(130)
+    if written is None:
+        _say("nothing was written")
+        return
+    _say(f"written: {written}\nlook at it: pronk check {written}\nrun it: pronk run {written}")
+
+
+@app.command()
+def tokens(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="A text, or - for standard input.")],
+    base: Annotated[str, typer.Option("--base", help="smollm2, a folder, a .gguf file or a hub id.")] = "smollm2",
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt", help="Ask the text in this form, as in recipes: alpaca, chat, llama2, llama3, ….jinja."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """A text as a base reads it: pieces, ids, special tokens, and decoded back. Loads no weights."""
+    from pronk.doctor import tokenized
+
+    found = tokenized.tokenize(tokenized.given_text(text), base, prompt)
+    if as_json:
+        print(tokenized.as_json(found))
+    else:
+        tokenized.show(found, _console(stderr=False))
 
 
 @app.command()

@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import html
 import io
-import json
-import re
-import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from pronk.ask.asking import Answer, Answered
 from pronk.compare.words import short
+from pronk.data.terminal import cells, plain, plain_json
 from pronk.data.words import counted
 
 if TYPE_CHECKING:
@@ -19,17 +17,6 @@ if TYPE_CHECKING:
 
 WIDTH = 80
 LONGEST_NAME = 30
-# What would steer a terminal or reorder a line: control characters, line separators, and bidirectional overrides.
-# Joiners stay: letters of many scripts, and emoji, need them.
-STEERING = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufff9-\ufffb]"
-)
-
-
-def plain(text: str) -> str:
-    """The text with all that could steer a terminal spelled out, such as \\x1b; line breaks stay, tabs are spaces."""
-    text = text.replace("\r\n", "\n").expandtabs(4)
-    return STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def show(answered: Answered, console: Console) -> None:
@@ -73,7 +60,7 @@ def summary(answered: Answered) -> list[str]:
     for name in answered.models:
         own: list[str] = [answer.ended for answer in answered.answers if answer.model == name]
         rows.append([short(name, LONGEST_NAME), *(f"{own.count(kind)} of {len(own)}" for kind in shown)])
-    widths = [max(_cells(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(cells(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(_padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
@@ -100,12 +87,12 @@ def as_json(answered: Answered) -> str:
         "interrupted": answered.interrupted,
         "answers": records(answered),
     }
-    return _json(whole, indent=2)
+    return plain_json(whole, indent=2)
 
 
 def as_lines(answered: Answered) -> str:
     """The records, one on each line."""
-    return "".join(_json(record) + "\n" for record in records(answered))
+    return "".join(plain_json(record) + "\n" for record in records(answered))
 
 
 def as_html(answered: Answered) -> str:
@@ -139,16 +126,5 @@ def _mark(answer: Answer) -> str:
     }[answer.ended]
 
 
-def _json(value: Any, indent: int | None = None) -> str:
-    """JSON in which Korean stays readable, and what steers terminals is escaped; it stands in strings only."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
-    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-
-
-def _cells(text: str) -> int:
-    """Columns that a text takes; Korean letters take two each."""
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
-
-
 def _padded(text: str, width: int) -> str:
-    return text + " " * (width - _cells(text))
+    return text + " " * (width - cells(text))

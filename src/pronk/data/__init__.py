@@ -8,6 +8,7 @@ where.py          which rows are kept
 formats.py        what the columns of a format mean; turns.py (lists of turns), labels.py (classification)
 mix.py            several sources by weight
 rows.py, words.py what a row and its problems are; words for people
+terminal.py       text that a terminal may show, whatever it holds
 questions.py      questions for `pronk generate`
 split.py          duplicates out, then a seeded, balanced split
 finding.py        what a check found; checks/ (of rows: repeats, leakage, languages, private things, damage)

@@ -31,6 +31,7 @@ MEANINGS: dict[Format, str] = {
     "sharegpt": "a list of {from, value}",
     "text": "plain text to go on with",
 }
+TURN_FORMATS = ("messages", "sharegpt")
 # Names under which columns often come; used in questions to people only, never to decide.
 USUAL_NAMES = {
     "prompt": ("prompt", "question", "query", "instruction", "input", "document", "article", "source"),
@@ -77,6 +78,33 @@ def with_found_formats(recipe: Recipe, tell: Tell = lambda _: None) -> Recipe:
         ]
         values = {"data.source": sources}
     return recipe.with_values(values, f"with the format {first.format}, found from the columns")
+
+
+@dataclass(frozen=True)
+class Look:
+    """A source's name, columns and first row; the formats that fit, and those that others give such columns."""
+
+    name: str
+    columns: tuple[str, ...]
+    first: Mapping[str, Any]
+    fitting: tuple[Found, ...]
+    usual: tuple[Found, ...]
+
+
+def look_at(data: Data) -> Look:
+    """What the first source of a section could be. Raises DataError if it cannot be opened or is empty."""
+    source, name = named_sources(data)[0]
+    table = open_table(source, name, data)
+    first = next(table.rows, None)
+    if first is None:
+        raise DataError(f"{source.path or name}: the {'file' if source.path else 'data set'} has no rows")
+    columns = tuple(table.columns or first.values)
+    fitting = list(_fitting(data, source.columns or {}, first.values, columns))
+    # without an input, alpaca is pairs by other names
+    named = [f for f in FIELDS if f not in TURN_FORMATS and (f != "alpaca" or OPTIONAL_FIELD in columns)]
+    usual = [one for format in named if (one := _usual(format, columns))]
+    known = {found.format for found in fitting}
+    return Look(name, columns, first.values, tuple(fitting), tuple(one for one in usual if one.format not in known))
 
 
 def _found(data: Data, source: Source, name: str, tell: Tell) -> Found:

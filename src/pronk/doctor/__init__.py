@@ -8,6 +8,9 @@ plan.py          will it fit: how to train a fleet on a GPU of some size
 workload.py      what a fleet has to do, in numbers
 calibration.py   one and two layers measured
 planned.py       what the planner found, in words
+showing.py       `pronk check --show`: examples as training sees them
+tokenized.py     `pronk tokens`: a text as a base reads it
+new_recipe/      `pronk init`: from data and a base to a commented recipe
 bench.py         pronk and other tools on the same work; its head names the modules it is made of
 peers/           the other tools' side of a bench, each run in a process of its own
 """

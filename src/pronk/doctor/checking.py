@@ -108,7 +108,7 @@ def refusal(errors: Sequence[Finding]) -> str:
 
 def line(text: str) -> str:
     """A text in one line; nothing in it can steer a terminal."""
-    from pronk.ask.shown import plain
+    from pronk.data.terminal import plain
 
     return " ".join(plain(text).split())
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pronk.ask.shown import STEERING
 from pronk.data.finding import Finding
+from pronk.data.terminal import STEERING
 from pronk.data.words import counted
 from pronk.doctor.checking import Checked, line, sentence
 

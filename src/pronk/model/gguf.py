@@ -60,9 +60,16 @@ def convert(source: Path, folder: Path) -> None:
     dtype = torch.float32 if parameters < FP32_PARAMETERS else torch.bfloat16
     config.dtype = dtype
     config.architectures = ["LlamaForCausalLM"]
-    _tokenizer(source, reader, config).save_pretrained(folder)
+    _tokenizer(source, reader, config.max_position_embeddings).save_pretrained(folder)
     _write_shards(folder, _tensors(source, reader, config, dtype))
     config.save_pretrained(folder)
+
+
+def read_tokenizer(source: Path) -> Any:
+    """The tokenizer of a Llama .gguf file; its weights are not read. Raises BaseModelError as `convert` does."""
+    reader = _read(source)
+    _check(source, reader)
+    return _tokenizer(source, reader, int(_number(reader, "llama.context_length")))
 
 
 def _read(source: Path) -> Any:
@@ -145,7 +152,7 @@ def _divisors(config: Any, rope_parameters: dict[str, Any]) -> Any:
     return (plain / frequencies).numpy()
 
 
-def _tokenizer(source: Path, reader: Any, config: Any) -> Any:
+def _tokenizer(source: Path, reader: Any, context: int) -> Any:
     """The file's tokenizer, with what its conversion loses put back."""
     from tokenizers import Regex, pre_tokenizers
     from transformers import AutoTokenizer
@@ -174,7 +181,7 @@ def _tokenizer(source: Path, reader: Any, config: Any) -> Any:
             token = tokenizer.convert_ids_to_tokens(int(_number(reader, key)))
             if token != getattr(tokenizer, name):
                 setattr(tokenizer, name, token)
-    tokenizer.model_max_length = config.max_position_embeddings
+    tokenizer.model_max_length = context
     return tokenizer
 
 

@@ -68,8 +68,11 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def downloaded(name: str) -> str | None:
-    """The folder of the hub's cache with configuration, tokenizer and all weights of a model, if it is whole."""
+def downloaded(name: str, weights: bool = True) -> str | None:
+    """The folder of the hub's cache with configuration, tokenizer and all weights of a model, if it is whole.
+
+    weights: false where a tokenizer is enough.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     def path(file: str) -> Path | None:
@@ -78,8 +81,8 @@ def downloaded(name: str) -> str | None:
 
     config, index = path("config.json"), path(INDEX)
     tokenizer = any(path(file) for file in ("tokenizer.json", "tokenizer.model", "vocab.json"))
-    weights = path(WHOLE) or (index and all(path(shard) for shard in shards(index)))
-    return str(config.parent) if config and tokenizer and weights else None
+    whole = not weights or path(WHOLE) or (index and all(path(shard) for shard in shards(index)))
+    return str(config.parent) if config and tokenizer and whole else None
 
 
 def shards(index: Path) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from pronk.errors import BaseModelError, ResourceError
-from pronk.model.hub import INDEX, WHOLE, Base, first_line, one_message, pickled, pretrained, quiet, shards
+from pronk.model.hub import INDEX, WHOLE, Base, downloaded, first_line, one_message, pickled, pretrained, quiet, shards
 from pronk.model.memory.sizes import release
 from pronk.model.quantize import QuantizedLinear, check_quantization, loading_config, take_over
 from pronk.recipe import Quantize
@@ -56,6 +56,28 @@ def load_tokenizer(base: Base) -> Any:
     from transformers import AutoTokenizer
 
     return pretrained(AutoTokenizer, base)
+
+
+def load_tokenizer_alone(name: str) -> Any:
+    """The tokenizer of a base by its name in the recipe, for what needs no weights: none are converted, downloaded
+    or looked for. Raises BaseModelError as `find_base` and `load_tokenizer` do."""
+    from transformers import AutoTokenizer
+
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return pretrained(AutoTokenizer, Base(name, str(path), local=True))
+    if name == EMBEDDED or (name.endswith(".gguf") and path.is_file()):
+        source = _embedded_file() if name == EMBEDDED else path
+        folder = _conversion(source)
+        if folder.is_dir():
+            return load_tokenizer(Base(name, str(folder), local=True))
+        from pronk.model.gguf import read_tokenizer
+
+        with quiet():
+            return read_tokenizer(source)
+    base = find_base(name)
+    folder_of_hub = downloaded(name, weights=False)
+    return load_tokenizer(base if folder_of_hub is None else Base(name, folder_of_hub, local=True))
 
 
 def load_config(base: Base) -> Any:
@@ -212,9 +234,7 @@ def _embedded_file() -> Path:
 
 def _converted(source: Path, tell: Callable[[str], None]) -> Path:
     """The folder that a .gguf file was converted into; made now if this is the first time."""
-    facts = source.stat()
-    identity = f"{source.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{CONVERSION}"
-    folder = cache_folder() / f"{source.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    folder = _conversion(source)
     if folder.is_dir():
         return folder
     tell(f"converting {source.name} once into the cache {folder.parent}")
@@ -224,6 +244,13 @@ def _converted(source: Path, tell: Callable[[str], None]) -> Path:
     except ResourceError as error:
         raise ResourceError(f"{error}: set PRONK_CACHE to a folder on another disk") from None
     return folder
+
+
+def _conversion(source: Path) -> Path:
+    """Where a .gguf file's conversion lies, or would."""
+    facts = source.stat()
+    identity = f"{source.resolve()}|{facts.st_size}|{facts.st_mtime_ns}|{CONVERSION}"
+    return cache_folder() / f"{source.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
 def _convert(source: Path, folder: Path) -> None:

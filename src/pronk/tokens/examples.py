@@ -57,6 +57,11 @@ class Examples:
         """The rows of a part (train or validation) that are not among its examples, as far as those are made."""
         return self._left_out.get((part, self.length(max_length)), [])
 
+    def kept(self, part: str, max_length: int | None) -> list[Conversation]:
+        """The rows of a part (train or validation) that its examples are made of, in the same order."""
+        gone = {one.row for one in self.left_out(part, max_length)}
+        return [one for row, one in enumerate(getattr(self.splits, part)) if row not in gone]
+
     def length(self, max_length: int | None) -> int:
         """The longest example, in tokens, where a recipe's train.max_length may be absent."""
         return min(USUAL_LENGTH, self.context) if max_length is None else max_length

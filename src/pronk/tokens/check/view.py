@@ -42,13 +42,13 @@ class View:
     def train(self) -> list[tuple[Conversation, Example]]:
         """Training rows with their examples."""
         examples = self.of.train(self.max_length, self.on_prompt)
-        return list(zip(_kept(self.of.splits.train, self.left_out("train")), examples, strict=True))
+        return list(zip(self.of.kept("train", self.max_length), examples, strict=True))
 
     @cached_property
     def rows(self) -> list[tuple[Conversation, Example]]:
         """Training and validation rows with their examples."""
         examples = self.of.validation(self.max_length, self.on_prompt)
-        return [*self.train, *zip(_kept(self.of.splits.validation, self.left_out("validation")), examples, strict=True)]
+        return [*self.train, *zip(self.of.kept("validation", self.max_length), examples, strict=True)]
 
     def left_out(self, part: str) -> list[TooLong]:
         """The rows of train or validation whose prompt leaves no room for the answer."""
@@ -58,13 +58,6 @@ class View:
     def conversations(self) -> list[Conversation]:
         """All rows, those of the test included."""
         return [*self.of.splits.train, *self.of.splits.validation, *self.of.splits.test]
-
-
-def _kept(conversations: Sequence[Conversation], left_out: Sequence[TooLong]) -> Sequence[Conversation]:
-    if not left_out:
-        return conversations
-    gone = {one.row for one in left_out}
-    return [one for row, one in enumerate(conversations) if row not in gone]
 
 
 def spread(rows: Sequence[Conversation], most: int) -> Iterator[int]:
