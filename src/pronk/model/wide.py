@@ -205,7 +205,7 @@ class Group:
         """What the adapters' first halves give, layer by layer; in one product where they lie side by side."""
         if (found := self._side_by_side(route)) is None:
             return [layer.inner(x_TI, _there(route)) for layer, _ in self.wide]
-        A_RI, _, block = found
+        A_RI, block = found
         return [[part] for part in block.product(x_TI, A_RI.T).chunk(len(self.wide), dim=1)]
 
     def input_gradient(
@@ -234,8 +234,9 @@ class Group:
 
     def add_gradients(self, dy_TG: Tensor, x_TI: Tensor, inner: Inner, slopes: Inner, route: Route | None) -> None:
         """Add to the gradients of all A and B."""
-        if (found := self._side_by_side(route)) is not None:
-            add_product(found[1], slopes[0][0].T, x_TI)
+        if self._place is not None and self._side_by_side(route) is not None:
+            gradients_N = self.wide[0][0].storage.gradients()
+            add_product(self._place.of(gradients_N), slopes[0][0].T, x_TI)
             for (layer, at), kept in zip(self.wide, inner, strict=True):
                 add_product(layer.gradients()[1], kept[0].T, dy_TG[:, at])
             return
@@ -249,15 +250,12 @@ class Group:
             route.blocks(layer)[0].product(dy_TG[:, at], layer.B_product.T, own_TR)
         return all_TR
 
-    def _side_by_side(self, route: Route | None) -> tuple[Tensor, Tensor, Block] | None:
-        """All A's as one matrix, its gradient, and the block of its product; None where they are to go alone."""
+    def _side_by_side(self, route: Route | None) -> tuple[Tensor, Block] | None:
+        """All A's as one matrix, and the block of its product; None where they are to go alone."""
         if route is None or not route.in_one_block or self._place is None:
             return None
-        first, place = self.wide[0][0], self._place
-        return (
-            place.of(first.storage.copy(first.dtype)), place.of(first.storage.gradients()),
-            route.blocks(first, len(self.wide))[0],
-        )  # fmt: skip
+        first = self.wide[0][0]
+        return self._place.of(first.storage.copy(first.dtype)), route.blocks(first, len(self.wide))[0]
 
     @cached_property
     def _place(self) -> Place | None:
