@@ -169,18 +169,17 @@ def phases_of(costs: Any, work: Any, setting: Any) -> dict[str, dict[str, int]]:
 
     from pronk.model.memory.costs import SEGMENTS
 
-    def peaks(one: Any) -> dict[str, int]:
-        training = one.training_peak(work.trainings[0].largest, setting.recompute)
-        validation = one.validation_peak(dict(work.validations)[setting.validation_tokens])
+    def peaks(one: Any, recordings: float) -> dict[str, int]:
         answering, reading = dict(work.evaluations)[setting.evaluation_tokens]
+        validation = dict(work.validations)[setting.validation_tokens]
         return {
-            "load": one.loading_peak(), "train": training, "validate": max(training, validation),
+            "load": one.loading_peak(), "train": one.training_peak(work.trainings[0].largest, setting.recompute),
+            "validate": one.validation_peak(validation, recordings),
             "likelihood": one.evaluation_peak(reading), "answer": one.evaluation_peak(answering),
         }  # fmt: skip
 
-    reserved, allocated = peaks(costs), peaks(replace(costs, slack=0.0))
-    # what training has reserved it keeps while validation rows are read
-    allocated["validate"] = replace(costs, slack=0.0).validation_peak(dict(work.validations)[setting.validation_tokens])
+    pool = costs.recordings(work.trainings[0].largest, setting.recompute)
+    reserved, allocated = peaks(costs, pool), peaks(replace(costs.without_slack(), recorded=False), 0.0)
     return {name: {"reserved": reserved[name], "allocated": allocated[name] - SEGMENTS} for name in reserved}
 
 
@@ -241,9 +240,10 @@ class Phases:
 
 def really(trial: Trial, device: Any, setting: Any) -> Phases:
     """Load, train, validate between two rounds, score and answer, as a study does; the peaks of each."""
+    from pronk.evaluate.evaluation import validation_losses
     from pronk.evaluate.likelihood import answer_losses
     from pronk.model.adapter import attach
-    from pronk.model.memory.sizes import begin_peak, release
+    from pronk.model.memory.sizes import begin_peak, give_back, release
     from pronk.model.random_model import random_model
     from pronk.train.fleet import Fleet
 
@@ -258,9 +258,10 @@ def really(trial: Trial, device: Any, setting: Any) -> Phases:
 
     def validate(steps: Sequence[Any]) -> None:
         if steps[0].number == trial.rounds - 1:  # at least one round comes after it
+            give_back(device)  # as `validation_losses` does first
             phases.begin("validate")
             rows = {slot: run.examples[:VALIDATION_ITEMS] for slot, run in enumerate(runs)}
-            answer_losses(model, adapter, rows, setting.validation_tokens)
+            validation_losses(model, adapter, range(trial.runs), rows, setting.validation_tokens)
             phases.begin("train")
 
     fleet.train(validate)

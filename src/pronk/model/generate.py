@@ -39,10 +39,11 @@ class PromptCache:
     """Keys and values of prompts, a row each, with room for new tokens behind the longest.
 
     What transformers calls a cache: its layers hand their new keys and values to `update` and
-    attend to what that returns.
+    attend to what that returns. Those of all layers are one tensor, made with the first: made layer by layer, they would
+    lie in the gaps that a layer's reading leaves, and the next layer's would find no place in what remains.
     """
 
-    def __init__(self, reading: MicroBatch, room: int, device: torch.device) -> None:
+    def __init__(self, reading: MicroBatch, room: int, layers: int, device: torch.device) -> None:
         ends_S = np.cumsum(reading.lengths_S)
         lengths_S = np.asarray(reading.lengths_S)
         segment_N = np.searchsorted(ends_S, reading.rows_N, side="right")
@@ -51,7 +52,8 @@ class PromptCache:
         lengths_N = begun_N + lengths_S[segment_N]
         self.longest, self.room = int(lengths_N.max()), room
         self.end = 0  # column behind the newest token
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.layers, self._whole = layers, torch.empty(0)  # (layers, 2, N, G, longest + room, D)
+        self._read: set[int] = set()  # layers whose prompts are there
         column_L = np.arange(self.longest)
         starts_S = ends_S - lengths_S
         own_NL = starts_S[segment_N][:, None] + np.minimum(column_L, lengths_N[:, None] - 1) - begun_N[:, None]
@@ -63,25 +65,27 @@ class PromptCache:
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys and values and return all that its queries may look at."""
-        if layer not in self._layers:
-            self._layers[layer] = (self._in_rows(keys), self._in_rows(values))
+        if not self._read:
+            shape = (len(self.lengths_N), keys.shape[1], self.longest + self.room, keys.shape[3])
+            self._whole = keys.new_zeros(self.layers, 2, *shape)
+        if layer not in self._read:
+            self._read.add(layer)
+            for whole, packed in zip(self._whole[layer], (keys, values), strict=True):
+                whole[:, :, : self.longest] = packed[0][:, self._source_NL].transpose(0, 1)
             return keys, values
         start = self.end - keys.shape[2]
-        for whole, new in zip(self._layers[layer], (keys, values), strict=True):
+        for whole, new in zip(self._whole[layer], (keys, values), strict=True):
             whole[:, :, start : self.end] = new
-        stored_keys, stored_values = self._layers[layer]
+        stored_keys, stored_values = self._whole[layer]
         return stored_keys[:, :, : self.end], stored_values[:, :, : self.end]
 
     def keep(self, chosen_N: Tensor) -> None:
-        """Keep only the chosen rows (bool, N)."""
+        """Keep only the chosen rows (bool, N), in place of the first ones."""
         self.lengths_N, self.filled_NL = self.lengths_N[chosen_N], self.filled_NL[chosen_N]
-        for layer, (keys, values) in self._layers.items():
-            self._layers[layer] = keys[chosen_N], values[chosen_N]
-
-    def _in_rows(self, packed: Tensor) -> Tensor:
-        """(1, G, T, D) laid end to end → (N, G, longest + room, D)."""
-        rows = packed[0][:, self._source_NL].transpose(0, 1)
-        return torch.nn.functional.pad(rows, (0, 0, 0, self.room))
+        count = len(self.lengths_N)
+        for stored in self._whole.flatten(0, 1):
+            stored[:count] = stored[chosen_N]
+        self._whole = self._whole[:, :, :count]
 
 
 @torch.no_grad()
@@ -102,7 +106,7 @@ def score_and_answer(
     """
     device = output_head(model).device
     room = max(max_new_tokens, sum(len(ids) - 1 for ids in continuations))
-    cache = PromptCache(reading, room, device)
+    cache = PromptCache(reading, room, model.config.num_hidden_layers, device)
     slots_N = torch.from_numpy(reading.slots_T[reading.rows_N]).to(device)
     last_ND = _read_prompts(model, adapter, reading, cache)
     scores_NC = _score(model, adapter, cache, slots_N, last_ND, continuations)
@@ -226,7 +230,7 @@ def _answer(
         left = int(going_N.sum())
         if rows.step == most or not left:
             break
-        if 2 * left <= len(going_N):  # the cache is copied, so not for every row that ends
+        if 2 * left <= len(going_N):  # rows are copied, so not for every one that ends
             rows.row_N, token_N = rows.row_N[going_N], token_N[going_N]
             cache.keep(going_N)
         seen_SS = torch.ones(1, rows.step, dtype=torch.bool, device=token_N.device)
