@@ -31,6 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 LAYERS, BUDGET, TOLERANCE = 6, 1200, 0.03
 CPU = torch.device("cpu")
+SIDES = (64 + 64 + 2 * (64 + 32) + 64 + 64 + 3 * (64 + 160)) / 2  # in and out of a layer's seven products, half of them
 CONFIG = LlamaConfig(
     vocab_size=1024, hidden_size=64, intermediate_size=160, num_hidden_layers=LAYERS, num_attention_heads=4,
     num_key_value_heads=2,
@@ -102,6 +103,9 @@ def test_six_layers_take_what_one_and_two_foretell(quantize: str, count: int, ra
     (batch, *_) = pack([*round_members(runs, 0)], BUDGET)
     foretold = costs.evaluation_peak(EvaluationLoad(len(batch.ids_T), len(batch.rows_N))) - SEGMENTS
     assert foretold - costs.weights - costs.adapters == pytest.approx(reading, rel=0.1)
+    assert costs.adapters == pytest.approx(
+        sum(4 * 6 * 2 * run.shape.rank * SIDES for run in runs if run.shape), rel=0.02
+    )
 
 
 def forget_the_optimizer(found: Measurements) -> Measurements:

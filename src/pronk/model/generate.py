@@ -39,8 +39,8 @@ class PromptCache:
     """Keys and values of prompts, a row each, with room for new tokens behind the longest.
 
     What transformers calls a cache: its layers hand their new keys and values to `update` and
-    attend to what that returns. Those of all layers are one tensor, made with the first: made layer by layer, they would
-    lie in the gaps that a layer's reading leaves, and the next layer's would find no place in what remains.
+    attend to what that returns. Those of all layers are one tensor, made with the first: made layer by layer, they
+    would lie in the gaps that a layer's reading leaves, and the next layer's would find no place in what remains.
     """
 
     def __init__(self, reading: MicroBatch, room: int, layers: int, device: torch.device) -> None:
