@@ -217,13 +217,19 @@ class Phases:
         self.device, self.peaks, self.now = device, {}, ""  # type: ignore[var-annotated]
         self.started = time.perf_counter()
         self.seconds: dict[str, float] = {}
+        self.rests: dict[str, dict[str, int]] = {}  # when each began first
 
     def begin(self, name: str) -> None:
         """End the phase before, and count anew."""
         import torch
 
         found = {"reserved": 0, "allocated": 0}
+        rest = found
         if self.device.type == "cuda":
+            rest = {
+                "reserved": torch.cuda.memory_reserved(self.device),
+                "allocated": torch.cuda.memory_allocated(self.device),
+            }
             torch.cuda.synchronize(self.device)
             found = {
                 "reserved": torch.cuda.max_memory_reserved(self.device),
@@ -236,6 +242,7 @@ class Phases:
             self.peaks[self.now] = {key: max(before[key], found[key]) for key in found}
             self.seconds[self.now] = self.seconds.get(self.now, 0.0) + now - self.started
         self.now, self.started = name, now
+        self.rests.setdefault(name, rest)
 
 
 def really(trial: Trial, device: Any, setting: Any) -> Phases:
@@ -314,6 +321,7 @@ def child(trial: Trial) -> dict[str, Any]:
     phases = really(trial, device, setting)
     for name, peaks in phases.peaks.items():
         found["phases"][name] |= {f"measured {key}": value for key, value in peaks.items()}
+        found["phases"][name] |= {f"{key} when it began": value for key, value in phases.rests[name].items()}
     found["seconds"] |= {"imports": imported - started, "predict": planned - imported, **phases.seconds}
     measured = max(peaks["reserved"] for peaks in phases.peaks.values())
     tokens = {"evaluation_tokens": setting.evaluation_tokens, "validation_tokens": setting.validation_tokens}
