@@ -67,6 +67,28 @@ def run(
 
 
 @app.command()
+def check(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """What would go wrong silently? Data, prompts, tokens and settings, before anything is trained; needs no GPU."""
+    from pronk.recipe import read_recipe
+
+    read = read_recipe(recipe, overrides or [])
+    from pronk.doctor import findings
+    from pronk.doctor.checking import check_recipe
+
+    checked = check_recipe(read, _console())
+    if as_json:
+        print(findings.as_json(checked))
+    else:
+        findings.show(checked, _console(stderr=False))
+    if checked.errors:
+        sys.exit(1)
+
+
+@app.command()
 def plan(
     recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
     gpu: Gpu = None,

@@ -15,11 +15,23 @@
 A message says what was found, where (file, line or key), and what is expected instead.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class PronkError(Exception):
-    """Something a person can mend; its text is all that they see."""
+    """Something a person can mend; its text is all that they see.
+
+    check: the name under which `pronk check` lists it, where it is one of the things that a check looks for; count
+    and places: how many rows it was found in, and where the first of them are.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str = "", check: str = "", count: int = 0, places: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.check, self.count, self.places = check, count, tuple(places)
 
 
 class InputError(PronkError):

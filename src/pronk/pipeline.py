@@ -140,12 +140,15 @@ def _mirror(copy_to: Path | None, out: Path, console: Console) -> Mirror | None:
 
 def _prepare(study: Study, splits: Splits, labels: tuple[str, ...], gpu: int | None, console: Console) -> list[Ready]:
     """The fleets, checked as far as that goes without weights, and how each is to be trained so that it fits."""
+    from pronk.doctor.checking import gate
     from pronk.doctor.plan import plan_run
     from pronk.doctor.planned import before_training
     from pronk.model.memory.sizes import limit_gpu
 
     with console.status("reading the base and the data"):
-        ready = prepare(study, splits, labels, partial(say, console))
+        ready = prepare(study, splits, labels, partial(say, console), leave_out=True)
+    gate(ready, splits, labels, study.recipe, console)
+    with console.status("planning"):
         limit_gpu(gpu, ready[0].device)
         ready = [replace(one, fit=plan_run(one, study.recipe, gpu)) for one in ready]
     for one in ready:
@@ -392,7 +395,5 @@ def _tell_plan(work: Work) -> None:
         lines.append(f"left out: {', '.join(removed)}")
     if splits.same_opening:
         lines.append(f"{splits.same_opening} rows open as others do; those that open alike are in one part")
-    if cut := data["truncated_answers"]:
-        lines.append(f"warning: answers cut by train.max_length, without their end: {cut}; raise it if memory allows")
     for line in [*lines, f"writing to {work.folder.path}"]:
         say(work.console, line)

@@ -178,5 +178,5 @@ def test_a_base_is_never_dense_as_a_whole(kind: Any, fp8_products: bool, medium:
     weights = sum(layer.in_features * layer.out_features for layer in layers)
     print(f"{kind}: held {held / 2**20:.0f} MiB, peak {peak / 2**20:.0f} MiB, bf16 {2 * weights >> 20}")
     assert held < weights * (1.05 if kind == "fp8" else 0.58)
-    assert peak < held + 4 * 4 * 2048 * 8192
+    assert peak < held + 1.01 * 4 * 4 * 2048 * 8192  # four copies of one layer in fp32, and its scales
     assert all(isinstance(layer, QuantizedLinear) and layer.fp8_products for layer in layers)

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, silu
 from torch.nn.functional import rms_norm as reference_norm
 
 from pronk.model.kernels import cross_entropy as loss
-from pronk.model.kernels import fp8, norm, rope, swiglu
+from pronk.model.kernels import fp8, low_rank, norm, rope, swiglu
 
 EPS = 1e-5
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -152,9 +152,13 @@ def test_swiglu_with_what_adapters_add_is_pytorchs_with_its_gradient() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])  # the interpreter's dot does not know bf16
-@pytest.mark.parametrize(("features", "rank"), [(64, 16), (100, 5), (70, 40)])
-def test_swiglu_kernel_with_what_adapters_add(dtype: torch.dtype, features: int, rank: int) -> None:
+@pytest.mark.parametrize(("features", "rank", "programs"), [(64, 16, 1024), (100, 5, 1), (170, 40, 4)])
+def test_swiglu_kernel_with_what_adapters_add(
+    dtype: torch.dtype, features: int, rank: int, programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kernels = interpreted("triton_swiglu")
+    # one tile a program, all, and some
+    monkeypatch.setitem(kernels.programs.__globals__, "ENOUGH_PROGRAMS", programs)
     both, slope = draw(70, 2 * features, dtype=dtype), draw(70, features, seed=1, dtype=dtype)
     added = adapted(70, features, rank, dtype)
     assert nearly(kernels.forward_added(both, *added[:2]), swiglu.swiglu_plain(both, added[:2]))
@@ -162,6 +166,23 @@ def test_swiglu_kernel_with_what_adapters_add(dtype: torch.dtype, features: int,
     kernels.backward_added_(*given, *added)
     swiglu.swiglu_backward_plain_(*same, added)
     assert all(nearly(one, other) for one, other in zip(given, same, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(("features", "rank", "programs"), [(64, 16, 1024), (100, 5, 1), (170, 40, 4)])
+def test_low_rank_kernel(
+    dtype: torch.dtype, features: int, rank: int, programs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = interpreted("triton_low_rank")
+    monkeypatch.setattr(kernels, "ENOUGH_PROGRAMS", programs)
+    y, residual = draw(70, features, dtype=dtype), draw(70, features + 8, seed=1, dtype=dtype)[:, :features]
+    ((left, right), *_) = adapted(70, features, rank, dtype)
+    exact = y.double() + residual.double() + left.double() @ right.double()
+    ours, twin = y.clone(), y.clone()
+    kernels.add_(ours, left, right, residual)
+    low_rank.add_low_rank_plain_(twin, left, right, residual)
+    assert nearly(ours, exact)
+    assert nearly(twin, exact)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -204,7 +225,7 @@ def test_what_is_not_finite_shows_in_the_loss(value: float) -> None:
 
 POINTERS = {"bf16": "*bf16", "fp16": "*fp16", "fp32": "*fp32"}
 # with the tile of triton_swiglu.TILE, which the test below holds to it
-ADDED = {"RANKS": 16, "WIDE": 16, "PRECISION": "tf32", "TOKENS": 16, "FEATURES": 128}
+ADDED = {"RANKS": 16, "WIDE": 16, "PRECISION": "tf32", "TOKENS": 16, "FEATURES": 128, "STAGES": 3, "TILES": 16}
 KERNELS: list[tuple[str, str, Callable[[str], dict[str, str]], dict[str, Any]]] = [
     ("triton_norm", "forward_kernel",
      lambda p: {"x": p, "weight": p, "y": p, "x_stride": "i32", "features": "i32", "eps": "fp32"}, {"WIDTH": 4096}),
@@ -225,6 +246,9 @@ KERNELS: list[tuple[str, str, Callable[[str], dict[str, str]], dict[str, Any]]] 
      lambda p: {"both": p, "slope": p, "gate_left": p, "gate_right": p, "up_left": p, "up_right": p, "slope_left": p,
                 "slope_right": p, "tokens": "i32", "stride": "i32", "slope_stride": "i32", "features": "i32",
                 "left_stride": "i32", "slope_left_stride": "i32"}, ADDED),
+    ("triton_low_rank", "add_kernel",
+     lambda p: {"y": p, "residual": p, "left": p, "right": p, "tokens": "i32", "features": "i32", "y_stride": "i32",
+                "residual_stride": "i32", "left_stride": "i32"}, ADDED),
     ("triton_rope", "turn_kernel",
      lambda p: {"heads": p, "cos": p, "sin": p, "stride": "i32", "angle_stride": "i32", "count": "i32", "half": "i32"},
      {"SIGN": 1.0, "TOGETHER": 32, "HALF": 64}),
@@ -246,6 +270,6 @@ def test_a_kernel_compiles(index: int, capability: int) -> None:
 
 def test_what_is_compiled_here_is_what_is_launched() -> None:
     kernels = interpreted("triton_swiglu")
-    assert {name: ADDED[name] for name in ("TOKENS", "FEATURES")} == {
-        name: kernels.TILE[name] for name in ("TOKENS", "FEATURES")
+    assert {name: ADDED[name] for name in ("TOKENS", "FEATURES", "STAGES")} == {
+        name: kernels.TILE[name] for name in ("TOKENS", "FEATURES", "STAGES")
     }

@@ -44,4 +44,4 @@ def product_form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     if form == "transformers":
         monkeypatch.setattr("pronk.model.fused.LAYERS", ())
     if form == "mask":
-        monkeypatch.setattr("pronk.model.wide.MOST_STRETCHES", 0)
+        monkeypatch.setattr("pronk.model.route.MOST_STRETCHES", 0)

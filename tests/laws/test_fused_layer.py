@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from tiny import PEFT_WARNS, TIGHT, make_examples, packed_model, peft_model, pla
 from torch import Tensor
 
 from pronk.model import wide
-from pronk.model.adapter import AdapterShape, attach
+from pronk.model.adapter import AdapterShape, attach, linear_layers
 from pronk.model.forward import to_device, training_loss
+from pronk.model.quantize import quantize_linear
 from pronk.model.recompute import Recompute
 from pronk.tokens.pack import Member, pack
 
@@ -27,11 +29,11 @@ Fault = Callable[[pytest.MonkeyPatch], None]
 
 @pytest.fixture(autouse=True)
 def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wide, "MOST_STRETCHES", 0)
+    monkeypatch.setattr("pronk.model.route.MOST_STRETCHES", 0)
 
 
-def ours(shape: AdapterShape, recompute: int | str) -> tuple[float, dict[str, Tensor]]:
-    model = packed_model()
+def ours(shape: AdapterShape, recompute: int | str, model: Any = None) -> tuple[float, dict[str, Tensor]]:
+    model = packed_model() if model is None else model
     adapter = attach(model, [shape])
     adapter.load(0, random_state(adapter.state(0), "same"))
     adapter.allocate_gradients()
@@ -72,6 +74,22 @@ def farthest(shape: AdapterShape, recompute: int | str = "none") -> float:
 @pytest.mark.parametrize("shape", SHAPES, ids=["on the way", "many ranks", "gaps", "down alone"])
 def test_loss_and_gradients_are_those_of_peft(shape: AdapterShape, recompute: str) -> None:
     assert farthest(shape, recompute) < TIGHT
+
+
+def test_in_fp8_what_is_added_on_the_way_is_what_products_of_their_own_add(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, gradients = ours(SHAPES[0], "none", model_in_fp8())
+    monkeypatch.setattr(wide, "MOST_RANKS", 0)
+    other_loss, others = ours(SHAPES[0], "none", model_in_fp8())
+    assert loss == pytest.approx(other_loss, rel=1e-6)
+    assert max(float((gradients[name] - others[name]).abs().max()) for name in others) < 1e-6
+    assert all(bool(gradient.any()) for gradient in gradients.values())
+
+
+def model_in_fp8() -> Any:
+    model = packed_model()
+    for name, linear in linear_layers(model).items():
+        model.set_submodule(name, quantize_linear(linear, "fp8", True, True))
+    return model
 
 
 def nothing_added(patch: pytest.MonkeyPatch) -> None:

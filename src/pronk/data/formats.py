@@ -10,7 +10,7 @@ from typing import Any
 
 from pronk.data.conversation import Conversation, Message
 from pronk.data.labels import LabelledText, label_text
-from pronk.data.rows import Problems, Row, RowError, Table
+from pronk.data.rows import EMPTY_ANSWER, Problems, Row, RowError, Table
 from pronk.data.turns import read_turns
 from pronk.data.words import described, did_you_mean, enumerated, is_whole, quoted
 from pronk.errors import DataError
@@ -25,6 +25,7 @@ FIELDS: dict[Format, tuple[str, ...]] = {
     "text": ("text",),
 }
 OPTIONAL_FIELD = "input"  # may be absent, empty or null
+ANSWERS = {"output", "response"}
 TURNS = {"messages", "conversations"}  # fields that hold a list of turns; all others hold a text
 
 Record = Conversation | LabelledText
@@ -113,7 +114,7 @@ class Reader:
         if not isinstance(value, str):
             raise RowError(f"{field} type", f"{name} must be text; found {described(value)}")
         if not value.strip() and field != OPTIONAL_FIELD:
-            raise RowError(f"{field} empty", f"{name} is empty")
+            raise RowError(EMPTY_ANSWER if field in ANSWERS else f"{field} empty", f"{name} is empty")
         if not is_whole(value):
             raise RowError(f"{field} half", f"{name} has half a character (a lone \\ud… escape)")
         return value

@@ -29,6 +29,9 @@ class Table:
     class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by column: what its numbers mean
 
 
+EMPTY_ANSWER = "empty-answers"  # a kind of RowError that `pronk check` knows by this name
+
+
 class RowError(Exception):
     """A row that makes no record. kind: what is counted together; the text says what is wrong. Never leaves the room:
     Problems turns it into a DataError with the row's place."""
@@ -43,15 +46,17 @@ class Problems:
 
     def __init__(self) -> None:
         self._first: dict[str, str] = {}
-        self._count: dict[str, int] = {}
+        self._places: dict[str, list[str]] = {}
 
     def add(self, kind: str, place: str, message: str) -> None:
         """Note a problem of some row; those of one kind are counted together."""
         self._first.setdefault(kind, f"{place}: {message}")
-        self._count[kind] = self._count.get(kind, 0) + 1
+        self._places.setdefault(kind, []).append(place)
 
     def raise_first(self, unit: str = "row") -> None:
         """Raise DataError with the first problem and how many more there are of its kind; nothing if there is none."""
         for kind, message in self._first.items():
-            more = self._count[kind] - 1
-            raise DataError(message + (f" (and {counted(more, f'more {unit}')})" if more else ""))
+            places = self._places[kind]
+            more = len(places) - 1
+            others = f" (and {counted(more, f'more {unit}')})" if more else ""
+            raise DataError(message + others, kind if kind == EMPTY_ANSWER else "", len(places), places[:2])

@@ -21,6 +21,7 @@ from pronk.errors import DataError
 from pronk.recipe import Data, Split
 
 Key = tuple[tuple[str, str, str], ...]
+Groups = tuple[tuple[Conversation, ...], ...]  # rows that ask the same
 Quotas = dict[str, int]  # rows by group; the groups are the labels, or one for all rows
 
 
@@ -34,6 +35,8 @@ class Splits:
     duplicates_removed: int  # rows whose question came before
     contradictory_removed: int  # rows whose question came with another label too
     same_opening: int = 0  # rows that open as another does, and were kept in one part with it
+    repeated: Groups = ()  # rows with the same question, all but the first left out;
+    contradictory: Groups = ()  # with different labels, all of them left out
 
     def counts(self) -> dict[str, int]:
         """How many rows went where."""
@@ -59,8 +62,18 @@ class _Unique:
     """The rows that are left to divide."""
 
     rows: list[Conversation]
-    duplicates: int
-    contradictory: int
+    repeated: Groups
+    clashing: Groups
+
+    @property
+    def duplicates(self) -> int:
+        """Rows whose question came before."""
+        return sum(len(rows) - 1 for rows in self.repeated)
+
+    @property
+    def contradictory(self) -> int:
+        """Rows whose question came with another label too."""
+        return sum(map(len, self.clashing))
 
     @property
     def removed(self) -> str:
@@ -105,7 +118,8 @@ def split_conversations(conversations: Sequence[Conversation], labels: Sequence[
     test, train = _test_and_train(unique, groups, _label if split.balanced else _same_group, split)
     divide = _shuffled if split.shuffle else _in_order
     parts = divide(pool, groups, test, train, split)
-    return Splits(*parts, unique.duplicates, unique.contradictory, pool.same_opening)
+    left_out = (unique.repeated, unique.clashing)
+    return Splits(*parts, unique.duplicates, unique.contradictory, pool.same_opening, *left_out)
 
 
 Part = tuple[Conversation, ...]
@@ -220,9 +234,10 @@ def _without_duplicates(conversations: Sequence[Conversation]) -> _Unique:
     same: dict[Key, list[Conversation]] = {}
     for conversation in conversations:
         same.setdefault(question_key(conversation), []).append(conversation)
-    agreeing = [rows for rows in same.values() if len({row.label for row in rows}) == 1]
-    in_agreement = sum(len(rows) for rows in agreeing)
-    return _Unique([rows[0] for rows in agreeing], in_agreement - len(agreeing), len(conversations) - in_agreement)
+    groups = [tuple(rows) for rows in same.values()]
+    clashing = tuple(rows for rows in groups if len({row.label for row in rows}) > 1)
+    agreeing = [rows for rows in groups if len({row.label for row in rows}) == 1]
+    return _Unique([rows[0] for rows in agreeing], tuple(rows for rows in agreeing if len(rows) > 1), clashing)
 
 
 def _label(conversation: Conversation) -> str:

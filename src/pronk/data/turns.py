@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from pronk.data.conversation import Message, Role
-from pronk.data.rows import RowError
+from pronk.data.rows import EMPTY_ANSWER, RowError
 from pronk.data.words import described, enumerated
 from pronk.recipe import Format
 
@@ -32,7 +32,8 @@ def read_turns(value: Any, format: Format) -> tuple[list[Message], bool]:
     for position, turn in enumerate(turns):
         _check_order(turn, turns[position - 1] if position > begin else None, position + skipped, position >= begin)
         if not turn.content.strip():
-            raise RowError("empty turn", f"turn {position + skipped} ({turn.role}) is empty")
+            kind = EMPTY_ANSWER if turn.role == "assistant" else "empty turn"
+            raise RowError(kind, f"turn {position + skipped} ({turn.role}) is empty")
     unanswered = bool(turns) and turns[-1].role == "user"
     kept = turns[:-1] if unanswered else turns
     if len(kept) <= begin:

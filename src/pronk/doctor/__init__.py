@@ -3,6 +3,7 @@
 environment.py   what a study ran on
 inspection.py    what stands in a model: modules, types, ranks, bytes
 ready.py         bases found and examples made, before anything heavy is loaded
+checking.py      what would go wrong silently, and the gate before a run; findings.py shows it
 plan.py          will it fit: how to train a fleet on a GPU of some size
 workload.py      what a fleet has to do, in numbers
 calibration.py   one and two layers measured

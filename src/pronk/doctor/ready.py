@@ -61,19 +61,22 @@ class Ready:
 
 
 def prepare(
-    study: Study, splits: Splits, labels: tuple[str, ...], tell: Callable[[str], None], elsewhere: bool = False
-) -> list[Ready]:
+    study: Study, splits: Splits, labels: tuple[str, ...], tell: Callable[[str], None], elsewhere: bool = False,
+    leave_out: bool = False,
+) -> list[Ready]:  # fmt: skip
     """Everything about the fleets of a study that can be checked without weights.
 
-    elsewhere: the study will run on another machine, so this one need not be able to.
+    elsewhere: the study will run on another machine, so this one need not be able to. leave_out: do without rows
+    whose prompt leaves no room for the answer; a check tells of them.
     """
     bases = dict.fromkeys(fleet.base for fleet in study.fleets)
-    return [one for base in bases for one in _of_base(study, base, splits, labels, tell, elsewhere)]
+    return [one for base in bases for one in _of_base(study, base, splits, labels, tell, elsewhere, leave_out)]
 
 
 def _of_base(
-    study: Study, name: str, splits: Splits, labels: tuple[str, ...], tell: Callable[[str], None], elsewhere: bool
-) -> list[Ready]:
+    study: Study, name: str, splits: Splits, labels: tuple[str, ...], tell: Callable[[str], None], elsewhere: bool,
+    leave_out: bool,
+) -> list[Ready]:  # fmt: skip
     from pronk.model.adapter import chosen_layers
     from pronk.model.load import find_base, linear_layer_sizes, resolve_device
     from pronk.model.quantize import check_quantization
@@ -87,7 +90,7 @@ def _of_base(
             check_quantization(quantize, device, study.recipe.train.fp8_products)
     base = find_base(name, tell)
     recipes = [run.recipe for fleet in fleets for run in fleet.trained]
-    examples = load_examples(base, recipes, splits, labels)
+    examples = load_examples(base, recipes, splits, labels, leave_out)
     layers = linear_layer_sizes(base)
     for one in recipes:
         check_start(one.adapter, layers)

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pronk.recipe import Recipe
+from pronk.recipe.checks import CHECKS, NOT_ALLOWED
 
 HEAD = """# Recipe reference
 
@@ -28,7 +29,14 @@ def reference_page() -> str:
             tables.append(
                 "\n".join([f"## {title}", "", note, "", "| key | type | default | |", "|---|---|---|---|", *rows])
             )
-    return HEAD + "\n" + "\n\n".join(tables) + "\n"
+    return HEAD + "\n" + "\n\n".join([*tables, _checks()]) + "\n"
+
+
+def _checks() -> str:
+    """What `pronk check` may find, by the names that `allow` takes."""
+    note = "What `pronk check` may find, by the names that `allow` takes. Those in italics cannot be allowed."
+    rows = [f"| {f'*{name}*' if name in NOT_ALLOWED else f'`{name}`'} | {text} |" for name, text in CHECKS.items()]
+    return "\n".join(["## Names of checks", "", note, "", "| name | |", "|---|---|", *rows])
 
 
 def _sections(model: type[BaseModel] = Recipe, path: str = "") -> Iterator[tuple[str, type[BaseModel]]]:

@@ -25,8 +25,9 @@ from pronk.errors import RecipeError, StudyError
 from pronk.model.fused import fuse, unfuse
 from pronk.model.kernels.adamw import Span
 from pronk.model.quantize import FrozenLinear, QuantizedLinear
+from pronk.model.route import Routing
 from pronk.model.storage import FlatStorage, lay_out
-from pronk.model.wide import Routing, WideLinear
+from pronk.model.wide import WideLinear
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ from pronk.model.kernels.norm import rms_norm, rms_norm_backward, rms_norm_fp8
 from pronk.model.kernels.rope import rotate_
 from pronk.model.kernels.swiglu import swiglu, swiglu_backward_
 from pronk.model.products import lay_side_by_side
-from pronk.model.wide import Group, Kept, Route, project
+from pronk.model.route import Route
+from pronk.model.wide import Group, Kept, project
 
 # transformers' layers that do exactly what stands above
 LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer")

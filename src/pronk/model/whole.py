@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pronk.errors import RecipeError, StudyError
 from pronk.model.adapter import WideAdapter
-from pronk.model.wide import Routing
+from pronk.model.route import Routing
 
 
 class WholeModel:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -21,100 +20,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pronk.model.dropout import DropoutKeys, keep_mask
+from pronk.model.dropout import keep_mask
 from pronk.model.kernels.fp8 import Fp8Rows
+from pronk.model.kernels.low_rank import add_low_rank_
 from pronk.model.products import group_product, group_product_back, in_fp8, product_device, product_dtype
+from pronk.model.route import Block, Route, Routing
 from pronk.model.storage import FlatStorage, Place, adjoining
 
 if TYPE_CHECKING:
     from pronk.model.adapter import AdapterShape
     from pronk.model.quantize import FrozenLinear
 
-# On a CPU: stretches of tokens of one run each that are still worth products of their own.
-MOST_STRETCHES = 64
 # Ranks of all runs together: with 16, SwiGLU's kernels save two fifths of the time of a product of its own on an
 # H200, with 128 they lose as much as they save.
 MOST_RANKS = 32
 Inner = list[list[Tensor]]  # of each layer of a group: (x Aᵀ) ∘ M, block by block
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A part of the wide product: some tokens with some rows of A and B.
-
-    On a GPU one block holds everything and the mask M says what belongs together. On a CPU, where small
-    products cost nothing extra, each stretch of tokens meets the rows of its own run only.
-    """
-
-    tokens: slice
-    rows: slice
-    foreign_TR: Tensor | None  # where M is zero
-    scaling: float | Tensor  # of each row; one number where all agree
-
-    def product(self, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-        """(left · right) ∘ M, except that a zero of M also stops what is not finite: 0 · inf is NaN, and
-        a run whose weights have grown without bound must not reach the tokens of another."""
-        if isinstance(self.scaling, float):
-            h_TR = torch.addmm(left.new_empty(1), left, right, beta=0, alpha=self.scaling, out=out)
-        else:
-            h_TR = torch.mm(left, right, out=out).mul_(self.scaling)
-        return h_TR if self.foreign_TR is None else h_TR.masked_fill_(self.foreign_TR, 0)
-
-
-class Route:
-    """How the tokens of one micro-batch go through the adapters. A backward pass, and a layer that is computed
-    again, keep the route of their forward pass."""
-
-    def __init__(self, slots_T: Tensor, dropout: DropoutKeys | None) -> None:
-        self.slots_T, self.dropout = slots_T, dropout
-        self._stretches = _stretches(slots_T) if slots_T.device.type == "cpu" else None
-        self._blocks: dict[tuple[tuple[int, ...], int], list[Block]] = {}
-
-    def blocks(self, layer: WideLinear, times: int = 1) -> list[Block]:
-        """The blocks of a layer's product; made once per micro-batch for all layers that the same runs adapt.
-
-        times: for so many layers side by side, whose columns are those of one, again and again.
-        """
-        if (layer.owners, times) not in self._blocks:
-            self._blocks[layer.owners, times] = self._made(layer, times)
-        return self._blocks[layer.owners, times]
-
-    @property
-    def in_one_block(self) -> bool:
-        """Whether every product is one, and its adapters may be those of several layers."""
-        return self._stretches is None and self.dropout is None
-
-    def _made(self, layer: WideLinear, times: int) -> list[Block]:
-        if self._stretches is None:
-            foreign_TR = self.slots_T[:, None] != layer.owners_R.repeat(times)
-            scaling = layer.scaling if isinstance(layer.scaling, float) else layer.scaling.repeat(times)
-            return [Block(slice(None), slice(None), foreign_TR, scaling)]
-        return [
-            Block(tokens, layer.rows[slot], None, layer.scaling_of[slot])
-            for slot, tokens in self._stretches
-            if slot in layer.rows
-        ]
-
-
-class Routing:
-    """The route of the current micro-batch, shared by all wide layers."""
-
-    route: Route | None = None
-
-    def set(self, slots_T: Tensor, dropout: DropoutKeys | None = None) -> None:
-        """slots_T: int64, the slot of each token, in the order of the flattened hidden states."""
-        self.route = Route(slots_T, dropout)
-
-
-def _stretches(slots_T: Tensor) -> list[tuple[int, slice]] | None:
-    """Slot and tokens of each run of equal slots; None if there are too many for products of their own."""
-    slots, counts = torch.unique_consecutive(slots_T, return_counts=True)
-    if len(slots) > MOST_STRETCHES:
-        return None
-    ends = counts.cumsum(0).tolist()
-    return [
-        (slot, slice(end - count, end)) for slot, end, count in zip(slots.tolist(), ends, counts.tolist(), strict=True)
-    ]
 
 
 class WideLinear(nn.Module):
@@ -253,13 +173,18 @@ class Group:
         self, x_TI: Tensor, route: Route | None, residual_TG: Tensor | None = None, whole: bool = True,
         codes: Fp8Rows | None = None,
     ) -> tuple[Tensor, Inner]:  # fmt: skip
-        """All outputs (T × G), the residual added, and what the backward pass wants of the adapters.
+        """All outputs (T × G), the residual of a layer alone added, and what the backward pass wants of the adapters.
 
         whole: with what the adapters add; else the caller multiplies `additions` in. codes: x in FP8, where that is
         at hand and the layers multiply so.
         """
-        y_TG = group_product(x_TI, self.linears, residual_TG, codes)
         inner = self.inner(x_TI, route)
+        if residual_TG is not None and self.in_fp8 and self.woven(route):
+            ((left_TR, right_RG),) = self.additions(inner)
+            y_TG = group_product(x_TI, self.linears, codes=codes)
+            add_low_rank_(y_TG, left_TR, right_RG, residual_TG)
+            return y_TG, inner
+        y_TG = group_product(x_TI, self.linears, residual_TG, codes)
         if whole:
             for (layer, at), kept in zip(self.wide, inner, strict=True):
                 layer.add(kept, y_TG[:, at], _there(route))

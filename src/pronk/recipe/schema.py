@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_validator
 
 from pronk.errors import RecipeError
+from pronk.recipe.checks import check_allowed
 from pronk.recipe.data import Data, Source
 from pronk.recipe.notation import Dumper, assign
 from pronk.recipe.problems import explained, suggestion
@@ -71,6 +72,11 @@ class Recipe(Section):
         description="similarity: the longest answer in tokens, its end token included; as long as the longest "
         "reference answer of the test when absent.",
     )
+    allow: list[str] = Field(
+        [],
+        description="Names of checks whose errors are accepted, e.g. [truncated-answers]: `pronk run` begins all the "
+        "same. `pronk check` gives the names.",
+    )
     study: dict[str, list[Any]] = Field(
         {}, description="Keys to vary and the values to try; every combination is a run."
     )
@@ -82,6 +88,7 @@ class Recipe(Section):
                 f"prompt: found {self.prompt!r}, expected one of {', '.join(PROMPTS)}, or a template's path "
                 f"ending in .jinja{suggestion(self.prompt, PROMPTS)}"
             )
+        check_allowed(self.allow)
         if self.evaluate == []:
             raise ValueError("evaluate: name at least one measure, or leave the key out")
         if self.full and "adapter" in self.model_fields_set:

@@ -14,15 +14,20 @@ import numpy.typing as npt
 class Example:
     """ids: int64 (length); target: bool (length), true where the id is learned: each answer with its end token.
 
-    cut: answer tokens lost to max_length. cut_answers: how many answers lost some.
+    cut: answer tokens lost to max_length. ends: of the answers that lost some, the length at which each is whole.
     asked: how many ids stand before the last answer; -1 if that is where the first target is.
     """
 
     ids: npt.NDArray[np.int64]
     target: npt.NDArray[np.bool_]
     cut: int = 0
-    cut_answers: int = 0
+    ends: tuple[int, ...] = ()
     asked: int = -1
+
+    @property
+    def cut_answers(self) -> int:
+        """How many answers lost tokens to max_length."""
+        return len(self.ends)
 
     @property
     def prompt_ids(self) -> npt.NDArray[np.int64]:
@@ -56,7 +61,7 @@ def make_example(turns: Sequence[Turn], max_length: int) -> Example:
     return Example(
         ids_T[:stop], target_T[:stop],
         cut=int(target_T[stop:].sum()),
-        cut_answers=sum(end > max_length for end in ends),
+        ends=tuple(end for end in ends if end > max_length),
         asked=max(1, *(start for start in starts if start < stop)),
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from pronk.data.conversation import Conversation
 from pronk.data.split import Splits
 from pronk.errors import BaseModelError, RecipeError
 from pronk.tokens.example import learned_whole
-from pronk.tokens.prompt import Example, Prompt
+from pronk.tokens.prompt import Example, Prompt, TooLong
 
 USUAL_LENGTH = 2048  # of examples, where train.max_length is absent
 
@@ -21,6 +21,7 @@ class Examples:
 
     Training and validation depend on max_length, and learn what is asked as well with on_prompt. Test does
     not, so that runs compare: it is all there up to what the base can read, and its answers alone count.
+    leave_out: training and validation do without rows whose prompt leaves no room for the answer.
     """
 
     prompt: Prompt
@@ -28,8 +29,10 @@ class Examples:
     context: int  # the longest text the base model can read, in tokens
     vocabulary: int  # ids below this have an embedding
     labels: tuple[str, ...] = ()
+    leave_out: bool = False
     test: list[Example] = field(init=False)
     _cut: dict[tuple[str, int], list[Example]] = field(default_factory=dict)
+    _left_out: dict[tuple[str, int], list[TooLong]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.test = self._made(self.splits.test, self.context, every_answer=True)
@@ -50,39 +53,53 @@ class Examples:
         """How many answers lost tokens to max_length, over all that was made so far."""
         return sum(example.cut_answers for examples in self._cut.values() for example in examples)
 
+    def left_out(self, part: str, max_length: int | None) -> list[TooLong]:
+        """The rows of a part (train or validation) that are not among its examples, as far as those are made."""
+        return self._left_out.get((part, self.length(max_length)), [])
+
+    def length(self, max_length: int | None) -> int:
+        """The longest example, in tokens, where a recipe's train.max_length may be absent."""
+        return min(USUAL_LENGTH, self.context) if max_length is None else max_length
+
     def _examples(
         self, part: str, conversations: Sequence[Conversation], max_length: int | None, on_prompt: bool
     ) -> list[Example]:
-        length = min(USUAL_LENGTH, self.context) if max_length is None else max_length
+        length = self.length(max_length)
         if length > self.context:
             raise RecipeError(
                 f"train.max_length: {length} is more than the {self.context} tokens that the base model can read"
             )
         if (part, length) not in self._cut:
-            self._cut[part, length] = self._made(conversations, length)
+            left_out: list[TooLong] = []
+            self._cut[part, length] = self._made(conversations, length, left_out=left_out if self.leave_out else None)
+            self._left_out[part, length] = left_out
         answers = self._cut[part, length]
         return [learned_whole(example, self.prompt.begin) for example in answers] if on_prompt else answers
 
-    def _made(self, conversations: Sequence[Conversation], length: int, every_answer: bool = False) -> list[Example]:
-        made = self.prompt.examples(conversations, length, every_answer, self.context)
+    def _made(
+        self, conversations: Sequence[Conversation], length: int, every_answer: bool = False,
+        left_out: list[TooLong] | None = None,
+    ) -> list[Example]:  # fmt: skip
+        made = self.prompt.examples(conversations, length, every_answer, self.context, left_out)
         largest = max((int(example.ids.max()) for example in made), default=0)
         if largest >= self.vocabulary:
             raise BaseModelError(
                 f"base: its tokenizer gives the id {largest}, but the model has only {self.vocabulary} embeddings; "
-                "tokenizer and model do not belong together"
+                "tokenizer and model do not belong together",
+                "token-beyond-vocabulary",
             )
         return made
 
 
 def make_examples(
     kind: str, tokenizer: Any, context: int, vocabulary: int, splits: Splits,
-    labels: tuple[str, ...], max_lengths: Sequence[int | None],
+    labels: tuple[str, ...], max_lengths: Sequence[int | None], leave_out: bool = False,
 ) -> Examples:  # fmt: skip
     """Everything tokenized, so that whatever is wrong with it shows before a model is loaded.
 
-    kind: the recipe's `prompt`.
+    kind: the recipe's `prompt`. leave_out: see Examples.
     """
-    examples = Examples(Prompt(kind, tokenizer), splits, context, vocabulary, labels)
+    examples = Examples(Prompt(kind, tokenizer), splits, context, vocabulary, labels, leave_out)
     for max_length in max_lengths:
         examples.train(max_length)
         examples.validation(max_length)

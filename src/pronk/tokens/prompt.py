@@ -13,6 +13,7 @@ example.py    ids and mask of a conversation
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pronk.data.conversation import Conversation, Message
@@ -26,6 +27,19 @@ from pronk.tokens.template import Template, read_template
 __all__ = ["Example", "Prompt", "padding_token"]
 
 BATCH = 1024  # conversations handed to the tokenizer at once
+# What `pronk check` calls a prompt that leaves no room for its answer.
+NO_ROOM, UNREADABLE = "prompt-longer-than-max-length", "prompt-longer-than-the-base-reads"
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """A conversation whose prompt leaves no room for its answer. row: which of those given; whole: tokens in all;
+    needed: those before an answer of which a part must be kept."""
+
+    row: int
+    place: str
+    whole: int
+    needed: int
 
 
 def make_form(kind: str, tokenizer: Any) -> Form:
@@ -56,6 +70,7 @@ class Prompt:
         begin = tokenizer.bos_token_id if adds_bos(tokenizer) else None
         # the token that begins a text, if any does: the form's, else the tokenizer's
         self.begin: int | None = begin if self.form.begin is None else self.form.begin
+        self.given_pad_id: int | None = tokenizer.pad_token_id  # the base's own choice, for people to know
         tokenizer.pad_token = padding_token(tokenizer, [self.end_id])
         tokenizer.chat_template = self.form.template
 
@@ -82,24 +97,29 @@ class Prompt:
         max_length: int,
         every_answer: bool = False,
         context: int | None = None,
+        left_out: list[TooLong] | None = None,
     ) -> list[Example]:
         """Ids and loss mask of each conversation, cut to max_length tokens; every answer and its end are learned.
 
         Later turns may be cut off (they are counted); a part of the first answer is always kept, and
         with every_answer a part of each. context: the most that max_length could be, for the advice in
-        errors. Raises DataError if that cannot be, PromptError where the template's prompt is not the
+        errors. left_out: given a list, conversations for which that cannot be go there, as long as any is left.
+        Raises DataError if that cannot be, PromptError where the template's prompt is not the
         beginning of what it writes in the end.
         """
-        made, too_long = [], []
-        for conversation, turns in self._batches(conversations):
+        made: list[Example] = []
+        too_long: list[TooLong] = []
+        for row, (conversation, turns) in enumerate(self._batches(conversations)):
             needed = _needed(turns, every_answer)
             if needed < max_length:
                 made.append(make_example(turns, max_length))
             else:
                 whole = sum(len(one.question) + len(one.answer) for one in turns)
-                too_long.append((conversation.place, whole, needed))
-        if too_long:
-            raise DataError(_too_long(too_long, max_length, context))
+                too_long.append(TooLong(row, conversation.place, whole, needed))
+        if too_long and (left_out is None or not made):
+            raise _no_room(too_long, max_length, context)
+        if left_out is not None:
+            left_out += too_long
         return made
 
     def _batches(self, conversations: Sequence[Conversation]) -> Iterator[tuple[Conversation, list[Turn]]]:
@@ -163,19 +183,23 @@ def _needed(turns: Sequence[Turn], every_answer: bool) -> int:
     return sum(len(turn.question) + len(turn.answer) for turn in before) + len(last.question)
 
 
-def _too_long(rows: Sequence[tuple[str, int, int]], max_length: int, context: int | None) -> str:
-    """rows: place, tokens in all, and tokens before an answer of which a part must be kept."""
-    unreadable = [row for row in rows if context is not None and row[2] >= context]
-    place, whole, needed = max(unreadable or rows, key=lambda row: row[1])
+def _no_room(rows: Sequence[TooLong], max_length: int, context: int | None) -> DataError:
+    unreadable = [row for row in rows if context is not None and row.needed >= context]
+    longest = max(unreadable or rows, key=lambda row: row.whole)
     others = len(unreadable or rows) - 1
-    row = place + (f" and {counted(others, 'more row')}" if others else "")
+    row = longest.place + (f" and {counted(others, 'more row')}" if others else "")
+    found = others + 1, [one.place for one in unreadable or rows][:2]
     if unreadable:
-        return (
-            f"{row}: the prompt alone takes {needed} tokens, and the base model reads {context} at most, so nothing "
-            "is left for the answer; leave such rows out (data.where)"
+        return DataError(
+            f"{row}: the prompt alone takes {longest.needed} tokens, and the base model reads {context} at most, so "
+            "nothing is left for the answer; leave such rows out (data.where)",
+            UNREADABLE,
+            *found,
         )
-    fitting = whole if context is None else min(whole, context)
-    return (
+    fitting = longest.whole if context is None else min(longest.whole, context)
+    return DataError(
         f"{row}: the prompt alone takes all {max_length} tokens of train.max_length, so the answer is cut off "
-        f"entirely; set it to {fitting}, or leave such rows out (data.where)"
+        f"entirely; set it to {fitting}, or leave such rows out (data.where)",
+        NO_ROOM,
+        *found,
     )

@@ -26,7 +26,11 @@ def padding_token(tokenizer: Any, end_ids: Sequence[int]) -> str:
     for token in (tokenizer.pad_token, *UNUSED_TOKENS, *special):
         if token in vocabulary and vocabulary[token] not in forbidden:
             return str(token)
-    raise BaseModelError("the base model's vocabulary has no token that is free to pad with")
+    raise BaseModelError(
+        "the base model's vocabulary has no token that is free to pad with but its end token, which padding would "
+        "hide from training; add one to its tokenizer (tokenizer.add_tokens) and save both again",
+        "pad-is-end-token",
+    )
 
 
 def special_tokens(tokenizer: Any) -> dict[str, int]:
@@ -44,7 +48,11 @@ def adds_bos(tokenizer: Any) -> bool:
 def end_of_text(tokenizer: Any) -> int:
     """The id of the end token. Raises BaseModelError if there is none."""
     if tokenizer.eos_token_id is None:
-        raise BaseModelError("the base model's tokenizer has no end token (eos_token)")
+        raise BaseModelError(
+            "the base model's tokenizer has no end token (eos_token), so a model could not learn to stop; name one in "
+            "its tokenizer_config.json",
+            "end-token-not-supervised",
+        )
     return int(tokenizer.eos_token_id)
 
 

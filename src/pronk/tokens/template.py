@@ -17,6 +17,7 @@ from pronk.tokens.forms import Piece, Question, content
 from pronk.tokens.special import adds_bos, end_of_text, special_tokens
 
 ASKED, REPLY = "question", "reply"
+DIFFERS = "prompt-differs-from-inference"  # what `pronk check` calls it
 SHOWN = 40  # characters of a text in a message to people
 # Around the id of a special token that a message spells: private-use characters, as transformers does it.
 OPEN, CLOSE = "\U000f0000", "\U000f0001"
@@ -83,7 +84,8 @@ class Template:
         raise PromptError(
             f"{where}: with {self.name} a prompt is not the beginning of the whole conversation, so training and "
             f"asking would differ: after {_tail(prompt[:same])} the prompt goes on with {_head(prompt[same:])}, the "
-            f"conversation with {_head(longer[same:])}; mend the template, or use `prompt: alpaca`"
+            f"conversation with {_head(longer[same:])}; mend the template, or use `prompt: alpaca`",
+            DIFFERS,
         )
 
     def _answer_end(self, prompt: str, answer: str, longer: str, goes_on: bool, where: str) -> int:
@@ -92,7 +94,8 @@ class Template:
         if not rest.startswith(answer):
             raise PromptError(
                 f"{where}: {self.name} does not write the answer as it is: after the prompt comes {_head(rest)}, "
-                f"not {_head(answer)}, so training and asking would differ; mend the template, or use `prompt: alpaca`"
+                f"not {_head(answer)}, so training and asking would differ; mend the template, or use `prompt: alpaca`",
+                "answer-changed-by-template",
             )
         after = rest[len(answer) :]
         behind = after.lstrip()
@@ -102,7 +105,8 @@ class Template:
             raise PromptError(
                 f"{where}: {self.name} writes no end token behind an answer that is followed by another turn, so the "
                 f"model would not learn to stop there: found {_head(after)}; write {{{{ eos_token }}}} behind "
-                "each answer"
+                "each answer",
+                "end-token-not-supervised",
             )
         return len(longer) - len(after)
 
@@ -156,13 +160,20 @@ class Template:
         self._check_prefix(before, whole, "a question and its reply")
         lead, found, after = whole[len(before) :].partition(REPLY)
         if not found:
-            raise PromptError(f"{self.name}: does not print the assistant's message, so there is nothing to learn")
+            raise PromptError(
+                f"{self.name}: does not print the assistant's message, so there is nothing to learn; print the "
+                "`content` of every message",
+                "no-supervised-token",
+            )
         if lead.strip():
             raise PromptError(
                 f"{self.name}: a prompt is not the beginning of the whole conversation, so training and asking would "
                 f"differ: before the reply comes {_head(lead)}, which the prompt does not end with; print it where "
-                "`add_generation_prompt` is true, or use `prompt: alpaca`"
+                "`add_generation_prompt` is true, or use `prompt: alpaca`",
+                DIFFERS,
             )
+        # what a server's history has around an answer; spaces in front, which the prompt for one has not
+        self.lead, self.after = lead, after
         special = set(self.special.values())
         ends = [token for token in self.tokenizer(after, add_special_tokens=False).input_ids if token in special]
         return int(ends[0]) if ends else end_of_text(self.tokenizer)

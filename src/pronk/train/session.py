@@ -19,6 +19,7 @@ from pronk.recipe import Recipe
 from pronk.runs import RunFolder, StudyFolder
 from pronk.study import TrainedRun
 from pronk.tokens.examples import Examples, make_examples
+from pronk.tokens.prompt import NO_ROOM
 from pronk.train.checkpoint import AdapterFiles, ModelFiles, WeightFiles
 from pronk.train.fleet import Fleet, RunPlan, Step
 from pronk.train.order import steps_per_epoch
@@ -60,8 +61,13 @@ class Outcome:
     adapter_step: int | None = None
 
 
-def load_examples(base: Base, recipes: Sequence[Recipe], splits: Splits, labels: tuple[str, ...]) -> Examples:
-    """The splits as ids and masks of a base, for recipes that differ in their training only."""
+def load_examples(
+    base: Base, recipes: Sequence[Recipe], splits: Splits, labels: tuple[str, ...], leave_out: bool = False
+) -> Examples:
+    """The splits as ids and masks of a base, for recipes that differ in their training only.
+
+    leave_out: do without rows whose prompt leaves no room for the answer, as where the recipes allow that.
+    """
     config = load_config(base)
     lengths = dict.fromkeys(recipe.train.max_length for recipe in recipes)
     return make_examples(
@@ -72,6 +78,7 @@ def load_examples(base: Base, recipes: Sequence[Recipe], splits: Splits, labels:
         splits,
         labels,
         list(lengths),
+        leave_out or NO_ROOM in recipes[0].allow,
     )
 
 

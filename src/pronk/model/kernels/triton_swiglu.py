@@ -1,9 +1,8 @@
 """SwiGLU as Triton kernels: a program for a stretch of a token's features, or, where adapters add to them, for
-a tile of tokens and features."""
+several tiles of tokens with the same features. It reads what stands on the right of the adapters' products once, and
+the next tiles while it works on one: that takes a third off the time of a program for each tile."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import triton
@@ -11,10 +10,9 @@ import triton.language as tl
 from torch import Tensor
 
 from pronk.model.kernels.swiglu import Product
+from pronk.model.kernels.triton_low_rank import TILE, left_tile, programs, ranks, right_tile
 
 WIDTH = 1024
-TILE = {"TOKENS": 16, "FEATURES": 128, "num_warps": 4}  # of several tried on an H200
-LEAST_RANKS = 16  # that tensor cores multiply
 
 
 def forward(both_TG: Tensor) -> Tensor:
@@ -38,9 +36,10 @@ def forward_added(both_TG: Tensor, gate: Product, up: Product) -> Tensor:
     tokens, features = both_TG.shape[0], both_TG.shape[1] // 2
     product_TF = torch.empty(tokens, features, dtype=both_TG.dtype, device=both_TG.device)
     assert gate[0].stride() == up[0].stride(), "gate and up have adapters of the same ranks"
-    forward_added_kernel[_tiles(tokens, features)](
+    grid, tiles = programs(tokens, features)
+    forward_added_kernel[grid](
         both_TG, product_TF, *gate, *up, tokens, both_TG.stride(0), features, gate[0].stride(0),
-        **_ranks(gate[0]), **TILE,
+        TILES=tiles, **ranks(gate[0]), **TILE,
     )  # fmt: skip
     return product_TF
 
@@ -49,21 +48,11 @@ def backward_added_(both_TG: Tensor, slope_TF: Tensor, gate: Product, up: Produc
     """As `swiglu.swiglu_backward_` with what adapters add."""
     tokens, features = slope_TF.shape
     assert gate[0].stride() == up[0].stride(), "gate and up have adapters of the same ranks"
-    backward_added_kernel[_tiles(tokens, features)](
+    grid, tiles = programs(tokens, features)
+    backward_added_kernel[grid](
         both_TG, slope_TF, *gate, *up, *slope, tokens, both_TG.stride(0), slope_TF.stride(0), features,
-        gate[0].stride(0), slope[0].stride(0), **_ranks(gate[0]), **TILE,
+        gate[0].stride(0), slope[0].stride(0), TILES=tiles, **ranks(gate[0]), **TILE,
     )  # fmt: skip
-
-
-def _tiles(tokens: int, features: int) -> tuple[int, int]:
-    return triton.cdiv(tokens, TILE["TOKENS"]), triton.cdiv(features, TILE["FEATURES"])
-
-
-def _ranks(left_TR: Tensor) -> dict[str, Any]:
-    """How many ranks there are, how many are multiplied, and how."""
-    ranks = left_TR.shape[1]
-    precision = "ieee" if left_TR.dtype == torch.float32 else "tf32"  # the latter does not touch half precision
-    return {"RANKS": ranks, "WIDE": max(triton.next_power_of_2(ranks), LEAST_RANKS), "PRECISION": precision}
 
 
 @triton.jit
@@ -102,33 +91,26 @@ def backward_kernel(both, slope, stride, slope_stride, features, WIDTH: tl.const
 
 
 @triton.jit
-def _add(
-    total, left, right, token, column, tokens, features, stride,
-    RANKS: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    rank = tl.arange(0, WIDE)
-    known = rank < RANKS
-    own = tl.load(left + token[:, None] * stride + rank, mask=(token < tokens)[:, None] & known, other=0.0)
-    at = right + rank[:, None].to(tl.int64) * features + column
-    other = tl.load(at, mask=known[:, None] & (column < features), other=0.0)
-    return tl.dot(own, other, total, input_precision=PRECISION)
-
-
-@triton.jit
 def forward_added_kernel(
     both, product, gate_left, gate_right, up_left, up_right, tokens, stride, features, left_stride,
     RANKS: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
+    TILES: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     column = tl.program_id(1) * FEATURES + tl.arange(0, FEATURES)
-    inside = (token < tokens)[:, None] & (column < features)
-    at_gate = both + token[:, None] * stride + column
-    gate = tl.load(at_gate, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(at_gate + features, mask=inside, other=0.0).to(tl.float32)
-    gate = _add(gate, gate_left, gate_right, token, column, tokens, features, left_stride, RANKS, WIDE, PRECISION)
-    up = _add(up, up_left, up_right, token, column, tokens, features, left_stride, RANKS, WIDE, PRECISION)
-    value = gate * tl.sigmoid(gate) * up
-    tl.store(product + token[:, None] * features + column, value.to(product.dtype.element_ty), mask=inside)
+    for_gate = right_tile(gate_right, column, features, RANKS, WIDE)
+    for_up = right_tile(up_right, column, features, RANKS, WIDE)
+    for tile in tl.range(TILES, num_stages=STAGES):
+        token = (tl.program_id(0).to(tl.int64) * TILES + tile) * TOKENS + tl.arange(0, TOKENS)
+        inside = (token < tokens)[:, None] & (column < features)
+        at_gate = both + token[:, None] * stride + column
+        gate = tl.load(at_gate, mask=inside, other=0.0).to(tl.float32)
+        up = tl.load(at_gate + features, mask=inside, other=0.0).to(tl.float32)
+        own_gate = left_tile(gate_left, token, left_stride, tokens, RANKS, WIDE)
+        own_up = left_tile(up_left, token, left_stride, tokens, RANKS, WIDE)
+        gate = tl.dot(own_gate, for_gate, gate, input_precision=PRECISION)
+        up = tl.dot(own_up, for_up, up, input_precision=PRECISION)
+        value = gate * tl.sigmoid(gate) * up
+        tl.store(product + token[:, None] * features + column, value.to(product.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -136,18 +118,24 @@ def backward_added_kernel(
     both, slope, gate_left, gate_right, up_left, up_right, slope_left, slope_right, tokens, stride, slope_stride,
     features, left_stride, slope_left_stride,
     RANKS: tl.constexpr, WIDE: tl.constexpr, PRECISION: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
+    TILES: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
     column = tl.program_id(1) * FEATURES + tl.arange(0, FEATURES)
-    inside = (token < tokens)[:, None] & (column < features)
-    at_gate = both + token[:, None] * stride + column
-    at_slope = slope + token[:, None] * slope_stride + column
-    gate = tl.load(at_gate, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(at_gate + features, mask=inside, other=0.0).to(tl.float32)
-    dproduct = tl.load(at_slope, mask=inside, other=0.0).to(tl.float32)
-    gate = _add(gate, gate_left, gate_right, token, column, tokens, features, left_stride, RANKS, WIDE, PRECISION)
-    up = _add(up, up_left, up_right, token, column, tokens, features, left_stride, RANKS, WIDE, PRECISION)
-    dproduct = _add(
-        dproduct, slope_left, slope_right, token, column, tokens, features, slope_left_stride, RANKS, WIDE, PRECISION
-    )
-    _become(at_gate, at_gate + features, at_slope, gate, up, dproduct, inside)
+    for_gate = right_tile(gate_right, column, features, RANKS, WIDE)
+    for_up = right_tile(up_right, column, features, RANKS, WIDE)
+    for_slope = right_tile(slope_right, column, features, RANKS, WIDE)
+    for tile in tl.range(TILES, num_stages=STAGES):
+        token = (tl.program_id(0).to(tl.int64) * TILES + tile) * TOKENS + tl.arange(0, TOKENS)
+        inside = (token < tokens)[:, None] & (column < features)
+        at_gate = both + token[:, None] * stride + column
+        at_slope = slope + token[:, None] * slope_stride + column
+        gate = tl.load(at_gate, mask=inside, other=0.0).to(tl.float32)
+        up = tl.load(at_gate + features, mask=inside, other=0.0).to(tl.float32)
+        dproduct = tl.load(at_slope, mask=inside, other=0.0).to(tl.float32)
+        own_gate = left_tile(gate_left, token, left_stride, tokens, RANKS, WIDE)
+        own_up = left_tile(up_left, token, left_stride, tokens, RANKS, WIDE)
+        own_slope = left_tile(slope_left, token, slope_left_stride, tokens, RANKS, WIDE)
+        gate = tl.dot(own_gate, for_gate, gate, input_precision=PRECISION)
+        up = tl.dot(own_up, for_up, up, input_precision=PRECISION)
+        dproduct = tl.dot(own_slope, for_slope, dproduct, input_precision=PRECISION)
+        _become(at_gate, at_gate + features, at_slope, gate, up, dproduct, inside)

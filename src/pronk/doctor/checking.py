@@ -1,0 +1,216 @@
+"""Everything that is known to go wrong silently, looked for before anything is trained.
+
+`pronk check` shows what was found; `pronk run` does not begin over an error that the recipe does not allow.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pronk.data.detect import with_found_formats
+from pronk.data.finding import Finding, Row
+from pronk.data.split import Splits, read_splits
+from pronk.doctor.ready import Ready, prepare
+from pronk.errors import InputError, RefusedError
+from pronk.recipe import Recipe
+from pronk.study import plan_study
+from pronk.train.progress import say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pronk.tokens.check import View
+
+PATIENCE = 2.0  # seconds after which a person is told what takes so long
+ORDER = {"error": 0, "warning": 1, "note": 2}
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found, the worst first, and the names that the recipe allows."""
+
+    findings: tuple[Finding, ...]
+    allowed: tuple[str, ...]
+
+    @property
+    def errors(self) -> list[Finding]:
+        """Errors that the recipe does not allow."""
+        return [one for one in self.findings if one.severity == "error" and not self.allows(one)]
+
+    @property
+    def told(self) -> list[Finding]:
+        """What a run says before it begins: errors that are allowed, and warnings that the recipe does not name."""
+        return [
+            one for one in self.findings if one.severity != "note" and (one.severity == "error") == self.allows(one)
+        ]
+
+    def allows(self, one: Finding) -> bool:
+        """Whether the recipe accepts a finding."""
+        return one.name in self.allowed
+
+
+def check_recipe(recipe: Recipe, console: Console) -> Checked:
+    """Check a recipe from its data to its settings; no GPU is needed, and no weights are read.
+
+    Raises InputError for what is wrong but no check goes by name for.
+    """
+    tell = partial(say, console)
+    try:
+        with slowly(console, "reading the data"):
+            recipe = with_found_formats(recipe, tell)
+            study = plan_study(recipe)
+            splits, labels = read_splits(recipe.data, tell)
+    except InputError as error:
+        return _checked([_named(error)], recipe)
+    with slowly(console, "looking at the rows"):
+        found = _row_findings(splits, labels)
+    try:
+        with slowly(
+            console, f"tokenizing {sum(splits.counts()[part] for part in ('train', 'validation', 'test')):,} rows"
+        ):
+            ready = prepare(study, splits, labels, tell, elsewhere=True, leave_out=True)
+    except InputError as error:
+        return _checked([*found, _named(error)], recipe)
+    with slowly(console, "looking at prompts and tokens"):
+        return _checked([*found, *ready_findings(ready)], recipe)
+
+
+def gate(ready: Sequence[Ready], splits: Splits, labels: tuple[str, ...], recipe: Recipe, console: Console) -> None:
+    """Refuse to train over an error; say what else is worth knowing, a line each. Raises RefusedError."""
+    with slowly(console, "checking rows, prompts and tokens"):
+        checked = _checked([*_row_findings(splits, labels), *ready_findings(ready)], recipe)
+    if checked.errors:
+        raise RefusedError(refusal(checked.errors))
+    from pronk.ask.shown import plain
+
+    for one in checked.told:
+        kind = "allowed" if one.severity == "error" else "warning"
+        say(console, plain(f"{kind}: {one.name}{_how_many(one)}: {one.message}").replace("\n", " "), "yellow")
+
+
+def refusal(errors: Sequence[Finding]) -> str:
+    """Why nothing is trained, and what to do about each error."""
+    from pronk.ask.shown import plain
+
+    one = len(errors) == 1
+    lines = [f"nothing was trained: {'a check' if one else f'{len(errors)} checks'} found what would spoil the result"]
+    for error in errors:
+        where = f" First in {error.rows[0].place}." if error.rows and error.rows[0].place else ""
+        lines += [f"  {error.name}{_how_many(error)}: {error.message}{where}", f"    {error.remedy}"]
+    names = ", ".join(dict.fromkeys(error.name for error in errors))
+    lines.append(f"`pronk check` shows the rows. To train all the same, put into the recipe: allow: [{names}]")
+    return "\n".join(plain(line).replace("\n", " ") for line in lines)
+
+
+def _how_many(one: Finding) -> str:
+    return f" ({one.count:,} of {one.total:,} {one.unit})" if one.total else ""
+
+
+def _row_findings(splits: Splits, labels: tuple[str, ...]) -> list[Finding]:
+    from pronk.data.checks import data_findings
+
+    return data_findings(splits, labels)
+
+
+def ready_findings(ready: Sequence[Ready]) -> list[Finding]:
+    """What is wrong with prompts, tokens and settings, once for each base and length that the study has."""
+    from pronk.tokens.check import (
+        label_findings,
+        length_findings,
+        mask_findings,
+        prompt_findings,
+        setting_findings,
+        text_findings,
+        token_findings,
+    )  # fmt: skip
+
+    views = _views(ready)
+    bases = dict(reversed(views))  # texts are the same whatever the length
+    found: list[tuple[str, Finding]] = []
+    for name, view in bases.items():
+        of_base = [*token_findings(view), *prompt_findings(view), *text_findings(view), *label_findings(view)]
+        found += [(f"base {name}" if len(bases) > 1 else "", one) for one in of_base]
+    for name, view in views:
+        told = _told_apart(name, view, views)
+        found += [(told, one) for one in [*mask_findings(view), *length_findings(view)]]
+    for one in ready:
+        for trained in one.fleet.trained:
+            train = trained.recipe.train
+            rows = len(one.examples.train(train.max_length, train.train_on_prompt))
+            found += [("", one) for one in setting_findings(train, rows)]
+    return _merged(found)
+
+
+def _views(ready: Sequence[Ready]) -> list[tuple[str, View]]:
+    """Each base, max_length and train_on_prompt once, whatever else the study varies."""
+    from pronk.tokens.check import View
+
+    views: dict[tuple[str, int, bool], View] = {}
+    for one in ready:
+        for trained in one.fleet.trained:
+            train = trained.recipe.train
+            key = (one.fleet.base, one.examples.length(train.max_length), train.train_on_prompt)
+            views.setdefault(key, View(one.examples, train.max_length, train.train_on_prompt, train.batch_size))
+    return [(base, view) for (base, _, _), view in views.items()]
+
+
+def _told_apart(name: str, view: View, views: Sequence[tuple[str, View]]) -> str:
+    """How a view is called where a study has several: by what not all of them share."""
+    facts = [
+        (f"base {one}", f"train.max_length {other.length}", "the prompt learned too" if other.on_prompt else "")
+        for one, other in views
+    ]
+    own = (f"base {name}", f"train.max_length {view.length}", "the prompt learned too" if view.on_prompt else "")
+    return ", ".join(
+        fact for fact, all_ in zip(own, zip(*facts, strict=True), strict=True) if fact and len(set(all_)) > 1
+    )
+
+
+def _merged(found: Sequence[tuple[str, Finding]]) -> list[Finding]:
+    """What is the same for all views once; the rest with the view that it is about."""
+    where: dict[Finding, list[str]] = {}
+    for told, one in found:
+        where.setdefault(one, []).append(told)
+    merged = []
+    for one, places in where.items():
+        told = places[0] if len(set(places)) == 1 else ""
+        merged.append(replace(one, message=f"With {told}: {one.message}") if told else one)
+    return merged
+
+
+def _named(error: InputError) -> Finding:
+    """An error that was raised as a finding, if it is one of those that checks go by; else it is raised again."""
+    if not error.check:
+        raise error
+    message, _, remedy = str(error).rpartition("; ")
+    rows = tuple(Row(place, "") for place in error.places)
+    unit = "rows" if error.count else ""
+    return Finding(
+        error.check, "error", f"{message or remedy}.", f"{remedy[:1].upper()}{remedy[1:]}.", error.count, 0, unit, rows
+    )
+
+
+def _checked(findings: Sequence[Finding], recipe: Recipe) -> Checked:
+    ordered = sorted(findings, key=lambda one: (ORDER[one.severity], -one.share, one.name))
+    return Checked(tuple(ordered), tuple(recipe.allow))
+
+
+@contextmanager
+def slowly(console: Console, what: str) -> Iterator[None]:
+    """A spinner in a terminal; elsewhere, a line once it has taken two seconds."""
+    if console.is_terminal:
+        with console.status(what):
+            yield
+        return
+    timer = threading.Timer(PATIENCE, lambda: say(console, f"{what} …"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
