@@ -169,18 +169,17 @@ def phases_of(costs: Any, work: Any, setting: Any) -> dict[str, dict[str, int]]:
 
     from pronk.model.memory.costs import SEGMENTS
 
-    def peaks(one: Any) -> dict[str, int]:
-        training = one.training_peak(work.trainings[0].largest, setting.recompute)
-        validation = one.validation_peak(dict(work.validations)[setting.validation_tokens])
+    def peaks(one: Any, recordings: float) -> dict[str, int]:
         answering, reading = dict(work.evaluations)[setting.evaluation_tokens]
+        validation = dict(work.validations)[setting.validation_tokens]
         return {
-            "load": one.loading_peak(), "train": training, "validate": max(training, validation),
+            "load": one.loading_peak(), "train": one.training_peak(work.trainings[0].largest, setting.recompute),
+            "validate": one.validation_peak(validation, recordings),
             "likelihood": one.evaluation_peak(reading), "answer": one.evaluation_peak(answering),
         }  # fmt: skip
 
-    reserved, allocated = peaks(costs), peaks(replace(costs, slack=0.0))
-    # what training has reserved it keeps while validation rows are read
-    allocated["validate"] = replace(costs, slack=0.0).validation_peak(dict(work.validations)[setting.validation_tokens])
+    pool = costs.recordings(work.trainings[0].largest, setting.recompute)
+    reserved, allocated = peaks(costs, pool), peaks(replace(costs.without_slack(), recorded=False), 0.0)
     return {name: {"reserved": reserved[name], "allocated": allocated[name] - SEGMENTS} for name in reserved}
 
 
@@ -218,13 +217,19 @@ class Phases:
         self.device, self.peaks, self.now = device, {}, ""  # type: ignore[var-annotated]
         self.started = time.perf_counter()
         self.seconds: dict[str, float] = {}
+        self.rests: dict[str, dict[str, int]] = {}  # when each began first
 
     def begin(self, name: str) -> None:
         """End the phase before, and count anew."""
         import torch
 
         found = {"reserved": 0, "allocated": 0}
+        rest = found
         if self.device.type == "cuda":
+            rest = {
+                "reserved": torch.cuda.memory_reserved(self.device),
+                "allocated": torch.cuda.memory_allocated(self.device),
+            }
             torch.cuda.synchronize(self.device)
             found = {
                 "reserved": torch.cuda.max_memory_reserved(self.device),
@@ -237,13 +242,15 @@ class Phases:
             self.peaks[self.now] = {key: max(before[key], found[key]) for key in found}
             self.seconds[self.now] = self.seconds.get(self.now, 0.0) + now - self.started
         self.now, self.started = name, now
+        self.rests.setdefault(name, rest)
 
 
 def really(trial: Trial, device: Any, setting: Any) -> Phases:
     """Load, train, validate between two rounds, score and answer, as a study does; the peaks of each."""
+    from pronk.evaluate.evaluation import validation_losses
     from pronk.evaluate.likelihood import answer_losses
     from pronk.model.adapter import attach
-    from pronk.model.memory.sizes import begin_peak, release
+    from pronk.model.memory.sizes import begin_peak, give_back, release
     from pronk.model.random_model import random_model
     from pronk.train.fleet import Fleet
 
@@ -258,9 +265,10 @@ def really(trial: Trial, device: Any, setting: Any) -> Phases:
 
     def validate(steps: Sequence[Any]) -> None:
         if steps[0].number == trial.rounds - 1:  # at least one round comes after it
+            give_back(device)  # as `validation_losses` does first
             phases.begin("validate")
             rows = {slot: run.examples[:VALIDATION_ITEMS] for slot, run in enumerate(runs)}
-            answer_losses(model, adapter, rows, setting.validation_tokens)
+            validation_losses(model, adapter, range(trial.runs), rows, setting.validation_tokens)
             phases.begin("train")
 
     fleet.train(validate)
@@ -313,6 +321,7 @@ def child(trial: Trial) -> dict[str, Any]:
     phases = really(trial, device, setting)
     for name, peaks in phases.peaks.items():
         found["phases"][name] |= {f"measured {key}": value for key, value in peaks.items()}
+        found["phases"][name] |= {f"{key} when it began": value for key, value in phases.rests[name].items()}
     found["seconds"] |= {"imports": imported - started, "predict": planned - imported, **phases.seconds}
     measured = max(peaks["reserved"] for peaks in phases.peaks.values())
     tokens = {"evaluation_tokens": setting.evaluation_tokens, "validation_tokens": setting.validation_tokens}

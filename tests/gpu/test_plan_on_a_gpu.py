@@ -31,6 +31,48 @@ def test_the_predicted_peak_is_the_reserved_one(trial, tmp_path):
     assert abs(result["predicted"] / result["measured"] - 1) <= TOLERANCE, result
 
 
+_LOADING = """
+from pronk.model.memory.sizes import begin_peak, steady_allocator
+steady_allocator()
+import json, torch
+from transformers import LlamaConfig
+from pronk.doctor.shapes import base_config, base_shape
+from pronk.model.random_model import random_model
+device = torch.device("cuda")
+config = LlamaConfig(**base_config(base_shape("llama3-1b")))
+begin_peak(device)
+model = random_model(config, config.num_hidden_layers, torch.bfloat16, device, QUANTIZE)
+used, most, kept = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated(), torch.cuda.memory_reserved()
+print(json.dumps([used, most, kept]))
+"""
+
+
+@pytest.mark.parametrize("quantize", ["int8", "nf4", "fp8"])
+def test_loading_keeps_no_two_layers_dense_and_leaves_no_gaps(quantize):
+    command = [sys.executable, "-c", _LOADING.replace("QUANTIZE", repr(quantize))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    used, most, kept = json.loads(done.stdout.splitlines()[-1])
+    assert most - used < 4 * 2 * 2048 * 8192  # bf16; the largest layer, its copy in fp16 or fp32, its codes
+    assert kept - used < 128 * 2**20
+
+
+def test_losses_without_a_gradient_are_pytorchs_and_take_one_copy_of_the_logits():
+    from pronk.model.loss import target_losses
+
+    draw = torch.Generator("cuda").manual_seed(0)
+    hidden_ND = torch.randn(512, 256, generator=draw, device="cuda").bfloat16()
+    head_VD = torch.randn(50_000, 256, generator=draw, device="cuda").bfloat16() / 16
+    targets_N = torch.randint(0, 50_000, (512,), generator=draw, device="cuda")
+    expected_N = torch.nn.functional.cross_entropy((hidden_ND @ head_VD.T).float(), targets_N, reduction="none")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    with torch.no_grad():
+        losses_N = target_losses(hidden_ND, head_VD, targets_N)
+    torch.testing.assert_close(losses_N, expected_N, rtol=1e-4, atol=1e-4)
+    assert torch.cuda.max_memory_allocated() - before < 1.2 * 2 * 512 * 50_000
+
+
 def _recipe(folder, rows=200):
     lines = [{"text": f"Item {n}: sales rose by {7 * n}. " * (1 + n % 9), "label": "ab"[n % 2]} for n in range(rows)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

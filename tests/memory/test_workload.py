@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from pronk.doctor.workload import load_of, longest_example, round_members, trainings, work_of
+from pronk.doctor import workload
+from pronk.doctor.workload import load_of, longest_example, only_read, round_members, trainings, work_of
 from pronk.model.adapter import AdapterShape
 from pronk.model.memory.choice import BUDGETS
 from pronk.model.memory.costs import Load
@@ -115,6 +116,19 @@ def test_evaluation_batches_grow_until_one_holds_all(prepared: Callable[..., Any
         assert last.cells >= last.rows * longest
     assert work.rounds == 3
     assert longest_example(plans) < 128
+
+
+@pytest.mark.parametrize("beginning", [0, 30])
+def test_what_is_only_read_comes_in_the_batches_that_will_come(beginning: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Common beginnings are read once, and no batch is fuller than the items make it; many items are taken for more."""
+    rows = examples(40, 90, beginning)
+    batches = pack([Member(row, slot) for slot in (-1, 0) for row in rows], 700)
+    found = only_read(rows, 2, 700)
+    assert found.tokens == max(len(batch.ids_T) for batch in batches)
+    assert found.targets == max(len(batch.rows_N) for batch in batches)
+    monkeypatch.setattr(workload, "PACKED", 0)
+    assert only_read(rows, 2, 700).tokens == 700 >= found.tokens
+    assert only_read(rows, 2, 10**6).tokens >= only_read(rows[:1], 1, 10**6).tokens
 
 
 def test_without_a_test_nothing_is_evaluated(prepared: Callable[..., Any]) -> None:

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 from pronk.doctor.workload import load_of
+from pronk.model.adapter import attach
 from pronk.model.forward import evaluation_losses, output_head, to_device, training_loss
-from pronk.model.loss import weighted_loss
+from pronk.model.loss import target_losses, weighted_loss
 from pronk.model.memory.costs import Costs, Load
-from pronk.model.memory.fit import Measurements, Played, Resting
+from pronk.model.memory.fit import Measurements, Played, Read, Resting
 from pronk.model.memory.sizes import quick_release, release
 from pronk.model.random_model import random_model
 from pronk.model.recompute import Recompute
@@ -30,7 +31,7 @@ from pronk.train.fleet import Fleet, RunPlan
 LAYERS = (1, 2)
 # Tokens of a micro-batch that is measured: never fewer, and never more, even if there is room; and of the largest that
 # is asked about this share, even if there is none.
-LEAST_TOKENS, MOST_TOKENS, LEAST_SHARE = 64, 16_384, 1 / 4
+LEAST_TOKENS, MOST_TOKENS, LEAST_SHARE = 64, 8192, 1 / 4
 MEMORY_SHARE = 1 / 4  # of what may be reserved, for a measurement
 LOSS_TARGETS = 512
 SHORT = 32  # tokens of the examples with which a round is timed
@@ -129,23 +130,25 @@ def measure(bench: Bench, plans: Sequence[RunPlan], tokens: int, meter: Meter | 
     first = found[0]
     return Measurements(
         floor,
-        [Resting(one.layers, one.model, one.alive - floor) for one in found],
+        [Resting(one.layers, one.model, one.alive - floor, one.adapters) for one in found],
         [played for one in found for played in one.played],
-        first.loss, first.reading, [one.update for one in found],
+        *first.losses, first.reading, [one.update for one in found],
     )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """Of so many layers. model: bytes of the base; alive: bytes with all that training holds, and all else."""
+    """Of so many layers. model: bytes of the base; alive: bytes with all that training holds, and all else; adapters:
+    bytes that an evaluation holds beside the base."""
 
     layers: int
     model: int
     alive: int
+    adapters: int
     played: list[Played]
     update: float
-    loss: tuple[int, int]
-    reading: list[tuple[int, int]]
+    losses: tuple[tuple[int, int], tuple[int, int]]
+    reading: list[Read]
 
 
 def _layers(
@@ -162,8 +165,11 @@ def _layers(
         fleet.accumulate.records = bench.records and not recompute
         switched = Recompute(model, recompute)
         played += [_play(fleet, switched, batch, meter) for batch in batches]
-    reading = [_read(fleet, batch, meter) for batch in batches[:2]] if layers == LAYERS[0] else []
-    return _Measured(layers, base, meter.settle(), played, update, _loss(model, LOSS_TARGETS, meter), reading)
+    alive, losses = meter.settle(), _losses(model, LOSS_TARGETS, meter)
+    fleet.adapter.detach()
+    del fleet, switched
+    adapters, reading = _evaluation(model, plans, batches[:2], meter)
+    return _Measured(layers, base, alive, adapters, played, update, losses, reading)
 
 
 def samples(plans: Sequence[RunPlan], tokens: int) -> list[MicroBatch]:
@@ -228,20 +234,40 @@ def _update(fleet: Fleet, meter: Meter) -> float:
     return max(meter.seconds(fleet.play_round) - meter.seconds(lambda: fleet.accumulate(batch)), 0.0)
 
 
-def _loss(model: Any, count: int, meter: Meter) -> tuple[int, int]:
-    """Targets, and most bytes that their logits and all that comes of them take."""
+def _losses(model: Any, count: int, meter: Meter) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Targets, and most bytes that their logits and all that comes of them take: with a gradient, and without."""
     head_VD = output_head(model).detach()  # where it is trained, its gradient is no part of a target
     hidden_ND = torch.zeros(count, head_VD.shape[1], dtype=head_VD.dtype, device=head_VD.device, requires_grad=True)
     targets_N = torch.zeros(count, dtype=torch.int64, device=head_VD.device)
     weights_N = torch.ones(count, dtype=torch.promote_types(head_VD.dtype, torch.float32), device=head_VD.device)
     before = meter.settle()
     weighted_loss(hidden_ND, head_VD, targets_N, weights_N)
-    return count, meter.peaks()[0] - before
-
-
-def _read(fleet: Fleet, batch: MicroBatch, meter: Meter) -> tuple[int, int]:
-    """Tokens, and most bytes of a forward pass that keeps nothing for a gradient."""
-    step = fleet.accumulate
+    training = meter.peaks()[0] - before
     before = meter.settle()
-    evaluation_losses(step.model, step.adapter, batch)
-    return len(batch.ids_T), meter.peaks()[0] - before
+    with torch.no_grad():
+        target_losses(hidden_ND, head_VD, targets_N)
+    return (count, training), (count, meter.peaks()[0] - before)
+
+
+def _evaluation(
+    model: Any, plans: Sequence[RunPlan], batches: Sequence[MicroBatch], meter: Meter
+) -> tuple[int, list[Read]]:
+    """What an evaluation holds beside the model, and its forward passes, by which nothing is kept for a gradient."""
+    alone = meter.settle()
+    adapter = attach(model, [plan.shape for plan in plans if plan.shape is not None])
+    held, found = 0, []
+    for batch in map(_few_targets, batches):
+        evaluation_losses(model, adapter, batch)  # what is there from the first time on
+        held = meter.settle()
+        evaluation_losses(model, adapter, batch)
+        peak, reserved = meter.peaks()
+        found.append(Read(len(batch.ids_T), peak - held, reserved - held))
+    adapter.detach()
+    return held - alone, found
+
+
+def _few_targets(batch: MicroBatch) -> MicroBatch:
+    """The same tokens with as few targets as there can be, so that layers take the most and not the logits, of which no
+    more than a chunk is ever there."""
+    names = ("rows_N", "targets_N", "weights_N", "members_N")
+    return replace(batch, **{name: getattr(batch, name)[:1] for name in names})

@@ -163,9 +163,13 @@ def _from_shapes(subject: Subject, kind: Quantize) -> Costs:
     trainees = [Trainee(plan.shape, plan.optimizer, plan.dropout > 0) for plan in subject.plans]
     double, size = subject.ready.fleet.double_quantization, subject.dtype.itemsize
     costs = analytic(subject.one, trainees, kind, double, size, subject.ready.fleet.fp8_products)
-    # earlier points of a trained run are evaluated as adapters of their own
+    return replace(_with_snapshots(costs, subject), recorded=subject.records)
+
+
+def _with_snapshots(costs: Costs, subject: Subject) -> Costs:
+    """Earlier points of a trained run are evaluated as adapters of their own."""
     runs = [len(run.runs) for run in subject.ready.fleet.trained]
-    return replace(costs, recorded=subject.records, adapters=costs.adapters * sum(runs) / len(runs))
+    return replace(costs, adapters=costs.adapters * sum(runs) / len(runs))
 
 
 def _measured(subject: Subject, kind: Quantize, memory: int, tell: Callable[[str], None]) -> Costs | None:
@@ -197,7 +201,7 @@ def _measured(subject: Subject, kind: Quantize, memory: int, tell: Callable[[str
         return None
     finally:
         begin_peak(device)
-    return fitted(start, found, subject.one.layers)
+    return _with_snapshots(fitted(start, found, subject.one.layers), subject)
 
 
 def _fit(subject: Subject, costs: dict[str, Costs], limit: int) -> Fit:

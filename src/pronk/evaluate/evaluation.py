@@ -12,6 +12,7 @@ from pronk.evaluate.classify import ClassifiedItem, classify, label_losses
 from pronk.evaluate.likelihood import ItemLosses, answer_losses
 from pronk.evaluate.similarity import ComparedItem, answer_rooms, compare_answers
 from pronk.model.adapter import AdapterShape, WideAdapter, attach
+from pronk.model.memory.sizes import give_back
 from pronk.tokens.examples import Examples
 from pronk.tokens.pack import BASE_SLOT
 from pronk.tokens.prompt import Example
@@ -116,5 +117,10 @@ def validation_losses(
     examples: Mapping[int, Sequence[Example]],
     token_budget: int,
 ) -> dict[int, ItemLosses]:
-    """The losses of each slot's validation examples, example by example."""
-    return answer_losses(model, adapter, {slot: examples[slot] for slot in slots}, token_budget)
+    """The losses of each slot's validation examples, example by example. Memory that training has reserved, but does
+    not use now, is given back before and after: the other would find no place in its gaps."""
+    device = next(model.parameters()).device
+    give_back(device)
+    losses = answer_losses(model, adapter, {slot: examples[slot] for slot in slots}, token_budget)
+    give_back(device)
+    return losses

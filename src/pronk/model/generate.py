@@ -39,10 +39,13 @@ class PromptCache:
     """Keys and values of prompts, a row each, with room for new tokens behind the longest.
 
     What transformers calls a cache: its layers hand their new keys and values to `update` and
-    attend to what that returns.
+    attend to what that returns. Those of all layers are one tensor, made before prompts are read: made layer by
+    layer, they would lie in the gaps that a layer's reading leaves, and the next would find no place in what remains.
     """
 
-    def __init__(self, reading: MicroBatch, room: int, device: torch.device) -> None:
+    def __init__(self, reading: MicroBatch, room: int, config: Any, head_VD: Tensor) -> None:
+        """room: columns behind the longest prompt. config, head_VD: of the model, for the sizes."""
+        device = head_VD.device
         ends_S = np.cumsum(reading.lengths_S)
         lengths_S = np.asarray(reading.lengths_S)
         segment_N = np.searchsorted(ends_S, reading.rows_N, side="right")
@@ -51,7 +54,12 @@ class PromptCache:
         lengths_N = begun_N + lengths_S[segment_N]
         self.longest, self.room = int(lengths_N.max()), room
         self.end = 0  # column behind the newest token
-        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (config.num_hidden_layers, 2, len(lengths_N), heads, self.longest + room, size)
+        # of each layer keys and values (2, N, G, longest + room, D)
+        self._layers = dict(enumerate(head_VD.new_zeros(shape)))
+        self._read: set[int] = set()  # layers whose prompts are there
         column_L = np.arange(self.longest)
         starts_S = ends_S - lengths_S
         own_NL = starts_S[segment_N][:, None] + np.minimum(column_L, lengths_N[:, None] - 1) - begun_N[:, None]
@@ -63,8 +71,13 @@ class PromptCache:
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys and values and return all that its queries may look at."""
-        if layer not in self._layers:
-            self._layers[layer] = (self._in_rows(keys), self._in_rows(values))
+        if layer not in self._read:
+            self._read.add(layer)
+            shape = (2, len(self.lengths_N), keys.shape[1], self.longest + self.room, keys.shape[3])
+            if layer not in self._layers or self._layers[layer].shape != shape:  # layers that are not alike
+                self._layers[layer] = keys.new_zeros(shape)
+            for whole, packed in zip(self._layers[layer], (keys, values), strict=True):
+                whole[:, :, : self.longest] = packed[0][:, self._source_NL].transpose(0, 1)
             return keys, values
         start = self.end - keys.shape[2]
         for whole, new in zip(self._layers[layer], (keys, values), strict=True):
@@ -73,15 +86,13 @@ class PromptCache:
         return stored_keys[:, :, : self.end], stored_values[:, :, : self.end]
 
     def keep(self, chosen_N: Tensor) -> None:
-        """Keep only the chosen rows (bool, N)."""
+        """Keep only the chosen rows (bool, N), in place of the first ones."""
         self.lengths_N, self.filled_NL = self.lengths_N[chosen_N], self.filled_NL[chosen_N]
-        for layer, (keys, values) in self._layers.items():
-            self._layers[layer] = keys[chosen_N], values[chosen_N]
-
-    def _in_rows(self, packed: Tensor) -> Tensor:
-        """(1, G, T, D) laid end to end → (N, G, longest + room, D)."""
-        rows = packed[0][:, self._source_NL].transpose(0, 1)
-        return torch.nn.functional.pad(rows, (0, 0, 0, self.room))
+        count = len(self.lengths_N)
+        for layer, stored in self._layers.items():
+            for part in stored:
+                part[:count] = part[chosen_N]
+            self._layers[layer] = stored[:, :count]
 
 
 @torch.no_grad()
@@ -100,9 +111,10 @@ def score_and_answer(
     reading: N prompts, each with one target, whatever token is behind it (tokens.pack.pack_prompts); its
     slots say which adapter a prompt has (BASE_SLOT for the base model). Results are in the members' order.
     """
-    device = output_head(model).device
+    head_VD = output_head(model)
+    device = head_VD.device
     room = max(max_new_tokens, sum(len(ids) - 1 for ids in continuations))
-    cache = PromptCache(reading, room, device)
+    cache = PromptCache(reading, room, model.config, head_VD)
     slots_N = torch.from_numpy(reading.slots_T[reading.rows_N]).to(device)
     last_ND = _read_prompts(model, adapter, reading, cache)
     scores_NC = _score(model, adapter, cache, slots_N, last_ND, continuations)
@@ -226,7 +238,7 @@ def _answer(
         left = int(going_N.sum())
         if rows.step == most or not left:
             break
-        if 2 * left <= len(going_N):  # the cache is copied, so not for every row that ends
+        if 2 * left <= len(going_N):  # rows are copied, so not for every one that ends
             rows.row_N, token_N = rows.row_N[going_N], token_N[going_N]
             cache.keep(going_N)
         seen_SS = torch.ones(1, rows.step, dtype=torch.bool, device=token_N.device)

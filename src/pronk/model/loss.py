@@ -31,10 +31,19 @@ def target_losses(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor) -> Tens
     """Negative log-likelihood in nats of each target, fp32 or better (N); no gradient."""
     chunk = chunk_size(head_VD)
     losses = [
-        torch.nn.functional.cross_entropy(_logits(hidden, head_VD), targets, reduction="none")
+        _losses(hidden @ head_VD.T, targets)
         for hidden, targets in zip(hidden_ND.split(chunk), targets_N.split(chunk), strict=True)
     ]
     return torch.cat(losses)
+
+
+def _losses(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """The loss of each target; the logits may be overwritten."""
+    precision = torch.promote_types(logits_NV.dtype, torch.float32)
+    if not logits_NV.is_cuda:
+        return torch.nn.functional.cross_entropy(logits_NV.to(precision), targets_N, reduction="none")
+    # computed in fp32 from logits as they are: PyTorch's own would copy them twice, four times the memory in bf16
+    return losses_and_slope_(logits_NV, targets_N, torch.ones_like(targets_N, dtype=precision))
 
 
 def weighted_loss(hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weights_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,8 +81,3 @@ class _ChunkedLoss(torch.autograd.Function):
         gradient_ND, gradient_VD = ctx.saved_tensors
         dhead_VD = None if gradient_VD is None else gradient_VD * grads[0]
         return gradient_ND * grads[0].to(gradient_ND.dtype), dhead_VD, None, None
-
-
-def _logits(hidden_ND: Tensor, head_VD: Tensor) -> Tensor:
-    logits = hidden_ND @ head_VD.T
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -34,12 +34,14 @@ def random_model(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), quiet():
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
-        for name, linear in linear_layers(model).items():
+        for name in list(linear_layers(model)):  # names alone: whoever holds the layers keeps all of them dense
+            linear = model.get_submodule(name)
             assert isinstance(linear, torch.nn.Linear), "nothing is quantized before it is filled"
             filled = linear.to_empty(device=device)
             for weight in filled.parameters():
                 weight.data.normal_(0, SPREAD)
             model.set_submodule(name, quantize_linear(filled, quantize, double, fp8_products))
+            del linear, filled, weight
         for name, module in list(model.named_modules()):
             _fill(model, name, module, device)
         model.tie_weights()

@@ -116,7 +116,9 @@ def _setting(quantize: str, costs: Costs, workload: Workload, recompute: int, wo
     room = max(training, EVALUATION_SHARE * limit)
     evaluations = [(tokens, max(map(costs.evaluation_peak, loads))) for tokens, loads in work.evaluations]
     evaluation = _largest(evaluations, room)
-    validation = _largest([(tokens, costs.validation_peak(load)) for tokens, load in work.validations], room)
+    recordings = costs.recordings(workload.largest, recompute)
+    validations = [(tokens, costs.validation_peak(load, recordings)) for tokens, load in work.validations]
+    validation = _largest(validations, room)
     cost = costs.batch_cost(workload.batches, workload.tokens, workload.pairs, recompute)
     cost += work.rounds * costs.times.update
     measured = costs.times.measured

@@ -14,7 +14,7 @@ The largest of these moments, above what rests (weights, adapters, gradients, mo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pronk.model.rounding import ROUND_SEEN, ROUND_TARGETS, ROUND_TOKENS, round_up
 
@@ -98,8 +98,10 @@ class Costs:
     reading_token, reading_constant: a forward pass that keeps nothing; reading_target: as loss_target, of its loss.
     cell: keys and values of a column; generating_cell: in use while a layer attends; row: logits of an answer's next
     token.
-    slack: reserved beyond what is in use, as a share.
-    recorded: micro-batches are CUDA graphs, which have memory of their own beside that of their warm-up.
+    slack, reading_slack: reserved beyond what is in use, for each token of a micro-batch or of a reading: what comes
+    and goes leaves gaps. What layers keep leaves none, so it does not grow with their number.
+    recorded: micro-batches are CUDA graphs, which have memory of their own: it is reserved, but in use while they are
+    recorded only.
     """
 
     layers: int
@@ -126,6 +128,7 @@ class Costs:
     reading_constant: float = 0.0
     loading: float = 0.0
     slack: float = 0.0
+    reading_slack: float = 0.0
     recorded: bool = False
     calibrated: bool = False
 
@@ -149,28 +152,35 @@ class Costs:
 
     def training_peak(self, loads: Sequence[Load], recompute: int) -> int:
         """Reserved bytes while training. loads: the largest micro-batches."""
-        recorded = self.recorded and not recompute
-        if recorded:
-            loads = [padded(load) for load in loads]
-        sizes = sorted((self.activations(load, recompute) for load in loads), reverse=True)
-        in_use = sizes[0]
-        if recorded and len(sizes) > 1:
-            in_use += sizes[1]  # the warm-up of one shape, beside the recording of another
-        return self._reserved(self.weights + self.trained, in_use)
+        sizes = self._steps(loads, recompute)
+        pool = self.recordings(loads, recompute)
+        # beside the recording of the largest shape, one of another shape is played directly, or to warm up
+        return self._reserved(self.weights + self.trained, pool + (sizes[1] if pool and len(sizes) > 1 else sizes[0]))
+
+    def recordings(self, loads: Sequence[Load], recompute: int) -> float:
+        """Reserved bytes of all recordings, which share memory as only one of them is ever played; 0 where none is."""
+        return self._steps(loads, recompute)[0] if self.recorded and not recompute else 0.0
 
     def loading_peak(self) -> int:
         """Reserved bytes while the base is loaded."""
         return self._reserved(self.weights, self.loading)
 
-    def validation_peak(self, load: EvaluationLoad) -> int:
-        """Reserved bytes while answers are read between two rounds."""
-        return self._reserved(self.weights + self.trained, self._reading(load))
+    def validation_peak(self, load: EvaluationLoad, recordings: float = 0.0) -> int:
+        """Reserved bytes while answers are read between two rounds. recordings: bytes that stay with them."""
+        return self._reserved(self.weights + self.trained, recordings + self._reading(load))
 
     def evaluation_peak(self, load: EvaluationLoad) -> int:
         """Reserved bytes while items are read, scored and answered."""
         cache = self.layers * self.cell * load.cells
-        answering = max(self.generating_cell * load.cells, self.row * load.rows)  # a layer attends; the head answers
+        # A layer attends; the head answers. A token later keys need a column more, and find no room where the ones
+        # before were: those stay reserved.
+        gaps = self.generating_cell / 2 * load.cells if self.reading_slack else 0.0
+        answering = max(self.generating_cell * load.cells + gaps, self.row * load.rows)
         return self._reserved(self.weights + self.adapters, cache + max(self._reading(load), answering))
+
+    def without_slack(self) -> Costs:
+        """The same, of memory in use."""
+        return replace(self, slack=0.0, reading_slack=0.0)
 
     def batch_cost(self, batches: float, tokens: float, pairs: float, recompute: int) -> float:
         """Seconds (or FLOPs) of so many micro-batches that hold so many tokens and pairs together."""
@@ -181,11 +191,18 @@ class Costs:
             each += BATCH_TOKENS * token
         return batches * each + tokens * token + pairs * self.layers * times.layer_pair
 
+    def _steps(self, loads: Sequence[Load], recompute: int) -> list[float]:
+        """Bytes of each micro-batch above what rests, the largest first."""
+        if self.recorded and not recompute:
+            loads = [padded(load) for load in loads]
+        sizes = [self.activations(load, recompute) + self.slack * load.tokens for load in loads]
+        return sorted(sizes, reverse=True)
+
     def _reading(self, load: EvaluationLoad) -> float:
-        read = self.reading_token * load.tokens + self.reading_constant
+        read = (self.reading_token + self.reading_slack) * load.tokens + self.reading_constant
         # by the time of the loss, of all layers only the last hidden states are there
         scored = self.checkpoint * load.tokens + self.reading_target * min(load.targets, self.chunk)
         return max(read, scored)
 
     def _reserved(self, resting: float, in_use: float) -> int:
-        return int(resting + in_use * (1 + self.slack)) + SEGMENTS
+        return int(resting + in_use) + SEGMENTS

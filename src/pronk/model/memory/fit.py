@@ -14,17 +14,16 @@ import numpy as np
 
 from pronk.model.memory.costs import SEGMENTS, Costs, Footprint, Load, Times
 
-# More than this share reserved beyond what is in use is an accident of the small models that were measured.
-MOST_SLACK = 0.25
-
 
 @dataclass(frozen=True, slots=True)
 class Resting:
-    """Bytes in use between steps. model: base alone; fleet: with all that training holds."""
+    """Bytes in use between steps. model: base alone; fleet: with all that training holds; adapters: what an evaluation
+    holds instead, once it has read."""
 
     layers: int
     model: int
     fleet: int
+    adapters: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +45,27 @@ class Played:
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """One forward pass with few targets: most bytes above what rests, in use and reserved."""
+
+    tokens: int
+    peak: int
+    reserved: int
+
+
+@dataclass(frozen=True, slots=True)
 class Measurements:
-    """What was measured. floor: bytes in use before any model is there, by libraries. loss: targets and bytes
-    of the loss alone. reading: (tokens, bytes) of forward passes that keep nothing. updates: seconds of a round beside
-    its micro-batches, by rising number of layers.
+    """What was measured. floor: bytes in use before any model is there, by libraries. loss, reading_loss: targets and
+    bytes of the loss alone, with a gradient and without. reading: forward passes that keep nothing. updates: seconds of
+    a round beside its micro-batches, by rising number of layers.
     """
 
     floor: int
     resting: Sequence[Resting]
     played: Sequence[Played]
     loss: tuple[int, int]
-    reading: Sequence[tuple[int, int]]
+    reading_loss: tuple[int, int]
+    reading: Sequence[Read]
     updates: Sequence[float]
 
 
@@ -66,7 +75,7 @@ def fitted(start: Costs, measured: Measurements, layers: int) -> Costs:
     one, two = sorted(measured.resting, key=lambda resting: resting.layers)
     layer = two.model - one.model
     trained_layer = (two.fleet - two.model) - (one.fleet - one.model)
-    reading_token, reading_constant = _line(measured.reading)
+    reading_token, reading_constant = _line([(one.tokens, one.peak) for one in measured.reading])
     kept, ends_token, ends_target, ends_constant = _kept([one for one in measured.played if not one.recompute])
     again = [one for one in measured.played if one.recompute]
     checkpoint, ends_again = _checkpoints(again, ends_target, ends_constant)
@@ -76,6 +85,7 @@ def fitted(start: Costs, measured: Measurements, layers: int) -> Costs:
         outside=measured.floor + one.model - layer,
         layer=layer,
         trained=(one.fleet - one.model) + (layers - 1) * trained_layer,
+        adapters=one.adapters + (layers - 1) * (two.adapters - one.adapters),
         kept=kept,
         checkpoint=checkpoint,
         ends_token=ends_token,
@@ -87,8 +97,10 @@ def fitted(start: Costs, measured: Measurements, layers: int) -> Costs:
         loss_target=measured.loss[1] / measured.loss[0],
         reading_token=reading_token,
         reading_constant=reading_constant,
+        reading_target=measured.reading_loss[1] / measured.reading_loss[0],
         times=_times(measured, layers),
-        slack=_slack(measured.played),
+        slack=_slack([(one.load.tokens, one.peak, one.reserved) for one in _deepest(measured.played)]),
+        reading_slack=_slack([(one.tokens, one.peak, one.reserved) for one in measured.reading]),
         calibrated=True,
     )
 
@@ -154,11 +166,11 @@ def _times(measured: Measurements, layers: int) -> Times:
     return Times(True, batch, token, layer, layer_token, layer_pair, again, again_token, update)
 
 
-def _slack(played: Sequence[Played]) -> float:
-    """Reserved beyond what is in use, as a share of it, where most was in use."""
-    largest = max(played, key=lambda one: one.peak)
-    beyond = largest.reserved - largest.peak - SEGMENTS
-    return min(max(beyond / largest.peak, 0.0), MOST_SLACK) if largest.peak > 0 else 0.0
+def _slack(peaks: Sequence[tuple[int, int, int]]) -> float:
+    """Bytes a token that are reserved beyond what is in use, from (tokens, in use, reserved); of the largest
+    micro-batches the one that leaves most gaps, as a study has many."""
+    most = max(tokens for tokens, _, _ in peaks)
+    return max(max(reserved - used - SEGMENTS, 0) / tokens for tokens, used, reserved in peaks if 2 * tokens > most)
 
 
 def _least_squares(rows: Any, found: Any) -> list[float]:

@@ -26,8 +26,8 @@ from pronk.recipe import Quantize
 COPIES = 4 + 4
 MOMENTS = {"adamw": 8.0, "adamw_8bit": 2.06}
 WORKSPACE = 64 * 2**20  # of cuBLAS and its like
-# Share of activations that is reserved beyond them.
-SLACK = 0.02
+# Of what a layer needs at once, the share that is reserved beyond it.
+SLACK = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,7 @@ def analytic(
     gradients = _gradients(one, size, in_fp8, one.fused and not whole)
     if any(trainee.dropout for trainee in trainees):
         gradients += 2 * size * between  # a mask and what it leaves
+    reading = size * (3 * between + 4 * hidden + queries + 2 * keys)
     linear = sum(frozen_bytes(shape, quantize, double, size, fp8_products) for shape in one.linears.values())
     trained, adapters = _trained_bytes(one, trainees, size)
     products = sum(rows * wide for rows, wide in one.linears.values()) / one.layers
@@ -127,15 +128,16 @@ def analytic(
         reading_constant=dense,
         loss_target=size * one.vocabulary,  # logits, which become their own gradient
         chunk=chunk_of(one.vocabulary, size),
-        reading_token=size * (3 * between + 4 * hidden + queries + 2 * keys),
-        reading_target=8 * one.vocabulary,  # logits and their logarithms in fp32
+        reading_token=reading,
+        reading_target=size * one.vocabulary,  # logits, overwritten
         cell=2 * size * keys,
         generating_cell=2 * size * (queries + keys),
         row=size * one.vocabulary,
         # forward and backward through a frozen product: two FLOPs a weight each
         times=Times(False, layer_token=4 * products, again_token=2 * products),
         loading=0 if quantize == "none" else 4 * size * largest,
-        slack=SLACK,
+        slack=SLACK * gradients,
+        reading_slack=SLACK * reading,
     )
 
 
