@@ -89,6 +89,28 @@ def plan(
 
 
 @app.command()
+def doctor(
+    base: Annotated[
+        str, typer.Option("--base", metavar="BASE", help="Look whether this base may be read, e.g. a gated hub id.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Look at this machine: Python, PyTorch, GPU, libraries, folders, hub; a remedy for everything that fails."""
+    import json
+
+    from pronk.doctor.health import examination, finding
+
+    lines = examination.examine(base, _console())
+    found = finding.as_json(lines)
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        examination.show(lines, _console(stderr=False))
+    if not found["ok"]:
+        sys.exit(1)
+
+
+@app.command()
 def inspect(
     target: Annotated[str, typer.Argument(metavar="BASE|RUN", help="A base, a run's folder, or a recipe.")],
     overrides: Set = None,
