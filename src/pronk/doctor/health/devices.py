@@ -83,7 +83,8 @@ def _runs_on(architecture: str, major: int, minor: int) -> bool:
 
 
 def _major(version: str) -> int:
-    return int(version.split(".")[0]) if version.split(".")[0].isdigit() else 0
+    first = version.partition(".")[0]
+    return int(first) if first.isdigit() else 0
 
 
 def bf16_line(result: Result) -> Line:
@@ -102,15 +103,14 @@ def bf16_line(result: Result) -> Line:
 
 def fp8_line(result: Result) -> Line:
     """FP8: only some GPUs have it, and only `quantize: fp8` needs it."""
+    without = "leave out `quantize: fp8`; nf4 and int8 work"
     if result.fault:
-        return Line(
-            "FP8", "failed", f"a product failed: {result.fault}", "leave out `quantize: fp8`; nf4 and int8 work"
-        )
+        return Line("FP8", "failed", f"a product failed: {result.fault}", without)
     facts = result.facts
     if "capability" in facts:
         return Line("FP8", "note", "this GPU has none (8.9 is the first): no `quantize: fp8`; nf4 and int8 work")
     if wrong := _wrong(facts["error"], "fp8"):
-        return Line("FP8", "failed", wrong, "leave out `quantize: fp8`; nf4 and int8 work")
+        return Line("FP8", "failed", wrong, without)
     return Line("FP8", "ok", "works" if facts["device"] == "cuda" else "works; on a CPU it is only slower")
 
 
