@@ -89,6 +89,39 @@ def plan(
 
 
 @app.command()
+def check(
+    recipe: Annotated[Path, typer.Argument(help="The recipe, a YAML file.")],
+    baseline: Annotated[
+        bool,
+        typer.Option("--baseline", help="Should I fine-tune at all? The base on the validation rows, untrained."),
+    ] = False,
+    shots: Annotated[
+        str | None,
+        typer.Option(metavar="0,2,4,8", help="With --baseline: numbers of examples in the prompt."),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="With --baseline: an OpenAI-compatible server to measure too."),
+    ] = None,
+    against_model: Annotated[
+        str | None,
+        typer.Option("--against-model", metavar="NAME", help="Its model. The key is read from PRONK_API_KEY."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.json", help="With --baseline: where to write the result.")
+    ] = None,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """What the untouched base can do, before anything is trained."""
+    from pronk.errors import OptionError
+
+    if not baseline:
+        raise OptionError("pronk check: say --baseline")
+    _baseline(recipe, shots, (against, against_model), out, overrides, as_json)
+
+
+@app.command()
 def doctor(
     base: Annotated[
         str, typer.Option("--base", metavar="BASE", help="Look whether this base may be read, e.g. a gated hub id.")
@@ -354,6 +387,24 @@ def _run(
     if all(run["status"] == "failed" for run in runs):
         _say("no run came to its end; the report says why")
         sys.exit(1)
+
+
+def _baseline(
+    recipe: Path, shots: str | None, against: tuple[str | None, str | None], out: Path | None,
+    overrides: list[str] | None, as_json: bool,
+) -> None:  # fmt: skip
+    import json
+
+    from pronk.doctor.baseline import check_baseline
+    from pronk.recipe import read_recipe
+
+    given = [*(overrides or []), *([] if shots is None else [f"baseline.shots=[{shots}]"])]
+    path = out or Path(f"{recipe.stem}-baseline.json")
+    record = check_baseline(read_recipe(recipe, given), *against, path, _console())
+    from pronk.compare.baseline import baseline_table
+
+    print(json.dumps(record, indent=2, ensure_ascii=False) if as_json else baseline_table(record))
+    _say(f"written to {path}")
 
 
 def _show(folder: Any, page: Path, as_json: bool) -> None:
