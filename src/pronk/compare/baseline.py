@@ -64,7 +64,7 @@ def _has(rows: Sequence[dict[str, Any]], metric: str) -> bool:
 def _table(metric: str, rows: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, Any]]) -> str:
     base = next(row for row in rows if plain_base(row))
     title = f"{words.METRICS[metric]}, {words.short(base['name'], 20)}"
-    head = f"{'':{NAME}}{'':>{VALUE}}  {'95% interval':{INTERVAL}}  against 0 examples, 95% interval"
+    head = f"{'':{NAME}}{'value':>{VALUE}}  {'95% interval':{INTERVAL}}  against 0 examples, 95% interval"
     lines = [title, head.rstrip()]
     for row in rows:
         value = figure(row, metric)
