@@ -10,5 +10,6 @@ mix.py            several sources by weight
 rows.py, words.py what a row and its problems are; words for people
 questions.py      questions for `pronk generate`
 split.py          duplicates out, then a seeded, balanced split
+shots.py          rows of train as examples in a prompt
 samples/          the embedded example data and questions
 """

@@ -6,5 +6,6 @@ template.py   a base's own chat template, and a user's
 special.py    tokens that begin, end and pad
 example.py    ids and mask of one conversation
 examples.py   those of a study's splits
+shots.py      test rows with examples before them
 pack.py       sequences of all runs into micro-batches of a fixed token budget
 """
