@@ -75,6 +75,7 @@ def run_study(
     behind. Raises KeyboardInterrupt if the user stops it before there is anything to keep.
     """
     from pronk.model.determinism import deterministic
+    from pronk.train.mirror import Mirror
     from pronk.train.trackers import check_installed
 
     clock = Clock()
@@ -91,7 +92,7 @@ def run_study(
         shots = choose_shots(splits, max(recipe.baseline.shots, default=0), labels, recipe.baseline.seed)
         ready = _prepare(study, splits, labels, gpu, console)
         stop.check()
-        mirror = _mirror(copy_to, out, console)
+        mirror = None if copy_to is None else Mirror(copy_to, out, tell)
         clock.lap("prepare")
         folder = StudyFolder.create(out)
         truncated = sum(one.examples.truncated() for one in ready if one.fleet.measures_base)
@@ -140,14 +141,6 @@ def report(path: Path) -> Path:
     folder = StudyFolder.open(path)
     with disk_guard(path):
         return _conclude(folder, folder.read())
-
-
-def _mirror(copy_to: Path | None, out: Path, console: Console) -> Mirror | None:
-    from pronk.train.mirror import Mirror
-
-    if copy_to is None:
-        return None
-    return Mirror(copy_to, out, partial(say, console))
 
 
 def _prepare(study: Study, splits: Splits, labels: tuple[str, ...], gpu: int | None, console: Console) -> list[Ready]:
@@ -279,15 +272,15 @@ def _metrics(evaluated: Sequence[tuple[str, Evaluated]], folder: StudyFolder) ->
 
 def _evaluate(ready: Ready, model: Any, outcomes: Sequence[Outcome], work: Work) -> list[tuple[str, Evaluated]]:
     """The base and every adapter that was trained, on all test items."""
-    trained = {one.name: (one.shape, one.adapter) for one in outcomes if one.shape and one.adapter is not None}
-    from pronk.doctor.baseline import measure_few_shot
+    from pronk.doctor.baseline import few_shot_rows
 
+    trained = {one.name: (one.shape, one.adapter) for one in outcomes if one.shape and one.adapter is not None}
     results = _measure(ready, model, list(trained.values()), work)
     evaluated = list(zip([ready.fleet.baseline, *trained], results, strict=True))
     if work.shots and ready.fleet.measures_base:
-        recipe, counts = work.study.recipe, [count for count in work.study.recipe.baseline.shots if count]
-        found = measure_few_shot(ready, model, recipe, work.shots, counts, work.console, work.stop.check)
-        evaluated += [(ready.fleet.few_shot(count), results_of) for count, results_of in found.items()]
+        rows = few_shot_rows(ready, model, work.study.recipe, work.shots, work.console, work.stop.check)
+        work.summary["data"] |= rows.facts
+        evaluated += rows.results
     return evaluated
 
 

@@ -237,6 +237,11 @@ def test_a_line_wraps_and_its_remedy_stands_below() -> None:
     assert any("x" * 100 in row for row in rows)  # what is copied is never broken
 
 
+def test_a_very_long_token_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "x" * 5000)
+    assert hide(f"said {'x' * 5000}") == "said (hidden)"
+
+
 def test_secrets_are_hidden() -> None:
     assert hide("said: s3cr3t-value!", {"s3cr3t-value"}) == "said: (hidden)!"
     assert hide("Authorization: Bearer abc.def and hf_abcdefgh12345", ()) == "Authorization: (hidden) and (hidden)"

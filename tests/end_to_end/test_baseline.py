@@ -148,6 +148,49 @@ def accuracy(found: dict[str, Any], name: str) -> float:
     return float(next(run for run in found["runs"] if run["name"] == name)["metrics"]["accuracy"])
 
 
+def test_what_does_not_fit_is_told_in_the_report(workplace: Workplace, pronk: Pronk) -> None:
+    workplace.recipe["baseline"] = {"shots": [1, 12]}
+    told = pronk(*workplace.arguments())
+    assert told.code == 0, told.err
+    assert "12 examples in the prompt: left out" in told.err
+    assert [run["name"] for run in workplace.study()["runs"]] == ["base", "base_1-shot", "tuned"]
+    assert "12 examples in the prompt: left out" in (workplace.out / "report.html").read_text(encoding="utf-8")
+    assert workplace.study()["data"]["examples_in_the_prompt"].count("rows.jsonl") == 12
+
+
+def test_too_little_memory_for_examples_costs_no_other_row(
+    workplace: Workplace, pronk: Pronk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pronk.evaluate.few_shot as subject
+    from pronk.errors import OutOfMemoryError
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OutOfMemoryError("evaluating: the memory is not enough")
+
+    monkeypatch.setattr(subject, "measure_shots", full)
+    workplace.recipe["baseline"] = {"shots": [1]}
+    told = pronk(*workplace.arguments())
+    assert told.code == 0, told.err
+    assert "examples in the prompt are not measured" in told.err
+    assert {run["name"]: bool(run["metrics"]) for run in workplace.study()["runs"]} == {"base": True, "tuned": True}
+
+
+def test_the_base_is_measured_before_it_is_trained_itself(workplace: Workplace, pronk: Pronk) -> None:
+    """full: true changes the base; its rows with examples are those of the base as it was."""
+    workplace.recipe["baseline"] = {"shots": [1]}
+    rows = {}
+    for full in (False, True):
+        workplace.out = workplace.folder / f"study-{full}"
+        workplace.recipe.pop("adapter", None)
+        workplace.recipe["full"] = full
+        told = pronk(*workplace.arguments())
+        assert told.code == 0, told.err
+        rows[full] = {run["name"]: run["metrics"] for run in workplace.study()["runs"] if run["baseline"]}
+    assert rows[True].keys() == rows[False].keys() == {"base", "base_1-shot"}
+    for name, metrics in rows[True].items():
+        assert metrics == pytest.approx(rows[False][name], abs=1e-5)
+
+
 @pytest.mark.usefixtures("told")
 def test_no_examples_are_the_baseline_of_the_study(workplace: Workplace) -> None:
     """`check --baseline` told to take the study's test rows for its own gives the study's rows, the plain prompt and

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from pronk.data.detect import with_found_formats
 from pronk.data.shots import choose_shots
 from pronk.data.split import Splits, read_splits
 from pronk.doctor.ready import Ready, prepare
-from pronk.errors import OptionError, RecipeError
+from pronk.errors import OptionError, OutOfMemoryError, RecipeError
 from pronk.recipe import SHOTS, Recipe
 from pronk.runs import RunFolder, disk_guard, write_text
 from pronk.study import plan_study
@@ -116,6 +116,37 @@ def measure_few_shot(
             check()
 
         return measure_shots(model, ready.examples, prompts, recipe, advance, ready.evaluation_tokens)
+
+
+@dataclass(frozen=True)
+class FewShotRows:
+    """Rows of a study by name. facts: what study.json and the report say of them among the data."""
+
+    results: list[tuple[str, Evaluated]]
+    facts: dict[str, str]
+
+
+def few_shot_rows(
+    ready: Ready, model: Any, recipe: Recipe, shots: Sequence[Conversation], console: Console, check: Callable[[], None]
+) -> FewShotRows:
+    """The untouched base with examples in its prompt, as rows of a study.
+
+    Too little memory for the longer prompts is told, and costs these rows alone.
+    """
+    counts, left_out = [count for count in recipe.baseline.shots if count], []
+
+    def tell(line: str, style: str | None = None) -> None:
+        left_out.append(line)
+        say(console, line, style)
+
+    found: dict[int, Evaluated] = {}
+    try:
+        found = measure_few_shot(ready, model, recipe, shots, counts, console, check, tell)
+    except OutOfMemoryError as error:
+        tell(f"examples in the prompt are not measured: {error}", "red")
+    facts = {"examples_in_the_prompt": "; ".join(row.place for row in shots)}
+    facts |= {"examples_left_out": "; ".join(left_out)} if left_out else {}
+    return FewShotRows([(ready.fleet.few_shot(count), one) for count, one in found.items()], facts)
 
 
 class Place:

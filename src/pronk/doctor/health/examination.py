@@ -69,14 +69,14 @@ def _lines(base: str, begun: list[Trial], tell: Callable[[str], None]) -> Iterat
     yield from _guarded("libraries", versions.version_lines)
     tell("PyTorch")
     found = trials.pop("torch").result() if there else Result({}, "it is not installed")
-    yield from devices.torch_lines(found, smi)
+    yield from _guarded("PyTorch", lambda: devices.torch_lines(found, smi))
     gpu = bool(found.facts.get("gpus"))
     if gpu or os.environ.get("TRITON_INTERPRET") == "1":
         trials |= {name: start(name) for name in ON_A_GPU}
     yield from _tried(found, trials, tell)
-    yield from machine.place_lines(os.environ, gpu)
+    yield from _guarded("place", lambda: machine.place_lines(os.environ, gpu))
     tell("the hub")
-    yield from access.hub_lines(hub.result(), hub_id)
+    yield from _guarded("hub", lambda: access.hub_lines(hub.result(), hub_id))
     if base and not hub_id:
         yield from _guarded("base", lambda: [_here(base)])
 

@@ -52,8 +52,10 @@ class Trial:
     def stop(self) -> None:
         """End it, with all that it has started."""
         if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            if hasattr(os, "killpg"):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.communicate(timeout=5)
 

@@ -35,7 +35,8 @@ def without_secrets(lines: Iterable[Line]) -> list[Line]:
 
 def secrets() -> set[str]:
     """What environment variables named so, and the hub's token files, hold."""
-    found = {value for name, value in os.environ.items() if _NAMED.search(name) and not Path(value).exists()}
+    # os.path, as pathlib raises for a name that is too long, which a token is
+    found = {value for name, value in os.environ.items() if _NAMED.search(name) and not os.path.exists(value)}
     for file in _token_files():
         try:
             text = file.read_text(encoding="utf-8", errors="replace")
