@@ -58,6 +58,13 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content.encode())
 
 
+class Quiet(ThreadingHTTPServer):
+    """A client that has given up is no news."""
+
+    def handle_error(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[subject.Server]:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "OPENAI_API_KEY"):
@@ -65,7 +72,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[subject.Server]:
     monkeypatch.setenv("PRONK_API_KEY", KEY)
     monkeypatch.setattr(subject, "DELAYS", (0.01, 0.01))
     Handler.plan, Handler.seen, Handler.at_once, Handler.now = [], [], [], 0
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+    with Quiet(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield subject.server_of(f"http://127.0.0.1:{running.server_port}/v1/", "some/model")
         running.shutdown()
