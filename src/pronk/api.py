@@ -18,7 +18,7 @@ from typing import Any
 from pronk import ask
 from pronk.compare import words
 from pronk.compare.items import run_folder
-from pronk.compare.pairs import best_run, figure
+from pronk.compare.pairs import best_run, figure, plain_base
 from pronk.compare.terminal import terminal_summary
 from pronk.errors import OptionError
 from pronk.runs import RunFolder, StudyFolder, new_folder
@@ -227,7 +227,7 @@ def _table(study: Study) -> str:
     against = {
         (entry.b, entry.metric): words.VERDICTS.get(entry.verdict, entry.verdict)
         for entry in study.comparisons
-        if study[entry.a].baseline
+        if plain_base(study[entry.a].details)
     }
     heads = ["run", *(words.METRICS[name] for name in shown), "status"]
     rows = [[one.name, *(_figure(one, name, against) for name in shown), one.status] for one in study.runs]

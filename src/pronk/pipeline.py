@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pronk.data.conversation import Conversation
 from pronk.data.detect import with_found_formats
+from pronk.data.shots import choose_shots
 from pronk.data.split import Splits, read_splits
 from pronk.data.words import counted
 from pronk.doctor.ready import Ready, prepare
@@ -45,6 +47,7 @@ class Work:
     stop: Interruption
     clock: Clock
     mirror: Mirror | None = None
+    shots: Sequence[Conversation] = ()  # examples for the base's prompt; fewer are the first of them
 
 
 @dataclass
@@ -72,6 +75,7 @@ def run_study(
     behind. Raises KeyboardInterrupt if the user stops it before there is anything to keep.
     """
     from pronk.model.determinism import deterministic
+    from pronk.train.mirror import Mirror
     from pronk.train.trackers import check_installed
 
     clock = Clock()
@@ -85,14 +89,23 @@ def run_study(
         study = plan_study(recipe)
         check_installed(recipe.train.trackers)
         splits, labels = read_splits(recipe.data, tell)
+        shots = choose_shots(splits, max(recipe.baseline.shots, default=0), labels, recipe.baseline.seed)
         ready = _prepare(study, splits, labels, gpu, console)
         stop.check()
-        mirror = _mirror(copy_to, out, console)
+        mirror = None if copy_to is None else Mirror(copy_to, out, tell)
         clock.lap("prepare")
         folder = StudyFolder.create(out)
         truncated = sum(one.examples.truncated() for one in ready if one.fleet.measures_base)
         work = Work(
-            study, splits, folder, new_study(out.name, labels, splits.counts(), truncated), console, stop, clock, mirror
+            study,
+            splits,
+            folder,
+            new_study(out.name, labels, splits.counts(), truncated),
+            console,
+            stop,
+            clock,
+            mirror,
+            shots,
         )
         _tell_plan(work)
         folder.write_items(splits.test_items())
@@ -128,14 +141,6 @@ def report(path: Path) -> Path:
     folder = StudyFolder.open(path)
     with disk_guard(path):
         return _conclude(folder, folder.read())
-
-
-def _mirror(copy_to: Path | None, out: Path, console: Console) -> Mirror | None:
-    from pronk.train.mirror import Mirror
-
-    if copy_to is None:
-        return None
-    return Mirror(copy_to, out, partial(say, console))
 
 
 def _prepare(study: Study, splits: Splits, labels: tuple[str, ...], gpu: int | None, console: Console) -> list[Ready]:
@@ -239,10 +244,12 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
         except OutOfMemoryError as error:  # what was trained stays
             say(work.console, f"pronk: {error}", "red")
     work.clock.lap("evaluate")
-    _write_items(evaluated, work.folder)
+    ids = [item["id"] for item in work.folder.read_items()]
+    for name, results in evaluated:
+        results.write_items(work.folder.run(name), ids)
     trackers.finish(_metrics(evaluated, work.folder))
-    with_base = fleet.baseline in dict(evaluated)
-    work.summary["runs"] += _entries(ready, work.study, outcomes, with_base, peak_memory(device))
+    bases = [name for name, _ in evaluated if name not in {one.name for one in outcomes}]
+    work.summary["runs"] += _entries(ready, work.study, outcomes, bases, peak_memory(device))
     return interrupted
 
 
@@ -268,9 +275,16 @@ def _metrics(evaluated: Sequence[tuple[str, Evaluated]], folder: StudyFolder) ->
 
 def _evaluate(ready: Ready, model: Any, outcomes: Sequence[Outcome], work: Work) -> list[tuple[str, Evaluated]]:
     """The base and every adapter that was trained, on all test items."""
+    from pronk.doctor.baseline import few_shot_rows
+
     trained = {one.name: (one.shape, one.adapter) for one in outcomes if one.shape and one.adapter is not None}
     results = _measure(ready, model, list(trained.values()), work)
-    return list(zip([ready.fleet.baseline, *trained], results, strict=True))
+    evaluated = list(zip([ready.fleet.baseline, *trained], results, strict=True))
+    if work.shots and ready.fleet.measures_base:
+        rows = few_shot_rows(ready, model, work.study.recipe, work.shots, work.console, work.stop.check)
+        work.summary["data"] |= rows.facts
+        evaluated += rows.results
+    return evaluated
 
 
 def _evaluate_whole(ready: Ready, model: Any, outcomes: Sequence[Outcome], work: Work) -> list[tuple[str, Evaluated]]:
@@ -307,31 +321,18 @@ def _measure(
     return results
 
 
-def _write_items(evaluated: Sequence[tuple[str, Evaluated]], folder: StudyFolder) -> None:
-    """Item results to the run folders."""
-    from pronk.evaluate import classify, similarity
-
-    ids = [item["id"] for item in folder.read_items()]
-    for name, results in evaluated:
-        if results.losses is not None:
-            folder.run(name).write_items("likelihood", results.losses.records(ids))
-        if results.classified is not None:
-            folder.run(name).write_items("classify", classify.records(results.classified, ids))
-        if results.compared is not None:
-            folder.run(name).write_items("similarity", similarity.records(results.compared, ids))
-
-
 def _entries(
-    ready: Ready, study: Study, outcomes: Sequence[Outcome], with_base: bool, peak: int
+    ready: Ready, study: Study, outcomes: Sequence[Outcome], bases: Sequence[str], peak: int
 ) -> list[dict[str, Any]]:
-    """The runs of a fleet as study.json lists them."""
+    """The runs of a fleet as study.json lists them. bases: the rows of the untouched base that were measured."""
     fleet = ready.fleet
     kept = {"base": fleet.base, "quantize": fleet.quantize}
     settings = {key: value for key, value in kept.items() if len(study.recipe.study.get(key, [])) > 1}
-    base = {"name": fleet.baseline, **kept, "baseline": True, "settings": settings, "status": "finished"}
+    shots = {fleet.few_shot(count): {"shots": count} for count in study.recipe.baseline.shots if count}
+    base = {**kept, "baseline": True, "settings": settings, "status": "finished"}
     runs = {run.name: run for run in study.runs}
     group = {run.name: one for one in fleet.trained for run in one.runs}
-    entries: list[dict[str, Any]] = [base] if with_base else []
+    entries: list[dict[str, Any]] = [{"name": name, **base, **shots.get(name, {})} for name in bases]
     for outcome in outcomes:
         seconds, tokens = outcome.cost["train_seconds"], outcome.cost["train_tokens"]
         entries.append(

@@ -61,6 +61,10 @@ class Fleet:
     measures_base: bool = True
     fp8_products: bool = False
 
+    def few_shot(self, shots: int) -> str:
+        """The name of the base with so many examples in its prompt, as a row of the study."""
+        return f"{self.baseline}_{shots}-shot"
+
     @property
     def full(self) -> bool:
         """Whether the base itself is trained: it must be measured before."""
@@ -83,7 +87,9 @@ def plan_study(recipe: Recipe) -> Study:
     for run in runs:
         groups.setdefault((run.recipe.base, run.recipe.quantize), []).append(run)
     fleets = [fleet for kept, members in groups.items() for fleet in _fleets(kept, members, list(groups))]
-    names = [run.name for run in runs] + [fleet.baseline for fleet in fleets if fleet.measures_base]
+    measuring = [fleet for fleet in fleets if fleet.measures_base]
+    names = [run.name for run in runs] + [fleet.baseline for fleet in measuring]
+    names += [fleet.few_shot(shots) for fleet in measuring for shots in recipe.baseline.shots if shots]
     if len(set(names)) < len(names):
         raise RecipeError("study: two runs would get the same name: " + ", ".join(sorted(names)))
     return Study(recipe, tuple(runs), tuple(fleets))

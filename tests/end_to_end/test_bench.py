@@ -14,7 +14,7 @@ import pytest
 from command_line import Told
 from rich.console import Console
 
-import pronk.cli as cli
+from pronk.cli import benches
 import pronk.doctor.bench as bench
 import pronk.doctor.bench_fleet as bench_fleet
 from pronk.doctor.agreement import COARSE, TOLERANCE, disagreement
@@ -354,6 +354,6 @@ def test_every_option_of_a_fleets_bench_is_taken_or_refused(
     done = pronk("bench", "fleet", "r.yaml", "--quantize", "nf4", "--recompute", "all", "--set", "train.epochs=1")
     assert (done.code, taken[0]) == (0, Path("r.yaml"))
     assert taken[1] == ["train.epochs=1", "quantize=nf4", "train.recompute=all"]
-    options = set(inspect.signature(cli.bench_fleet).parameters) - {"context", "recipe", "training_only", "as_json"}
+    options = set(inspect.signature(benches.bench_fleet).parameters) - {"context", "recipe", "training_only", "as_json"}
     assert options - {"quantize", "recompute", "overrides"} == {name.replace("-", "_") for name in TRAINING_ONLY}
     assert "--training-only" in pronk("bench", "fleet", "--json").err

@@ -56,7 +56,7 @@ def test_answers_are_those_of_generate(token_budget: int) -> None:
 
 
 def test_every_answer_asked_of_one_adapter_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(similarity, "pack_prompts", lambda asked, slots: pack_prompts(asked, [0] * len(slots)))
+    monkeypatch.setattr(similarity, "pack_prompts", lambda asked, slots, *_: pack_prompts(asked, [0] * len(slots)))
     with pytest.raises(AssertionError):
         check_answers(120)
 

@@ -7,6 +7,7 @@
     pairs.py        which runs of a study are compared, on which metrics, with what verdict
     overfitting.py  whether a run overfits, from its validation row by row
     summary.py      a run's metrics for study.json, from its item results
+    baseline.py     `pronk check --baseline`: intervals of single figures, and the table
     terminal.py     the ranking and the verdicts as lines of text
     report.py       report.html, one self-contained file; its parts: sections.py, words.py, charts.py
 

@@ -30,12 +30,13 @@ class Classified:
     """What a run took each item for; tuples (items,), sorted by id.
 
     `predicted` is the likeliest label, `generated_labels` the label read from the generated text
-    (None: it could not be parsed); the last two are None where nothing was generated.
+    (None: it could not be parsed); the last two are None where nothing was generated, `predicted` where nothing was
+    scored, as with a model that only answers.
     """
 
     ids: tuple[str, ...]
     labels: tuple[str, ...]
-    predicted: tuple[str | None, ...]
+    predicted: tuple[str | None, ...] | None
     classes: tuple[str, ...]
     generated_labels: tuple[str | None, ...] | None
     generated: tuple[str, ...] | None
@@ -87,7 +88,11 @@ def read_items(folder: Path, name: str) -> RunItems:
     Rows are sorted by id, so that runs whose rows come in another order still pair. Items without a label
     are left out of the classification. Raises StudyError, with the file and line, for what cannot be read.
     """
-    items = run_folder(folder, name) / "items"
+    return read_item_files(run_folder(folder, name) / "items", name)
+
+
+def read_item_files(items: Path, name: str) -> RunItems:
+    """The same from the folder of the item files themselves."""
     return RunItems(
         name,
         _likelihood(items / "likelihood.jsonl"),
@@ -132,17 +137,20 @@ def _likelihood(path: Path) -> Likelihood | None:
 
 
 def _classified(path: Path) -> Classified | None:
-    rows = {key: row for key, row in _by_id(path, ("label", "predicted")).items() if row["label"] is not None}
+    rows = {key: row for key, row in _by_id(path, ("label",)).items() if row["label"] is not None}
     if not rows:
         return None
     scored = [label for row in rows.values() for label in row.get("scores") or {}]
-    seen = [label for row in rows.values() for label in (row["label"], row["predicted"])]
+    has_predicted = all("predicted" in row for row in rows.values())
+    seen = [label for row in rows.values() for label in (row["label"], row.get("predicted"))]
     seen += [row.get("generated_label") for row in rows.values()]
     has_generated = all("generated_label" in row for row in rows.values())
+    if not has_predicted and not has_generated:
+        raise StudyError(f"{path}: some rows have neither 'predicted' nor 'generated_label'")
     return Classified(
         ids=tuple(rows),
         labels=tuple(row["label"] for row in rows.values()),
-        predicted=tuple(row["predicted"] for row in rows.values()),
+        predicted=tuple(row["predicted"] for row in rows.values()) if has_predicted else None,
         # in the order of the scores, which is the recipe's
         classes=tuple(dict.fromkeys(label for label in scored + seen if label is not None)),
         generated_labels=tuple(row["generated_label"] for row in rows.values()) if has_generated else None,

@@ -32,8 +32,10 @@ def compare_runs(runs: list[Run], items: dict[str, RunItems]) -> list[Comparison
     """Compare runs item by item; a list of JSON-ready entries, as study.json holds them.
 
     Compared are every tuned run with its own base ("base"), every other tuned run with the best ("best"),
-    and every two tuned runs that differ in exactly one setting ("one key: train.epochs"); a pair appears
-    once per metric, with all its reasons. `a` is the base or the earlier run, `b` the other; `difference`
+    and every two tuned runs that differ in exactly one setting ("one key: train.epochs"); where the base was also
+    asked with examples in its prompt, each such row with the plain one ("base"), and every tuned run with the best of
+    them ("few-shot"), which is chosen on these very items, in its favour. A pair appears once per metric, with all its
+    reasons. `a` is the base or the earlier run, `b` the other; `difference`
     is b minus a and `verdict` speaks of b. A verdict is "better" or "worse" only where Holm's adjusted
     p-value, over all entries together, is below 0.05; else it is "tie".
 
@@ -82,15 +84,29 @@ def primary_metric(runs: Sequence[Run]) -> str:
 
 def best_run(runs: Sequence[Run]) -> Run | None:
     """The evaluated tuned run with the best primary metric, the earlier one of equals; None without any."""
-    metric = primary_metric(runs)
-    candidates = [run for run in runs if not run.get("baseline") and evaluated(run) and figure(run, metric) is not None]
+    return _best([run for run in runs if not run.get("baseline")], primary_metric(runs))
+
+
+def best_few_shot(base: Run, runs: Sequence[Run]) -> Run | None:
+    """The best row of a base with examples in its prompt; None where it was not asked so."""
+    rows = [run for run in runs if run.get("shots") and baseline_of(run, runs) is base]
+    return _best(rows, primary_metric(runs))
+
+
+def _best(runs: Sequence[Run], metric: str) -> Run | None:
+    candidates = [run for run in runs if evaluated(run) and figure(run, metric) is not None]
     sign = 1.0 if metric == "nll" else -1.0
     return min(candidates, key=lambda run: sign * run["metrics"][metric], default=None)
 
 
+def plain_base(run: Run) -> bool:
+    """Whether a run is the untouched base with the plain prompt: without examples, and no model from elsewhere."""
+    return bool(run.get("baseline")) and not run.get("shots") and not run.get("served")
+
+
 def baseline_of(run: Run, runs: Sequence[Run]) -> Run | None:
-    """The untouched base that a run was tuned from, quantized alike, if the study evaluated it."""
-    kept = [other for other in runs if other.get("baseline") and other.get("base") == run.get("base")]
+    """The untouched base that a run was tuned from, quantized alike and asked plainly, if the study evaluated it."""
+    kept = [other for other in runs if plain_base(other) and other.get("base") == run.get("base")]
     return next((other for other in kept if _quantize(other) == _quantize(run)), None)
 
 
@@ -106,10 +122,14 @@ def _pairs(runs: list[Run]) -> Iterator[Pair]:
     """Every pair worth comparing, once, in the order: against the base, the best, then the rest."""
     tuned = [run for run in runs if not run.get("baseline")]
     best = best_run(runs)
-    for run in tuned:
-        base = baseline_of(run, runs)
-        if base is not None:
-            yield base, run, ["base"]
+    for run in runs:
+        base = None if plain_base(run) else baseline_of(run, runs)
+        if base is None:
+            continue
+        yield base, run, ["base"]
+        few_shot = None if run.get("baseline") else best_few_shot(base, runs)
+        if few_shot is not None:
+            yield few_shot, run, ["few-shot"]
     rest: list[Pair] = []
     for position, a in enumerate(tuned):
         for b in tuned[position + 1 :]:
@@ -162,9 +182,12 @@ def _same_measure(a: Likelihood, b: Likelihood) -> bool:
 
 
 def _compare_classified(a: Classified, b: Classified, resamples: int) -> Iterator[Comparison]:
-    yield _compare_proportions("accuracy", a.labels, a.predicted, b.predicted)
+    if a.predicted is not None and b.predicted is not None:
+        yield _compare_proportions("accuracy", a.labels, a.predicted, b.predicted)
     if a.generated_labels is not None and b.generated_labels is not None:
         yield _compare_proportions("generated_accuracy", a.labels, a.generated_labels, b.generated_labels)
+    if a.predicted is None or b.predicted is None:
+        return
     classes = tuple(dict.fromkeys(a.classes + b.classes))
     count = len(classes)
     labels, of_a, of_b = (encode(names, classes) for names in (a.labels, a.predicted, b.predicted))

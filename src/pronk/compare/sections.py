@@ -45,7 +45,7 @@ def ranking(runs: list[Run], comparisons: list[View]) -> View:
         {
             "name": run["name"],
             "base": run.get("base", ""),
-            "baseline": bool(run.get("baseline")),
+            "tag": words.base_tag(run),
             "best": run is best,
             "status": "" if evaluated(run) else run.get("status", ""),
             "message": run.get("message") or "",
@@ -103,7 +103,8 @@ def comparison(entry: View) -> View:
 
 
 def _reason(reason: str) -> str:
-    return {"base": "its base", "best": "the best run"}.get(reason, reason.removeprefix("one key: "))
+    said = {"base": "its base", "best": "the best run", "few-shot": "its base with examples in the prompt"}
+    return said.get(reason, reason.removeprefix("one key: "))
 
 
 def comparisons_by_metric(comparisons: list[View]) -> list[View]:
@@ -231,6 +232,8 @@ def flips(folder: Path, runs: list[Run], items: dict[str, RunItems]) -> View | N
         return None
     before, after = items[base["name"]].classified, items[best["name"]].classified
     if before is None or after is None or before.ids != after.ids:
+        return None
+    if before.predicted is None or after.predicted is None:
         return None
     texts = {str(row.get("id")): row for _, row in read_lines(folder / "items.jsonl")}
     fixed: list[View] = []

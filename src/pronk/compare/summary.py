@@ -23,12 +23,14 @@ def run_metrics(items: RunItems) -> dict[str, float]:
 
 
 def _classification(items: Classified) -> dict[str, float]:
-    by_likelihood = classification_report(items.labels, items.predicted, items.classes)
-    metrics = {
-        "accuracy": by_likelihood.accuracy,
-        "macro_f1": by_likelihood.macro.f1,
-        "weighted_f1": by_likelihood.weighted.f1,
-    }
+    metrics: dict[str, float] = {}
+    if items.predicted is not None:
+        by_likelihood = classification_report(items.labels, items.predicted, items.classes)
+        metrics |= {
+            "accuracy": by_likelihood.accuracy,
+            "macro_f1": by_likelihood.macro.f1,
+            "weighted_f1": by_likelihood.weighted.f1,
+        }
     if items.generated_labels is not None:
         answered = classification_report(items.labels, items.generated_labels, items.classes)
         metrics |= {

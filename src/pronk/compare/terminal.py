@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pronk.compare import words
-from pronk.compare.pairs import baseline_of, figure, primary_metric
+from pronk.compare.pairs import baseline_of, figure, plain_base, primary_metric
 
 COLUMNS = {
     "accuracy": "accuracy",
@@ -56,7 +56,7 @@ def _overfitting(runs: list[dict[str, Any]]) -> list[str]:
 
 
 def _verdict(run: dict[str, Any], runs: list[dict[str, Any]], metric: str, comparisons: list[dict[str, Any]]) -> str:
-    if run.get("baseline"):
+    if plain_base(run):
         return "(the base)"
     if run.get("status") not in (None, "finished", "stopped_early"):
         return str(run["status"])

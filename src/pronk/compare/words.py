@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pronk.compare.pairs import baseline_of, best_run, figure, primary_metric
+from pronk.compare.pairs import baseline_of, best_few_shot, best_run, figure, primary_metric
 from pronk.data.words import counted
 
 METRICS = {  # in the order in which they are shown
@@ -94,12 +94,21 @@ def short(name: str, room: int) -> str:
     return name if len(name) <= room else "…" + name[1 - room :]
 
 
+def base_tag(run: Run) -> str:
+    """What an untouched base is marked with: how many examples its prompt has; empty for a tuned run."""
+    if not run.get("baseline"):
+        return ""
+    shots = run.get("shots")
+    return f"untouched base, {counted(shots, 'example')} in its prompt" if shots else "base"
+
+
 def conclusion(runs: list[Run], comparisons: list[dict[str, Any]], items: int | None) -> list[Markup]:
     """The report's first words: what the best run gained, how sure that is, and how many ties there are."""
     best, metric = best_run(runs), primary_metric(runs)
     if best is None:
         return [Markup("No tuned run has finished with results, so there is nothing to compare yet.")]
     sentences = [_gain(best, baseline_of(best, runs), metric, comparisons, items)]
+    sentences += _against_few_shot(best, runs, metric, comparisons)
     rivals = [c for c in comparisons if c["metric"] == metric and "best" in c["reasons"]]
     if rivals:
         sentences.append(_lead(best, rivals))
@@ -144,6 +153,25 @@ def _gain(best: Run, base: Run | None, metric: str, comparisons: list[dict[str, 
         "tie": f", which chance could explain{_among(entry, len(comparisons))}: a tie.",
     }
     return sentence + said[entry["verdict"]]
+
+
+def _against_few_shot(best: Run, runs: list[Run], metric: str, comparisons: list[dict[str, Any]]) -> list[Markup]:
+    """What the base reaches with examples in its prompt, and whether the best run is beyond that."""
+    base = baseline_of(best, runs)
+    few_shot = best_few_shot(base, runs) if base else None
+    if few_shot is None:
+        return []
+    sentence = Markup("With {} in its prompt the untouched base reaches {}").format(
+        counted(few_shot["shots"], "example"), number(figure(few_shot, metric))
+    )
+    pairs = ((c["a"], c["b"], c["metric"]) for c in comparisons)
+    entry = dict(zip(pairs, comparisons, strict=True)).get((few_shot["name"], best["name"], metric))
+    said = {
+        "better": "; the run is better than that.",
+        "worse": "; that is better than the run, so no fine-tuning is needed for it.",
+        "tie": "; that the run differs from that could be chance.",
+    }
+    return [sentence + (said[entry["verdict"]] if entry else ".")]
 
 
 def _among(entry: dict[str, Any], tested: int) -> str:

@@ -12,5 +12,6 @@ terminal.py       text that a terminal may show, whatever it holds
 questions.py      questions for `pronk generate`
 split.py          duplicates out, then a seeded, balanced split
 finding.py        what a check found; checks/ (of rows: repeats, leakage, languages, private things, damage)
+shots.py          rows of train as examples in a prompt
 samples/          the embedded example data and questions
 """

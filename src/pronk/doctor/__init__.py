@@ -1,5 +1,7 @@
 """The machine and the tools on it.
 
+health/          `pronk doctor`: whether this machine can run pronk, line by line
+baseline.py      the untouched base with examples in its prompt, before anything is trained
 environment.py   what a study ran on
 inspection.py    what stands in a model: modules, types, ranks, bytes
 ready.py         bases found and examples made, before anything heavy is loaded

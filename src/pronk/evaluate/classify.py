@@ -48,13 +48,16 @@ def classify(
     answer_ids: Sequence[Sequence[int]],
     token_budget: int,
     progress: Callable[[int], None] = lambda _: None,
+    families: Sequence[int] | None = None,
 ) -> dict[int, list[ClassifiedItem]]:
-    """Classify every prompt under every slot. answer_ids: each label as ids, end token included."""
+    """Classify every prompt under every slot. answer_ids: each label as ids, end token included. families: of the
+    prompts, see tokens.pack.Member."""
     end_id = answer_ids[0][-1]
     longest = max(len(ids) for ids in answer_ids) + EXTRA_TOKENS
     items: dict[int, list[ClassifiedItem | None]] = {slot: [None] * len(prompts) for slot in slots}
     for batch in prompt_batches(prompts, slots, token_budget, longest):
-        reading = pack_prompts([prompts[item] for item, _ in batch], [slot for _, slot in batch])
+        kin = families and [families[item] for item, _ in batch]
+        reading = pack_prompts([prompts[item] for item, _ in batch], [slot for _, slot in batch], kin)
         answers = score_and_answer(model, adapter, reading, answer_ids, longest, end_id)
         texts = tokenizer.batch_decode(answers.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         scores = answers.scores_NC.double().tolist()

@@ -9,10 +9,13 @@ from typing import Any
 import torch
 
 from pronk.evaluate.classify import ClassifiedItem, classify, label_losses
+from pronk.evaluate.classify import records as classify_records
 from pronk.evaluate.likelihood import ItemLosses, answer_losses
 from pronk.evaluate.similarity import ComparedItem, answer_rooms, compare_answers
+from pronk.evaluate.similarity import records as similarity_records
 from pronk.model.adapter import AdapterShape, WideAdapter, attach
 from pronk.model.memory.sizes import give_back
+from pronk.runs import RunFolder
 from pronk.tokens.examples import Examples
 from pronk.tokens.pack import BASE_SLOT
 from pronk.tokens.prompt import Example
@@ -25,6 +28,36 @@ class Evaluated:
     losses: ItemLosses | None
     classified: list[ClassifiedItem] | None
     compared: list[ComparedItem] | None = None
+
+    def part(self, items: slice) -> Evaluated:
+        """The results on some of the items."""
+        losses = self.losses and ItemLosses(self.losses.loss[items], self.losses.tokens[items])
+        return Evaluated(losses, self.classified and self.classified[items], self.compared and self.compared[items])
+
+    def write_items(self, folder: RunFolder, ids: Sequence[str]) -> None:
+        """Write what was measured into a run's folder, a record an item."""
+        if self.losses is not None:
+            folder.write_items("likelihood", self.losses.records(ids))
+        if self.classified is not None:
+            folder.write_items("classify", classify_records(self.classified, ids))
+        if self.compared is not None:
+            folder.write_items("similarity", similarity_records(self.compared, ids))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Whom to ask what. tests: what is read; families: of the tests, see tokens.pack.Member."""
+
+    examples: Examples
+    tests: Sequence[Example]
+    truths: Sequence[str]
+    slots: Sequence[int]
+    families: Sequence[int] | None
+    max_new_tokens: int | None
+
+    @property
+    def prompts(self) -> list[list[int]]:
+        return [example.prompt_ids.tolist() for example in self.tests]
 
 
 # On a GPU a batch takes this share of the free memory for keys and values, and at most so many tokens.
@@ -61,53 +94,73 @@ class Evaluation:
 
     def work(self, examples: Examples, evaluations: Sequence[str]) -> int:
         """How many tokens there are to read; what `progress` counts."""
-        items = sum(len(example.ids) for example in examples.test) if {"likelihood", "classify"} & {*evaluations} else 0
-        asked = sum(len(example.prompt_ids) for example in examples.test) if "similarity" in evaluations else 0
-        return len(self.slots) * (items + asked)
+        return len(self.slots) * tokens_to_read(examples.test, evaluations)
 
     def run(
         self, examples: Examples, truths: Sequence[str], evaluations: Sequence[str], progress: Any,
         max_new_tokens: int | None = None,
     ) -> list[Evaluated]:  # fmt: skip
         """Results for the base and for each adapter, in this order. max_new_tokens: see answer_rooms."""
-        prompts = [example.prompt_ids.tolist() for example in examples.test]
+        asked = _Asked(examples, examples.test, truths, self.slots, None, max_new_tokens)
+        return self._measured(asked, evaluations, progress)
+
+    def with_shots(
+        self, examples: Examples, prompts: Mapping[int, Sequence[Example]], truths: Sequence[str],
+        evaluations: Sequence[str], progress: Any, max_new_tokens: int | None = None,
+    ) -> dict[int, Evaluated]:  # fmt: skip
+        """Results for the base alone, by the number of examples in its prompt.
+
+        prompts: the test rows with so many examples before them (tokens.shots). All are read in the same batches,
+        the examples before them once for each number and batch.
+        """
+        tests = [example for rows in prompts.values() for example in rows]
+        families = [count for count, rows in prompts.items() for _ in rows]
+        asked = _Asked(examples, tests, [*truths] * len(prompts), [BASE_SLOT], families, max_new_tokens)
+        (whole,) = self._measured(asked, evaluations, progress)
+        size = len(truths)
+        return {count: whole.part(slice(k * size, (k + 1) * size)) for k, count in enumerate(prompts)}
+
+    def _measured(self, asked: _Asked, evaluations: Sequence[str], progress: Any) -> list[Evaluated]:
         losses: Mapping[int, ItemLosses] = {}
         classified: Mapping[int, list[ClassifiedItem]] = {}
         compared: Mapping[int, list[ComparedItem]] = {}
         if "classify" in evaluations:
-            classified = self._classified(examples, prompts, truths, progress)
+            classified = self._classified(asked, progress)
             if "likelihood" in evaluations:
-                labels, label_ids = examples.labels, examples.label_ids()
+                labels, label_ids = asked.examples.labels, asked.examples.label_ids()
                 losses = {slot: label_losses(items, labels, label_ids) for slot, items in classified.items()}
         elif "likelihood" in evaluations:
-            tests = dict.fromkeys(self.slots, examples.test)
-            losses = answer_losses(self.model, self.adapter, tests, self.token_budget, progress)
+            tests = dict.fromkeys(asked.slots, asked.tests)
+            losses = answer_losses(self.model, self.adapter, tests, self.token_budget, progress, asked.families)
         if "similarity" in evaluations:
-            compared = self._compared(examples, prompts, truths, max_new_tokens, progress)
-        return [Evaluated(losses.get(slot), classified.get(slot), compared.get(slot)) for slot in self.slots]
+            compared = self._compared(asked, progress)
+        return [Evaluated(losses.get(slot), classified.get(slot), compared.get(slot)) for slot in asked.slots]
 
-    def _classified(
-        self, examples: Examples, prompts: Sequence[Sequence[int]], truths: Sequence[str], progress: Any
-    ) -> dict[int, list[ClassifiedItem]]:
+    def _classified(self, asked: _Asked, progress: Any) -> dict[int, list[ClassifiedItem]]:
+        examples = asked.examples
         return classify(
-            self.model, self.adapter, prompts, truths, examples.labels, self.slots, examples.prompt.tokenizer,
-            examples.label_ids(), self.token_budget, progress,
+            self.model, self.adapter, asked.prompts, asked.truths, examples.labels, asked.slots,
+            examples.prompt.tokenizer, examples.label_ids(), self.token_budget, progress, asked.families,
         )  # fmt: skip
 
-    def _compared(
-        self, examples: Examples, prompts: Sequence[Sequence[int]], truths: Sequence[str],
-        max_new_tokens: int | None, progress: Any,
-    ) -> dict[int, list[ComparedItem]]:  # fmt: skip
-        sizes = [len(ids) for ids in examples.prompt.answer_ids(truths)]
-        rooms = answer_rooms(prompts, sizes, examples.context, max_new_tokens)
+    def _compared(self, asked: _Asked, progress: Any) -> dict[int, list[ComparedItem]]:
+        prompt, prompts = asked.examples.prompt, asked.prompts
+        sizes = [len(ids) for ids in prompt.answer_ids(asked.truths)]
+        rooms = answer_rooms(prompts, sizes, asked.examples.context, asked.max_new_tokens)
         return compare_answers(
-            self.model, self.adapter, prompts, truths, self.slots, examples.prompt.tokenizer,
-            examples.prompt.end_id, rooms, self.token_budget, progress,
+            self.model, self.adapter, prompts, asked.truths, asked.slots, prompt.tokenizer, prompt.end_id, rooms,
+            self.token_budget, progress, asked.families,
         )  # fmt: skip
 
     def close(self) -> None:
         """Take the adapters off the model again."""
         self.adapter.detach()
+
+
+def tokens_to_read(tests: Sequence[Example], evaluations: Sequence[str]) -> int:
+    """How many tokens one model has to read for these evaluations, as `progress` counts them."""
+    items = sum(len(example.ids) for example in tests) if {"likelihood", "classify"} & {*evaluations} else 0
+    return items + (sum(len(example.prompt_ids) for example in tests) if "similarity" in evaluations else 0)
 
 
 def validation_losses(

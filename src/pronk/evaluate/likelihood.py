@@ -42,9 +42,15 @@ def answer_losses(
     examples: Mapping[int, Sequence[Example]],
     token_budget: int,
     progress: Callable[[int], None] = lambda _: None,
+    families: Sequence[int] | None = None,
 ) -> dict[int, ItemLosses]:
-    """Losses of each slot's examples. progress is told the tokens of each batch when it is done."""
-    members = [Member(example, slot) for slot, items in examples.items() for example in items]
+    """Losses of each slot's examples. progress is told the tokens of each batch when it is done. families: of each
+    slot's examples, see tokens.pack.Member."""
+    members = [
+        Member(example, slot, family=family)
+        for slot, items in examples.items()
+        for example, family in zip(items, families or [0] * len(items), strict=True)
+    ]
     loss = np.zeros(len(members))
     for batch in pack(members, token_budget):
         losses_N = evaluation_losses(model, adapter, batch).double().cpu().numpy()

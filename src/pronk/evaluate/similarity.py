@@ -46,15 +46,18 @@ def compare_answers(
     rooms: Sequence[int],
     token_budget: int,
     progress: Callable[[int], None] = lambda _: None,
+    families: Sequence[int] | None = None,
 ) -> dict[int, list[ComparedItem]]:
     """Answer every prompt under every slot, greedily, and compare with its reference.
 
     rooms: how many tokens each answer may have (answer_rooms). An item's answer does not depend on what else
     is in its batch: a batch goes on for the longest of its rooms, and what is beyond an answer's own is cut.
+    families: of the prompts, see tokens.pack.Member.
     """
     items: dict[int, list[ComparedItem | None]] = {slot: [None] * len(prompts) for slot in slots}
     for batch in prompt_batches(prompts, slots, token_budget, max(rooms, default=0)):
-        reading = pack_prompts([prompts[item] for item, _ in batch], [slot for _, slot in batch])
+        kin = families and [families[item] for item, _ in batch]
+        reading = pack_prompts([prompts[item] for item, _ in batch], [slot for _, slot in batch], kin)
         answers = score_and_answer(model, adapter, reading, (), max(rooms[item] for item, _ in batch), end_id)
         kept = [ids[: rooms[item]] for (item, _), ids in zip(batch, answers.ids, strict=True)]
         texts = tokenizer.batch_decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)

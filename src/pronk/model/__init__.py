@@ -1,6 +1,7 @@
 """The base model, and what is trained of it: the wide adapter, or all of its weights.
 
 load.py        embedded model, local folder, .gguf or hub id → model and tokenizer
+places.py      the cache and the embedded model's file, found without PyTorch
 hub.py         what transformers loads, from this machine or the hub; why it cannot, in one message
 gguf.py        a .gguf file → a folder of safetensors, tensor by tensor
 quantize.py    frozen weights in 4 or 8 bits, and back

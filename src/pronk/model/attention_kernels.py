@@ -93,7 +93,7 @@ def flash_4(q_THD: Tensor, k_LGD: Tensor, v_LGD: Tensor, segments: Segments, sca
     results of a forward that by now (4.0.0b36) returns five.
     """
     if "flash_attn.cute" not in sys.modules:  # before it is read: compiled code is kept, among our own files
-        from pronk.model.load import cache_folder
+        from pronk.model.places import cache_folder
 
         os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
         os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", str(cache_folder() / "flash-attention-4"))

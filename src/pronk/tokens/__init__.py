@@ -9,5 +9,6 @@ examples.py   those of a study's splits
 check/        what is wrong with prompts, tokens and settings
 pieces.py     ids as the text that each stands for
 show.py       examples as training sees them, for people: show_terminal.py, show_page.py (show.html, show.css)
+shots.py      test rows with examples before them
 pack.py       sequences of all runs into micro-batches of a fixed token budget
 """

@@ -30,12 +30,15 @@ class Member:
 
     slot: the adapter that it belongs to, or BASE_SLOT. weight: what each of its target tokens
     counts in the loss. key: identifies it to the dropout generator; None where nothing is dropped.
+    family: those of one family may share their beginning; in one, examples with much in common are not held back
+    by others with little.
     """
 
     example: Example
     slot: int = BASE_SLOT
     weight: float = 1.0
     key: int | None = None
+    family: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +85,27 @@ def pack(members: Sequence[Member], budget: int) -> list[MicroBatch]:
     return batches
 
 
-def pack_prompts(prompts: Sequence[Sequence[int]], slots: Sequence[int]) -> MicroBatch:
+def pack_prompts(
+    prompts: Sequence[Sequence[int]], slots: Sequence[int], families: Sequence[int] | None = None
+) -> MicroBatch:
     """All prompts in one pack. Each has one target, a token that stands for whatever may follow: the hidden
-    state that predicts it is where an answer begins."""
+    state that predicts it is where an answer begins. families: see Member; all of one when absent."""
     members = []
-    for prompt, slot in zip(prompts, slots, strict=True):
+    for prompt, slot, family in zip(prompts, slots, families or [0] * len(slots), strict=True):
         ids = np.array([*prompt, 0], dtype=np.int64)
-        members.append(Member(Example(ids, np.arange(len(ids)) == len(prompt)), slot))
+        members.append(Member(Example(ids, np.arange(len(ids)) == len(prompt)), slot, family=family))
     (batch,) = pack(members, sum(len(member.example.ids) for member in members))
     return batch
 
 
 def _groups(members: Sequence[Member]) -> list[_Group]:
     """Members with a common beginning together, all others in a last group that shares nothing."""
-    alike: dict[tuple[int, bytes], list[int]] = {}
+    alike: dict[tuple[int, int, bytes], list[int]] = {}
     alone: list[int] = []
     for index, member in enumerate(members):
         if member.key is None and _room(member.example) >= SHORTEST_SHARED:
             beginning = member.example.ids[:SHORTEST_SHARED].tobytes()
-            alike.setdefault((member.slot, beginning), []).append(index)
+            alike.setdefault((member.slot, member.family, beginning), []).append(index)
         else:
             alone.append(index)
     groups = []

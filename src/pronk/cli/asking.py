@@ -1,0 +1,82 @@
+"""Verbs that ask a model, or look into one: generate, inspect."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pronk.cli.shared import Json, Set, console, print_table, say
+
+
+def generate(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN|BASE…", help="Run folders, study folders, PEFT adapters or bases, in any number."),
+    ],
+    questions: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE|TEXT",
+            help="A .txt file (a question a line), a .jsonl file (question, input), a text, or korean: six samples. "
+            "Again for more.",
+            show_default="six samples, in English",
+        ),
+    ] = None,
+    base: Annotated[bool, typer.Option("--base", help="Add the base of the runs.")] = False,
+    temperature: Annotated[
+        float | None, typer.Option(help="Draw tokens; 0 takes the likeliest one each time.", show_default="0.0")
+    ] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="The same as --temperature 0.")] = False,
+    top_k: Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.", show_default="all")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw from the likeliest of this probability together.", show_default="1.0")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.", show_default="256")] = None,
+    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End an answer here. Again for more.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the drawing.", show_default="42")] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="How a base is asked, as in recipes.", show_default="chat if it has a template, else alpaca"),
+    ] = None,
+    overrides: Set = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.jsonl", help="Write the answers here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Ask runs and bases the same questions, side by side in one batch."""
+    from pronk import ask
+    from pronk.errors import OptionError
+
+    if greedy and temperature:
+        raise OptionError(f"--greedy and --temperature {temperature:g} contradict each other: leave one of them out")
+    drawing = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    given = {**drawing, "max_new_tokens": max_new_tokens, "stop": stop or None}
+    settings = {key: value for key, value in given.items() if value is not None}
+    try:
+        answered = ask.generate(models, questions, base, prompt, overrides or [], settings, out, console())
+    except KeyboardInterrupt:
+        answered = None
+    if answered is None or (answered.interrupted and not answered.answers):
+        say("interrupted; nothing was answered")
+        sys.exit(130)
+    if as_json:
+        print(ask.as_json(answered))
+    else:
+        ask.show(answered, console(stderr=False))
+    if answered.interrupted:
+        say(f"interrupted; {len(answered.answers)} answers are kept{f' in {out}' if out else ''}")
+        sys.exit(130)
+
+
+def inspect(
+    target: Annotated[str, typer.Argument(metavar="BASE|RUN", help="A base, a run's folder, or a recipe.")],
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Modules with class, type, shape, rank and bytes: what is quantized, what is trained, what is saved."""
+    from pronk.doctor import inspection
+
+    found = inspection.inspect(target, overrides or [])
+    print_table({"json": found.to_json(), "markdown": inspection.table(found)}, as_json)

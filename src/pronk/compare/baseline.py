@@ -1,0 +1,115 @@
+"""Should I fine-tune at all? The untouched base with examples in its prompt, and other models beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from pronk.compare import resampling, words
+from pronk.compare.items import RunItems
+from pronk.compare.pairs import figure, plain_base, primary_metric
+from pronk.data.words import counted
+
+SHOWN = ("accuracy", "generated_accuracy", "macro_f1", "nll", "perplexity", "rouge_l", "chrf")
+NAME, VALUE, INTERVAL, DIFFERENCE = 16, 7, 17, 26
+
+
+def intervals(items: RunItems) -> dict[str, list[float]]:
+    """95% intervals of a row's own figures, [low, high] by metric.
+
+    Proportions: Wilson's (1927) score interval. Losses per token and means over items: the bootstrap over items, as
+    for differences (compare/resampling.py); perplexity is e to the loss's.
+    """
+    found: dict[str, list[float]] = {}
+    if (one := items.classified) is not None:
+        for metric, answers in (("accuracy", one.predicted), ("generated_accuracy", one.generated_labels)):
+            if answers is not None:
+                found[metric] = _wilson(sum(map(str.__eq__, one.labels, map(str, answers))), len(one.labels))
+    if (of := items.likelihood) is not None:
+        low, high = resampling.ratio_bootstrap_interval(of.loss, of.tokens.astype(np.float64))
+        found |= {"nll": [low, high], "perplexity": [math.exp(min(low, 700.0)), math.exp(min(high, 700.0))]}
+    if (near := items.similarity) is not None:
+        each = np.ones(len(near.ids))
+        for metric, values in (("rouge_l", near.rouge_l), ("chrf", near.chrf)):
+            found[metric] = list(resampling.ratio_bootstrap_interval(values, each))
+    return found
+
+
+def _wilson(right: int, of: int) -> list[float]:
+    found = binomtest(right, of).proportion_ci(0.95, method="wilson")
+    return [float(found.low), float(found.high)]
+
+
+def baseline_table(record: dict[str, Any]) -> str:
+    """A table for each metric and base, within 80 columns, and what follows from them. record: see doctor.baseline."""
+    rows = record["rows"]
+    bases = list(dict.fromkeys((row["base"], row["quantize"]) for row in rows))
+    head = f"{counted(record['items'], 'validation row')}, nothing trained; examples are rows of train"
+    parts = [head]
+    for base in bases:
+        own = [row for row in rows if (row["base"], row["quantize"]) == base]
+        tables = [_table(metric, own, record["comparisons"]) for metric in SHOWN if _has(own, metric)]
+        parts += ["", "\n\n".join(tables), *_conclusion(own, record["comparisons"])]
+    return "\n".join([*parts, *record["left_out"]])
+
+
+def _has(rows: Sequence[dict[str, Any]], metric: str) -> bool:
+    return any(figure(row, metric) is not None for row in rows)
+
+
+def _table(metric: str, rows: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, Any]]) -> str:
+    base = next(row for row in rows if plain_base(row))
+    title = f"{words.METRICS[metric]}, {words.short(base['name'], 20)}"
+    head = f"{'':{NAME}}{'value':>{VALUE}}  {'95% interval':{INTERVAL}}  against 0 examples, 95% interval"
+    lines = [title, head.rstrip()]
+    for row in rows:
+        value = figure(row, metric)
+        if value is None:
+            continue
+        digits = 2 if metric == "perplexity" else 3
+        own = row["intervals"].get(metric)
+        spread = " to ".join(words.number(bound, digits) for bound in own) if own else ""
+        against = _against(base["name"], row["name"], metric, comparisons)
+        start = f"{words.short(_said(row), NAME - 1):{NAME}}{words.number(value, digits):>{VALUE}}"
+        lines.append(f"{start}  {spread:{INTERVAL}}  {against}".rstrip())
+    return "\n".join(lines)
+
+
+def _said(row: dict[str, Any]) -> str:
+    return str(row["name"]) if row.get("served") else counted(row.get("shots", 0), "example")
+
+
+def _against(base: str, name: str, metric: str, comparisons: Sequence[dict[str, Any]]) -> str:
+    for entry in comparisons:
+        if (entry["a"], entry["b"], entry["metric"]) == (base, name, metric):
+            low, high = (words.number(bound, signed=True) for bound in entry["interval"])
+            cell = f"{words.number(entry['difference'], signed=True)} ({low} to {high})"
+            return f"{cell:{DIFFERENCE}}{words.VERDICTS[entry['verdict']]}"
+    return ""
+
+
+def _conclusion(rows: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, Any]]) -> list[str]:
+    """What the examples alone are good for: the bar that a fine-tune has to clear."""
+    metric = primary_metric(rows)
+    asked = [row for row in rows if not row.get("served") and figure(row, metric) is not None]
+    sign = 1.0 if metric == "nll" else -1.0
+    best = min(asked, key=lambda row: sign * row["metrics"][metric], default=None)
+    base = next(row for row in rows if plain_base(row))
+    if best is None:
+        return []
+    name, value = words.METRICS[metric].split(" (")[0].lower(), words.number(figure(best, metric))
+    if best is base:
+        return [f"\nExamples in the prompt do not help this base: {name} {value} without any."]
+    verdict = next(
+        (c["verdict"] for c in comparisons if (c["a"], c["b"], c["metric"]) == (base["name"], best["name"], metric)),
+        "tie",
+    )
+    sure = "more than chance explains" if verdict == "better" else "which could be chance"
+    return [
+        f"\nWith {counted(best['shots'], 'example')} the base reaches {name} {value}, {sure}:",
+        "that is what a fine-tune has to beat.",
+    ]
