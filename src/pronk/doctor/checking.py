@@ -116,7 +116,7 @@ def line(text: str) -> str:
 def sentence(text: str) -> str:
     """The same, with a capital and a full stop."""
     text = line(text)
-    first = text[:1].upper() if text.split(" ")[0].isalpha() else text[:1]  # a key stays as it is
+    first = text[:1].upper() if text.split(" ")[0].rstrip(",;:").isalpha() else text[:1]  # a key stays as it is
     return first + text[1:] + ("" if text.endswith((".", "?", "!", "…")) else ".")
 
 

@@ -58,8 +58,8 @@ def test_validation_rows_are_compared_with_train_alone():
     assert exact_leakage(splits, "test") is None
 
 
-@pytest.mark.parametrize(("count", "severity"), [(99, "error"), (100, "warning")])
-def test_near_leakage_is_an_error_above_one_percent_of_the_test(count, severity):
+@pytest.mark.parametrize(("count", "severity"), [(5, "error"), (6, "warning")])
+def test_near_leakage_is_an_error_where_it_is_surely_above_one_percent_of_the_test(count, severity):
     train = [talk("Where does the old road to the harbour begin?", "Here.", place="a.jsonl:1")]
     twin = talk("Where does the old road to the harbor begin", "There.", place="a.jsonl:2")
     others = [talk(f"How much is {number} and {number}?", "Much.", place=f"b:{number}") for number in range(count - 1)]
@@ -135,3 +135,12 @@ def test_hostile_texts_take_no_time(case):
         assert all(len(row.text) < 200 and row.text.isprintable() for row in finding.rows)
         assert len(finding.message) < 500
     assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize("total", [1, 20, 484, 5000, 50_000])
+def test_a_share_is_surely_more_than_a_hundredth_as_the_binomial_distribution_says(total: int) -> None:
+    from scipy.stats import binom
+
+    for count in {0, 1, 2, 5, 10, total // 90, total // 70, total}:
+        if count <= total:
+            assert repeats.surely_more_than_few(count, total) == bool(binom.sf(count - 1, total, repeats.FEW) < 0.05)

@@ -6,6 +6,7 @@ took out is told here. What it cannot see, punctuation, slips of the pen, a word
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -168,10 +169,22 @@ def near_leakage(compared: Compared, part: str) -> Finding | None:
     total = len(_part(compared.splits, part))
     if not leaked:
         return None
-    severe = part == "test" and len(leaked) > FEW * total
+    severe = part == "test" and surely_more_than_few(len(leaked), total)
     return _leakage(
         "near-leakage", "error" if severe else "warning", part, [*leaked.values()], total, "almost the same"
     )
+
+
+def surely_more_than_few(count: int, total: int) -> bool:
+    """Whether so many of a sample are more than FEW of what it was drawn from, beyond chance: were it FEW, fewer than
+    one split in twenty would show as many (the binomial distribution's tail). Else one more or less row, which the
+    split's seed decides, would stop a run."""
+    ways = (
+        math.lgamma(total + 1) - math.lgamma(rows + 1) - math.lgamma(total - rows + 1)
+        + rows * math.log(FEW) + (total - rows) * math.log1p(-FEW)
+        for rows in range(count)
+    )  # fmt: skip
+    return 1 - sum(map(math.exp, ways)) < 0.05
 
 
 def _across(compared: Compared, part: str) -> Iterable[tuple[int, int]]:

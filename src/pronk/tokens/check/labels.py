@@ -8,7 +8,8 @@ from pronk.data.finding import Finding, Row
 from pronk.data.words import enumerated
 from pronk.tokens.check.view import View
 
-TIMES = 10  # the commonest label against the rarest
+# The commonest label against the rarest: what is not worth a word, and what is a mistake more often than not.
+ALIKE, TIMES = 1.5, 10
 
 
 def label_findings(view: View) -> list[Finding]:
@@ -35,7 +36,7 @@ def _spread(view: View, labels: tuple[str, ...]) -> list[Finding]:
         )  # fmt: skip
     present = [(label, counts[label]) for label in labels if counts[label]]
     (rare, few), (common, many) = min(present, key=lambda one: one[1]), max(present, key=lambda one: one[1])
-    if many == few:
+    if many <= ALIKE * few:
         return found
     shares = ", ".join(f"{label} {count:,}" for label, count in sorted(present, key=lambda one: -one[1])[:8])
     steep = many >= TIMES * few
