@@ -103,6 +103,7 @@ def test_a_recipe_for_real_data(
     types(str(path), *tasks, *instruction, str(wide_base), "y")
     told = pronk("init", str(tmp_path))
     assert told.code == 0, told.err
+    assert "No errors: `pronk run` will begin." in told.err
     assert count is None or f"{count:,} rows, " in told.err
     recipe = read_recipe(tmp_path / "recipe.yaml")
     assert recipe.data.format == format

@@ -105,7 +105,22 @@ def init(
     if written is None:
         say("nothing was written")
         return
-    say(f"written: {written}\nlook at it: pronk check {written}\nrun it: pronk run {written}")
+    say(f"written: {written}\n{_checked(written)}\nlook at it: pronk check {written}\nrun it: pronk run {written}")
+
+
+def _checked(recipe: Path) -> str:
+    """What `pronk check` says of a recipe that was just written, in a sentence or two."""
+    from pronk.doctor import findings
+    from pronk.doctor.checking import check_recipe
+    from pronk.errors import InputError
+    from pronk.recipe import read_recipe
+
+    try:
+        return findings.verdict(check_recipe(read_recipe(recipe, []), console()))
+    except InputError as error:  # a base that is not here yet, say
+        return f"not checked: {error}"
+    except KeyboardInterrupt:
+        return "not checked"
 
 
 def tokens(

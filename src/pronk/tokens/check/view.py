@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
+from pronk.data.checks.private import masked
 from pronk.data.conversation import Conversation, shortened
 from pronk.data.finding import SHOWN, Finding, Row, Severity
 from pronk.data.words import counted
@@ -66,8 +67,8 @@ def spread(rows: Sequence[Conversation], most: int) -> Iterator[int]:
 
 
 def shown(rows: Iterable[tuple[Conversation, str]]) -> tuple[Row, ...]:
-    """The rows that a finding shows, each with what of it matters."""
-    return tuple(Row(row.place, shortened(text, 160)) for row, text in islice(rows, SHOWN))
+    """The rows that a finding shows, each with what of it matters; secrets and personal data are masked."""
+    return tuple(Row(row.place, shortened(masked(text)[0], 160)) for row, text in islice(rows, SHOWN))
 
 
 def finding(
