@@ -65,7 +65,7 @@ def check(
 
     choice = choice_of(show, split, rows, cut_first, html)
     read = read_recipe(recipe, overrides or [])
-    if show is not None or rows or html is not None:
+    if show is not None or rows or html is not None or ids or cut_first or split != "train":
         show_recipe(read, choice, ids, html, console(stderr=False), console())
         return
     from pronk.doctor import findings
