@@ -14,9 +14,9 @@ import pytest
 from command_line import Told
 from rich.console import Console
 
-from pronk.cli import benches
 import pronk.doctor.bench as bench
 import pronk.doctor.bench_fleet as bench_fleet
+from pronk.cli import benches
 from pronk.doctor.agreement import COARSE, TOLERANCE, disagreement
 from pronk.doctor.bench_work import Request, named_works, read_variant
 from pronk.doctor.measured import flop_per_token, speed, tokens_per_step
