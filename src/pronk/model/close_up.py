@@ -2,8 +2,8 @@
 
 Each was made while its dense one was there, whose place is a hole afterwards; and q, k, v and gate, up, which are
 multiplied as groups, would leave holes when they are laid side by side one group after another. PyTorch's growing
-segments give back whole pages of 20 MiB alone, so that a hole of 56 MiB keeps up to 40: a fifth of a base of 1.2
-billion weights was once reserved and never used.
+segments give back whole pages of 20 MiB alone, so that every hole keeps up to 40: that was once a sixth of a base of
+1.2 billion weights.
 """
 
 from __future__ import annotations
