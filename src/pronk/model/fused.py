@@ -194,6 +194,19 @@ def fuse(model: Any) -> None:
             model.set_submodule(name, fused)
 
 
+def multiplied_together(model: Any) -> list[list[Any]]:
+    """The linear layers that fused layers would multiply as groups: q, k, v and gate, up of each decoder layer."""
+    return [
+        group
+        for layer in model.modules()
+        if can_fuse(layer)
+        for group in (
+            [layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj],
+            [layer.mlp.gate_proj, layer.mlp.up_proj],
+        )
+    ]
+
+
 def can_fuse(layer: Any) -> bool:
     """Whether a fused layer can stand in the place of a module."""
     return type(layer).__name__ in LAYERS and _is_silu(layer.mlp.act_fn)

@@ -15,12 +15,11 @@ from pronk.errors import BaseModelError, ResourceError
 from pronk.model.hub import INDEX, WHOLE, Base, downloaded, first_line, one_message, pickled, pretrained, quiet, shards
 from pronk.model.memory.sizes import release
 from pronk.model.places import EMBEDDED, EMBEDDED_INSTALL, cache_folder, embedded_file
-from pronk.model.quantize import QuantizedLinear, check_quantization, loading_config, take_over
+from pronk.model.quantize import check_quantization, loading_config, take_over
 from pronk.recipe import Quantize
 from pronk.runs import disk_guard
 from pronk.study import Fleet
 
-SMALL = 2**20  # bytes
 # Raised whenever a conversion of the same file would give another folder.
 CONVERSION = 2
 
@@ -159,6 +158,7 @@ def load_model(
 def ready_model(model: Any) -> Any:
     """A model of transformers whose weights are there, made ours: frozen, for evaluation, with packed attention."""
     from pronk.model.attention import use_packed_attention
+    from pronk.model.close_up import close_up
 
     use_packed_attention(model)
     model = model.requires_grad_(False).eval()
@@ -166,25 +166,6 @@ def ready_model(model: Any) -> Any:
         release(device)
         close_up(model)
     return model
-
-
-def close_up(model: Any) -> None:
-    """Move quantized weights on a GPU together. Each was made while its dense one was there, whose place is a hole
-    now: too small for what training needs, so that up to a third more would be reserved than is ever in use.
-
-    While nothing is cached, PyTorch's growing segments give the lowest place that is large enough; so the weights that
-    lie highest are moved first, until none finds a lower one. Where segments do not grow, nothing moves far.
-    """
-    quantized = [module.quantized for module in model.modules() if isinstance(module, QuantizedLinear)]
-    tensors = [tensor for one in quantized for tensor in [*one.parameters(), *one.buffers()]]
-    for tensor in sorted(tensors, key=lambda one: one.data_ptr(), reverse=True):
-        if tensor.nbytes < SMALL:  # the allocator keeps them apart from the others
-            continue
-        moved = tensor.data.clone()
-        if moved.data_ptr() < tensor.data_ptr():
-            tensor.data = moved
-        del moved
-        torch.cuda.empty_cache()
 
 
 def load_for_fleet(fleet: Fleet, base: Base, dtype: torch.dtype, device: torch.device) -> Any:

@@ -98,11 +98,25 @@ def fp8_group(linears: Sequence[Any], transposed: bool) -> tuple[Tensor, Tensor]
     return codes, scale_G
 
 
-def lay_side_by_side(linears: Sequence[FrozenLinear]) -> None:
+def lay_side_by_side(linears: Sequence[FrozenLinear]) -> bool:
     """Let layers that are multiplied as a group share one tensor, so that no product copies them together.
 
-    Ordinary weights, FP8 codes and row scales move, one copy of the group at a time; NF4 and int8 codes need not.
+    Says whether anything had to move: one copy of the group at a time. On a GPU quantized weights lie so already,
+    since `close_up` (close_up.py).
     """
+    moved = False
+    for tensors in side_by_side(linears):
+        if not _adjoining(tensors):
+            joined = torch.cat([tensor.detach() for tensor in tensors])
+            for tensor, part in zip(tensors, joined.split([len(one) for one in tensors]), strict=True):
+                tensor.data = part
+            moved = True
+    return moved
+
+
+def side_by_side(linears: Sequence[FrozenLinear]) -> list[list[Tensor]]:
+    """What of layers that are multiplied as a group is to lie one below another: ordinary weights, or FP8 codes, and
+    row scales; NF4 and int8 codes need not."""
     held: list[list[Tensor]] = [[], []]
     for linear in linears:
         if isinstance(linear, nn.Linear):
@@ -110,12 +124,10 @@ def lay_side_by_side(linears: Sequence[FrozenLinear]) -> None:
         else:
             held[0] += [codes] if (codes := linear.quantized.kept_codes) is not None else []
             held[1] += [scales] if (scales := linear.quantized.fp8_scales) is not None else []
-    for tensors in held:
-        alike = len(tensors) == len(linears) > 1 and len({tensor.dtype for tensor in tensors}) == 1
-        if alike and not _adjoining(tensors):
-            joined = torch.cat([tensor.detach() for tensor in tensors])
-            for tensor, part in zip(tensors, joined.split([len(one) for one in tensors]), strict=True):
-                tensor.data = part
+    return [
+        tensors for tensors in held
+        if len(tensors) == len(linears) > 1 and len({tensor.dtype for tensor in tensors}) == 1
+    ]  # fmt: skip
 
 
 def _adjoining(tensors: Sequence[Tensor]) -> bool:
