@@ -57,6 +57,13 @@ def check(
     from pronk.errors import OptionError
     from pronk.recipe import read_recipe
 
+    shows = show is not None or bool(rows) or html is not None
+    if not shows and (ids or cut_first or split != "train"):
+        raise OptionError(
+            "check: --ids, --split and --cut-first say how examples are shown; add --show N or --html FILE"
+        )
+    if shows and (baseline or as_json):
+        raise OptionError(f"check: examples are not shown with {'--baseline' if baseline else '--json'}; leave one out")
     if baseline:
         _baseline(recipe, shots, (against, against_model), out, overrides, as_json)
         return
@@ -65,7 +72,7 @@ def check(
 
     choice = choice_of(show, split, rows, cut_first, html)
     read = read_recipe(recipe, overrides or [])
-    if show is not None or rows or html is not None:
+    if shows:
         show_recipe(read, choice, ids, html, console(stderr=False), console())
         return
     from pronk.doctor import findings
@@ -169,8 +176,7 @@ def _baseline(
     recipe: Path, shots: str | None, against: tuple[str | None, str | None], out: Path | None,
     overrides: list[str] | None, as_json: bool,
 ) -> None:  # fmt: skip
-    import json
-
+    from pronk.data.terminal import plain_json
     from pronk.doctor.baseline import check_baseline
     from pronk.recipe import read_recipe
 
@@ -179,5 +185,5 @@ def _baseline(
     record = check_baseline(read_recipe(recipe, given), *against, path, console())
     from pronk.compare.baseline import baseline_table
 
-    print(json.dumps(record, indent=2, ensure_ascii=False) if as_json else baseline_table(record))
+    print(plain_json(record, indent=2) if as_json else baseline_table(record))
     say(f"written to {path}")

@@ -62,16 +62,24 @@ def server_of(url: str, model: str) -> Server:
     OpenAI's own key goes to OpenAI alone; PRONK_API_KEY to whatever is named. Raises OptionError for what is no
     address.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half an IPv6 address, or a port that is no number
+        is_address = False
+    if not is_address:
         raise OptionError(f"--against: found {url!r}, expected an address such as http://localhost:8000/v1")
     if parts.username or parts.password:
         raise OptionError(f"--against: leave name and password out of the address; a key goes into {KEY}")
     own = parts.hostname == "api.openai.com"
-    key = os.environ.get(KEY) or (os.environ.get(OPENAI_KEY, "") if own else "")
+    key = (os.environ.get(KEY) or (os.environ.get(OPENAI_KEY, "") if own else "")).strip()
+    if not (key.isascii() and key.isprintable()):  # http.client would refuse it, and quote it
+        raise OptionError(
+            f"--against: the key in {KEY} holds a line break or a letter that keys do not have; copy it again"
+        )
     path = parts.path.rstrip("/")
     path += "" if path.endswith("/chat/completions") else "/chat/completions"
-    return Server(parts._replace(path=path, fragment="").geturl(), model, key.strip())
+    return Server(parts._replace(path=path, fragment="").geturl(), model, key)
 
 
 def ask_served(
