@@ -20,6 +20,7 @@ from pronk.errors import DataError, RecipeError
 from pronk.recipe import read_recipe
 from pronk.recipe.checks import CHECKS, NOT_ALLOWED
 from pronk.tokens.check.lengths import keeping
+from pronk.tokens.check.texts import MARKERS
 from pronk.tokens.example import Example, Turn, make_example
 
 Told = tuple[int, str, str]
@@ -362,3 +363,10 @@ def test_options_that_would_do_nothing_are_errors(
     code, out, err = call("check", write(Case("", "", pairs())), *options)
     assert (code, out) == (2, "")
     assert options[0].lstrip("-") in err or "--json" in err
+
+
+def test_many_empty_lines_take_no_longer_than_others() -> None:
+    start = time.process_time()
+    assert MARKERS.search("\n" * 60_000) is None
+    assert time.process_time() - start < 0.5
+    assert MARKERS.search("\n\n  ### Response:") is not None

@@ -187,3 +187,18 @@ def test_a_key_that_cannot_be_sent_is_told_and_not_quoted(monkeypatch: pytest.Mo
         with pytest.raises(OptionError, match="PRONK_API_KEY") as error:
             subject.server_of("http://localhost:8000/v1", "m")
         assert KEY not in str(error.value)
+
+
+def test_a_slow_server_holds_nobody_up(server: subject.Server) -> None:
+    """Ctrl-C in the middle: Python waits at its end for every thread that is no daemon."""
+    Handler.plan, told = [200, 200, *["slow"] * 9], []
+
+    def progress(count: int) -> None:
+        told.append(count)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        subject.ask_served(server, questions(9), 9, progress)
+    assert [thread.name for thread in set(threading.enumerate()) - before if not thread.daemon] == []

@@ -176,14 +176,18 @@ def _baseline(
     recipe: Path, shots: str | None, against: tuple[str | None, str | None], out: Path | None,
     overrides: list[str] | None, as_json: bool,
 ) -> None:  # fmt: skip
-    from pronk.data.terminal import plain_json
+    from pronk.data.terminal import plain, plain_json
     from pronk.doctor.baseline import check_baseline
     from pronk.recipe import read_recipe
 
     given = [*(overrides or []), *([] if shots is None else [f"baseline.shots=[{shots}]"])]
     path = out or Path(f"{recipe.stem}-baseline.json")
-    record = check_baseline(read_recipe(recipe, given), *against, path, console())
+    try:
+        record = check_baseline(read_recipe(recipe, given), *against, path, console())
+    except KeyboardInterrupt:
+        say("interrupted; nothing was written")
+        sys.exit(130)
     from pronk.compare.baseline import baseline_table
 
-    print(plain_json(record, indent=2) if as_json else baseline_table(record))
+    print(plain_json(record, indent=2) if as_json else plain(baseline_table(record)))
     say(f"written to {path}")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import queue
 import re
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -95,15 +95,33 @@ def ask_served(
         return []
     answers: dict[int, ServedAnswer] = {0: asking.ask(questions[0])}  # a wrong key or name shows with one question
     progress(1)
-    pool = ThreadPoolExecutor(WORKERS)
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, ServedAnswer | Exception]] = queue.SimpleQueue()
+    for place in range(1, len(questions)):
+        waiting.put(place)
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                place = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                done.put((place, asking.ask(questions[place])))
+            except Exception as error:  # raised again where it is waited for
+                done.put((place, error))
+
+    for _ in range(WORKERS):  # no pool: Python waits for its threads, so Ctrl-C would wait for a slow server
+        threading.Thread(target=work, daemon=True).start()
     try:
-        futures = {pool.submit(asking.ask, question): place for place, question in enumerate(questions) if place}
-        for future in as_completed(futures):
-            answers[futures[future]] = future.result()
+        while len(answers) < len(questions):
+            place, found = done.get()
+            if isinstance(found, Exception):
+                raise found
+            answers[place] = found
             progress(1)
     finally:
         stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)
     return [answers[place] for place in range(len(questions))]
 
 
