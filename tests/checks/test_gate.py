@@ -20,6 +20,7 @@ from pronk.errors import DataError, RecipeError
 from pronk.recipe import read_recipe
 from pronk.recipe.checks import CHECKS, NOT_ALLOWED
 from pronk.tokens.check.lengths import keeping
+from pronk.tokens.check.texts import MARKERS
 from pronk.tokens.example import Example, Turn, make_example
 
 Told = tuple[int, str, str]
@@ -305,3 +306,67 @@ def test_an_error_that_no_check_goes_by_stays_an_error(check: Check, write: Call
     path = write(Case("", "", [*pairs(), {"prompt": 5, "response": "five"}]))
     with pytest.raises(DataError, match="the prompt must be text"):
         check(path)
+
+
+# --- what reaches a person ------------------------------------------------------------------------------
+
+SECRET = "hf_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789"
+
+
+@pytest.mark.parametrize("name", ["lengths", "imbalanced-labels", "prompt-longer-than-max-length"])
+def test_no_finding_shows_a_secret(call: Callable[..., Told], write: Callable[[Case], Path], name: str) -> None:
+    """Findings about lengths and labels show rows too, and those hold whatever the data holds."""
+    if name == "imbalanced-labels":
+        rows = [{"text": f"pay {place} with {SECRET}", "label": "no" if place % 8 else "yes"} for place in range(60)]
+        case = Case("", "", rows, {"format": "classify"}, recipe={"evaluate": ["classify"]})
+    else:
+        rows = change(pairs(), range(50), "prompt", lambda text: f"{SECRET} {text}")
+        rows = change(rows, range(4), "prompt", lambda text: text + LONG)
+        case = Case("", "", rows, recipe={"train": {"max_length": 120, "batch_size": 8}})
+    _, out, _ = call("check", write(case), "--json")
+    found = {one["name"]: one for one in json.loads(out)["findings"]}
+    assert "hf_A****" in found[name]["rows"][0]["text"]
+    assert SECRET not in out
+
+
+def test_what_cannot_be_allowed_is_not_offered(call: Callable[..., Told], write: Callable[[Case], Path]) -> None:
+    """A prompt that the base cannot read, in the test: no `allow` helps, so none is named."""
+    rows = change(pairs(), range(50, 60), "prompt", lambda text: text + " word" * 1100)
+    code, out, _ = call("check", write(Case("", "", rows)))
+    assert code == 1
+    assert "prompt-longer-than-the-base-reads" in out
+    assert "allow:" not in out
+
+
+def test_an_error_that_ends_everything_stays_one(call: Callable[..., Told], write: Callable[[Case], Path]) -> None:
+    """A template that cannot be learned from is refused by `run` too, whatever the recipe allows."""
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    template += "{% if add_generation_prompt %}### Response:{% endif %}"
+    path = write(Case("", "", pairs(), template=template))
+    code, out, _ = call("check", path, "--set", "allow=[prompt-differs-from-inference]")
+    assert (code, "`pronk run` will not begin" in out, "or accept with" in out) == (1, True, False)
+    assert "(allowed)" not in out
+
+
+def test_a_test_without_rows_is_a_warning(call: Callable[..., Told], write: Callable[[Case], Path]) -> None:
+    path = write(Case("", "", pairs()))
+    assert "no-test-rows" not in call("check", path)[1]
+    code, out, _ = call("check", path, "--set", "data.split={test: 0, validation: 0}")
+    assert code == 0
+    assert "warning: no-test-rows" in out
+
+
+@pytest.mark.parametrize("options", [("--ids",), ("--cut-first",), ("--split", "test"), ("--show", "1", "--json")])
+def test_options_that_would_do_nothing_are_errors(
+    call: Callable[..., Told], write: Callable[[Case], Path], options: tuple[str, ...]
+) -> None:
+    code, out, err = call("check", write(Case("", "", pairs())), *options)
+    assert (code, out) == (2, "")
+    assert options[0].lstrip("-") in err or "--json" in err
+
+
+def test_many_empty_lines_take_no_longer_than_others() -> None:
+    start = time.process_time()
+    assert MARKERS.search("\n" * 60_000) is None
+    assert time.process_time() - start < 0.5
+    assert MARKERS.search("\n\n  ### Response:") is not None

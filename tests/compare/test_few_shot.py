@@ -145,3 +145,7 @@ def test_the_table_is_80_columns_wide_whatever_the_names(study: dict[str, Any], 
     assert "▲ better" in table
     assert "that is what a fine-tune has to beat." in table
     assert table.endswith("8: too long")
+    assert "too narrow" not in table
+    few = baseline_table({**record, "items": 12})
+    assert "from them are too narrow" in few
+    assert max(map(len, few.splitlines())) <= 80

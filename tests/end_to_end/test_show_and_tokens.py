@@ -86,12 +86,12 @@ def test_a_page(check: Callable[..., Told], workplace: Workplace) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--split", "tests"], "expected train, validation or test"),
+        (["--show", "1", "--split", "tests"], "expected train, validation or test"),
         (["--html", "recipe.yaml"], "ending in .html"),
         (["--show-row", "rows.jsonl:999"], "no example comes from there; expected file and line such as rows.jsonl:"),
         (["--show-row", "a:1", "--show", "2"], "leave --show and --cut-first out"),
-        (["--split", "test", "--cut-first"], "test rows are never cut"),
-        (["--split", "validation", "--set", "data.split.validation=0"], "leaves no rows for it"),
+        (["--show", "1", "--split", "test", "--cut-first"], "test rows are never cut"),
+        (["--show", "1", "--split", "validation", "--set", "data.split.validation=0"], "leaves no rows for it"),
     ],
 )
 def test_wrong_options(options: list[str], message: str, check: Callable[..., Told]) -> None:

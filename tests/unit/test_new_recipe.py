@@ -175,6 +175,13 @@ def test_too_few_rows_are_an_error() -> None:
         split_settings(rows_of({None: 1}, "alpaca"))
 
 
+def test_rows_that_all_ask_the_same_are_an_error() -> None:
+    turns = (Message("user", "hello"), Message("assistant", "so"))
+    rows = [Conversation(turns, f"a:{number}") for number in range(40)]
+    with pytest.raises(DataError, match="of 40 rows 1 asks something new; 1 row is too few"):
+        split_settings(Rows(Data(source="a.jsonl", format="messages"), rows, (), ()))
+
+
 # --- base ---------------------------------------------------------------------------------------
 
 

@@ -172,3 +172,33 @@ def test_openais_key_goes_to_openai_alone(monkeypatch: pytest.MonkeyPatch) -> No
     for other in ("https://api.openai.com.evil.example/v1", "http://localhost:8000/v1"):
         assert subject.server_of(other, "m").key == ""
     assert KEY not in repr(subject.server_of("https://api.openai.com/v1", "m"))
+
+
+@pytest.mark.parametrize("url", ["http://[half", "http://localhost:port/v1", "localhost:8000/v1", "http://a:99999/v1"])
+def test_what_is_no_address_is_told_before_anything_is_asked(url: str) -> None:
+    with pytest.raises(OptionError, match="expected an address such as"):
+        subject.server_of(url, "m")
+
+
+def test_a_key_that_cannot_be_sent_is_told_and_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """http.client would raise for it, with the key in its message."""
+    for key in (f"{KEY}\n{KEY}", f"{KEY}é"):
+        monkeypatch.setenv("PRONK_API_KEY", key)
+        with pytest.raises(OptionError, match="PRONK_API_KEY") as error:
+            subject.server_of("http://localhost:8000/v1", "m")
+        assert KEY not in str(error.value)
+
+
+def test_a_slow_server_holds_nobody_up(server: subject.Server) -> None:
+    """Ctrl-C in the middle: Python waits at its end for every thread that is no daemon."""
+    Handler.plan, told = [200, 200, *["slow"] * 9], []
+
+    def progress(count: int) -> None:
+        told.append(count)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    before = set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt):
+        subject.ask_served(server, questions(9), 9, progress)
+    assert [thread.name for thread in set(threading.enumerate()) - before if not thread.daemon] == []

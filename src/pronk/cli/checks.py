@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pronk.cli.shared import Json, Set, console, say
+
+if TYPE_CHECKING:
+    from pronk.recipe import Recipe
 
 
 def check(
@@ -54,24 +57,44 @@ def check(
     With --show, --show-row or --html instead: examples as training sees them. With --baseline: what the base can do.
     """
     from pronk.doctor.showing import choice_of, show_recipe
-    from pronk.errors import OptionError
     from pronk.recipe import read_recipe
 
+    shows = show is not None or bool(rows) or html is not None
+    how, measured = ids or cut_first or split != "train", bool(shots or against or against_model or out)
+    _fit_together(shows, how, baseline, measured, as_json)
     if baseline:
         _baseline(recipe, shots, (against, against_model), out, overrides, as_json)
         return
-    if shots or against or against_model or out:
-        raise OptionError("check: --shots, --against, --against-model and --out belong to --baseline; add it")
-
     choice = choice_of(show, split, rows, cut_first, html)
     read = read_recipe(recipe, overrides or [])
-    if show is not None or rows or html is not None or ids or cut_first or split != "train":
+    if shows:
         show_recipe(read, choice, ids, html, console(stderr=False), console())
         return
+    _check(read, as_json)
+
+
+def _fit_together(shows: bool, how: bool, baseline: bool, measured: bool, as_json: bool) -> None:
+    """shows, how: whether examples are to be shown, and whether it is said how; measured: what belongs to --baseline.
+
+    Raises OptionError for options that would do nothing.
+    """
+    from pronk.errors import OptionError
+
+    if how and not shows:
+        raise OptionError(
+            "check: --ids, --split and --cut-first say how examples are shown; add --show N or --html FILE"
+        )
+    if shows and (baseline or as_json):
+        raise OptionError(f"check: examples are not shown with {'--baseline' if baseline else '--json'}; leave one out")
+    if measured and not baseline:
+        raise OptionError("check: --shots, --against, --against-model and --out belong to --baseline; add it")
+
+
+def _check(recipe: Recipe, as_json: bool) -> None:
     from pronk.doctor import findings
     from pronk.doctor.checking import check_recipe
 
-    checked = check_recipe(read, console())
+    checked = check_recipe(recipe, console())
     if as_json:
         print(findings.as_json(checked))
     else:
@@ -169,15 +192,18 @@ def _baseline(
     recipe: Path, shots: str | None, against: tuple[str | None, str | None], out: Path | None,
     overrides: list[str] | None, as_json: bool,
 ) -> None:  # fmt: skip
-    import json
-
+    from pronk.data.terminal import plain, plain_json
     from pronk.doctor.baseline import check_baseline
     from pronk.recipe import read_recipe
 
     given = [*(overrides or []), *([] if shots is None else [f"baseline.shots=[{shots}]"])]
     path = out or Path(f"{recipe.stem}-baseline.json")
-    record = check_baseline(read_recipe(recipe, given), *against, path, console())
+    try:
+        record = check_baseline(read_recipe(recipe, given), *against, path, console())
+    except KeyboardInterrupt:
+        say("interrupted; nothing was written")
+        sys.exit(130)
     from pronk.compare.baseline import baseline_table
 
-    print(json.dumps(record, indent=2, ensure_ascii=False) if as_json else baseline_table(record))
+    print(plain_json(record, indent=2) if as_json else plain(baseline_table(record)))
     say(f"written to {path}")

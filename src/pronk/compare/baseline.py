@@ -15,6 +15,7 @@ from pronk.compare.pairs import figure, plain_base, primary_metric
 from pronk.data.words import counted
 
 SHOWN = ("accuracy", "generated_accuracy", "macro_f1", "nll", "perplexity", "rouge_l", "chrf")
+FEW_ROWS = 30  # below, the bootstrap is known to give intervals that are too narrow
 NAME, VALUE, INTERVAL, DIFFERENCE = 16, 7, 17, 26
 
 
@@ -50,6 +51,11 @@ def baseline_table(record: dict[str, Any]) -> str:
     bases = list(dict.fromkeys((row["base"], row["quantize"]) for row in rows))
     head = f"{counted(record['items'], 'validation row')}, nothing trained; examples are rows of train"
     parts = [head]
+    if record["items"] < FEW_ROWS:
+        parts += [
+            "So few rows tell little, and intervals of losses from them are too narrow;",
+            "a larger data.split.validation helps.",
+        ]
     for base in bases:
         own = [row for row in rows if (row["base"], row["quantize"]) == base]
         tables = [_table(metric, own, record["comparisons"]) for metric in SHOWN if _has(own, metric)]
@@ -103,7 +109,7 @@ def _conclusion(rows: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, 
         return []
     name, value = words.METRICS[metric].split(" (")[0].lower(), words.number(figure(best, metric))
     if best is base:
-        return [f"\nExamples in the prompt do not help this base: {name} {value} without any."]
+        return ["\nNo number of examples in the prompt is ahead of none here:", f"{name} {value} without any."]
     verdict = next(
         (c["verdict"] for c in comparisons if (c["a"], c["b"], c["metric"]) == (base["name"], best["name"], metric)),
         "tie",

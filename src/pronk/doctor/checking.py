@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from pronk.data.detect import with_found_formats
 from pronk.data.finding import Finding, Row
 from pronk.data.split import Splits, read_splits
+from pronk.data.words import counted
 from pronk.doctor.ready import Ready, prepare
 from pronk.errors import InputError, RefusedError
 from pronk.recipe import Recipe
+from pronk.recipe.checks import NOT_ALLOWED
 from pronk.study import plan_study
 from pronk.train.progress import say
 
@@ -27,15 +29,20 @@ if TYPE_CHECKING:
     from pronk.tokens.check import View
 
 PATIENCE = 2.0  # seconds after which a person is told what takes so long
+PARTS = ("train", "validation", "test")
 ORDER = {"error": 0, "warning": 1, "note": 2}
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What was found, the worst first, and the names that the recipe allows."""
+    """What was found, the worst first, and the names that the recipe allows.
+
+    final: names of errors behind which nothing can go on, such as a broken template, whatever is allowed.
+    """
 
     findings: tuple[Finding, ...]
     allowed: tuple[str, ...]
+    final: tuple[str, ...] = ()
 
     @property
     def errors(self) -> list[Finding]:
@@ -51,7 +58,13 @@ class Checked:
 
     def allows(self, one: Finding) -> bool:
         """Whether the recipe accepts a finding."""
-        return one.name in self.allowed
+        return one.name in self.allowed and one.name not in self.final
+
+    @property
+    def allowable(self) -> list[str]:
+        """The names that the recipe would have to allow for a run to begin; none where that would not do."""
+        names = list(dict.fromkeys(one.name for one in self.errors))
+        return [] if {*names} & {*NOT_ALLOWED, *self.final} else names
 
 
 def check_recipe(recipe: Recipe, console: Console) -> Checked:
@@ -66,16 +79,14 @@ def check_recipe(recipe: Recipe, console: Console) -> Checked:
             study = plan_study(recipe)
             splits, labels = read_splits(recipe.data, tell)
     except InputError as error:
-        return _checked([_named(error)], recipe)
+        return _checked([_named(error)], recipe, error.check)
     with slowly(console, "looking at the rows"):
         found = _row_findings(splits, labels)
     try:
-        with slowly(
-            console, f"tokenizing {sum(splits.counts()[part] for part in ('train', 'validation', 'test')):,} rows"
-        ):
+        with slowly(console, f"tokenizing {counted(sum(splits.counts()[part] for part in PARTS), 'row')}"):
             ready = prepare(study, splits, labels, tell, elsewhere=True, leave_out=True)
     except InputError as error:
-        return _checked([*found, _named(error)], recipe)
+        return _checked([*found, _named(error)], recipe, error.check)
     with slowly(console, "looking at prompts and tokens"):
         return _checked([*found, *ready_findings(ready)], recipe)
 
@@ -138,6 +149,7 @@ def ready_findings(ready: Sequence[Ready]) -> list[Finding]:
         mask_findings,
         prompt_findings,
         setting_findings,
+        split_findings,
         text_findings,
         token_findings,
     )  # fmt: skip
@@ -151,6 +163,8 @@ def ready_findings(ready: Sequence[Ready]) -> list[Finding]:
     for name, view in views:
         told = _told_apart(name, view, views)
         found += [(told, one) for one in [*mask_findings(view), *length_findings(view)]]
+    if ready:
+        found += [("", one) for one in split_findings(ready[0].examples.splits)]
     for one in ready:
         for trained in one.fleet.trained:
             train = trained.recipe.train
@@ -208,9 +222,9 @@ def _named(error: InputError) -> Finding:
     )
 
 
-def _checked(findings: Sequence[Finding], recipe: Recipe) -> Checked:
+def _checked(findings: Sequence[Finding], recipe: Recipe, *final: str) -> Checked:
     ordered = sorted(findings, key=lambda one: (ORDER[one.severity], -one.share, one.name))
-    return Checked(tuple(ordered), tuple(recipe.allow))
+    return Checked(tuple(ordered), tuple(recipe.allow), final)
 
 
 @contextmanager

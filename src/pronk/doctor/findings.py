@@ -52,11 +52,10 @@ def verdict(checked: Checked) -> str:
     warnings = sum(one.severity == "warning" for one in checked.findings)
     others = f" {counted(warnings, 'warning')} to look at." if warnings else ""
     if errors:
-        names = ", ".join(dict.fromkeys(one.name for one in errors))
+        names = ", ".join(checked.allowable)
+        accept = f", or accept with `allow: [{names}]` in the recipe" if names else ""
         return (
-            f"{counted(len(errors), 'error')}: `pronk run` will not begin.{others} Mend the recipe or the data, "
-            f"or accept "
-            f"with `allow: [{names}]` in the recipe."
+            f"{counted(len(errors), 'error')}: `pronk run` will not begin.{others} Mend the recipe or the data{accept}."
         )
     allowed = sum(one.severity == "error" for one in checked.findings)
     accepted = f" ({counted(allowed, 'error')} allowed by the recipe)" if allowed else ""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import queue
 import re
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -62,16 +62,24 @@ def server_of(url: str, model: str) -> Server:
     OpenAI's own key goes to OpenAI alone; PRONK_API_KEY to whatever is named. Raises OptionError for what is no
     address.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # half an IPv6 address, or a port that is no number
+        is_address = False
+    if not is_address:
         raise OptionError(f"--against: found {url!r}, expected an address such as http://localhost:8000/v1")
     if parts.username or parts.password:
         raise OptionError(f"--against: leave name and password out of the address; a key goes into {KEY}")
     own = parts.hostname == "api.openai.com"
-    key = os.environ.get(KEY) or (os.environ.get(OPENAI_KEY, "") if own else "")
+    key = (os.environ.get(KEY) or (os.environ.get(OPENAI_KEY, "") if own else "")).strip()
+    if not (key.isascii() and key.isprintable()):  # http.client would refuse it, and quote it
+        raise OptionError(
+            f"--against: the key in {KEY} holds a line break or a letter that keys do not have; copy it again"
+        )
     path = parts.path.rstrip("/")
     path += "" if path.endswith("/chat/completions") else "/chat/completions"
-    return Server(parts._replace(path=path, fragment="").geturl(), model, key.strip())
+    return Server(parts._replace(path=path, fragment="").geturl(), model, key)
 
 
 def ask_served(
@@ -87,15 +95,33 @@ def ask_served(
         return []
     answers: dict[int, ServedAnswer] = {0: asking.ask(questions[0])}  # a wrong key or name shows with one question
     progress(1)
-    pool = ThreadPoolExecutor(WORKERS)
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[int, ServedAnswer | Exception]] = queue.SimpleQueue()
+    for place in range(1, len(questions)):
+        waiting.put(place)
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                place = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                done.put((place, asking.ask(questions[place])))
+            except Exception as error:  # raised again where it is waited for
+                done.put((place, error))
+
+    for _ in range(WORKERS):  # no pool: Python waits for its threads, so Ctrl-C would wait for a slow server
+        threading.Thread(target=work, daemon=True).start()
     try:
-        futures = {pool.submit(asking.ask, question): place for place, question in enumerate(questions) if place}
-        for future in as_completed(futures):
-            answers[futures[future]] = future.result()
+        while len(answers) < len(questions):
+            place, found = done.get()
+            if isinstance(found, Exception):
+                raise found
+            answers[place] = found
             progress(1)
     finally:
         stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)
     return [answers[place] for place in range(len(questions))]
 
 

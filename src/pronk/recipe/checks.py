@@ -45,6 +45,7 @@ CHECKS: dict[str, str] = {
     # settings
     "warmup-never-ends": "the run is over before the learning rate has risen to its value",
     "batch-larger-than-data": "a batch is larger than the training set",
+    "no-test-rows": "no row is left for the test, so nothing is measured",
     # the rows themselves, whatever the model
     "exact-duplicates": "rows that ask the same",
     "near-duplicates": "rows that ask almost the same",

@@ -82,7 +82,7 @@ SECRETS = (
     Secret("Google API key", "Google API keys", ("AIza",), re.compile(r"\bAIza[\w-]{35}", re.ASCII)),
     Secret(
         "JSON web token", "JSON web tokens", ("eyJ",),
-        re.compile(r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}", re.ASCII),
+        re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}", re.ASCII),
     ),
     Secret(
         "password or key in an assignment", "passwords or keys in assignments", _WORDS,

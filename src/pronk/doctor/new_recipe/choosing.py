@@ -40,7 +40,7 @@ def split_settings(rows: Rows) -> tuple[list[Setting], Splits]:
     """The split, and what it gives. Raises DataError where no split of these rows works."""
     count = len(rows.conversations)
     if count < FEWEST:
-        raise DataError(f"data: {counted(count, 'row')} are too few to train on some and measure on others")
+        raise DataError(f"data: {_too_few(count)}")
     share = 0.2 if count < FEW_ROWS else 0.1
     test: float | int = share if count < MANY_ROWS else MOST_TEST
     validation: float | int = 0.1 if count < MANY_ROWS else MOST_TEST
@@ -54,8 +54,17 @@ def split_settings(rows: Rows) -> tuple[list[Setting], Splits]:
         except DataError as found:
             error = error or found
             continue
+        if not (splits.train and splits.test):  # most rows ask the same, and one of each is left
+            left = sum(map(len, (splits.train, splits.validation, splits.test)))
+            raise DataError(
+                f"data: of {counted(count, 'row')} {left} ask{'s' * (left == 1)} something new; {_too_few(left)}"
+            )
         return _said(test, validation, more, splits, uneven), splits
     raise error or DataError("data: these rows cannot be divided")
+
+
+def _too_few(count: int) -> str:
+    return f"{counted(count, 'row')} {'is' if count == 1 else 'are'} too few to train on some and measure on others"
 
 
 def _uneven(rows: Rows) -> str:

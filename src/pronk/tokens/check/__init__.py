@@ -15,11 +15,11 @@ from pronk.tokens.check.labels import label_findings
 from pronk.tokens.check.lengths import length_findings
 from pronk.tokens.check.masks import mask_findings, token_findings
 from pronk.tokens.check.prompts import prompt_findings
-from pronk.tokens.check.settings import setting_findings
+from pronk.tokens.check.settings import setting_findings, split_findings
 from pronk.tokens.check.texts import text_findings
 from pronk.tokens.check.view import View
 
 __all__ = [
     "View", "label_findings", "length_findings", "mask_findings", "prompt_findings", "setting_findings",
-    "text_findings", "token_findings",
+    "split_findings", "text_findings", "token_findings",
 ]  # fmt: skip

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from pronk.data.finding import Finding, Row
+from pronk.data.finding import Finding
 from pronk.data.words import enumerated
-from pronk.tokens.check.view import View
+from pronk.tokens.check.view import View, shown
 
 # The commonest label against the rarest: what is not worth a word, and what is a mistake more often than not.
 ALIKE, TIMES = 1.5, 10
@@ -48,7 +48,7 @@ def _spread(view: View, labels: tuple[str, ...]) -> list[Finding]:
             + (f" A model that always answers {common!r} is right in {many / len(rows):.0%} of them." if steep else ""),
             "Set data.split.balanced to true for as many rows of each"
             + ("; look at macro-F1, not at accuracy alone." if steep else ", if the test should weigh them alike."),
-            few, len(rows), f"rows of {rare!r}", tuple(Row(row.place, f"{row.label}: {row.subject}") for row in firsts),
+            few, len(rows), f"rows of {rare!r}", shown((row, f"{row.label}: {row.subject}") for row in firsts),
         )
     )  # fmt: skip
     return found

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pronk.data.conversation import shortened
-from pronk.data.finding import SHOWN, Finding, Row
+from pronk.data.finding import Finding
 from pronk.data.words import counted
-from pronk.tokens.check.view import OFTEN, View, finding
+from pronk.tokens.check.view import OFTEN, View, finding, shown
 from pronk.tokens.prompt import NO_ROOM
 
 FAR_LONGER = 5  # times the next ones, and
@@ -38,7 +38,7 @@ def _no_room(view: View) -> list[Finding]:
             "learn.",
             f"{fits}, or leave such rows out (data.where, or allow: [{NO_ROOM}]).",
             len(gone), len(view.rows) + len(gone), "rows",
-            tuple(Row(one.place, f"{one.whole:,} tokens: {row.subject}") for one, row in gone[:SHOWN]),
+            shown((row, f"{one.whole:,} tokens: {row.subject}") for one, row in gone),
         )
     ]  # fmt: skip
 
@@ -122,7 +122,7 @@ def _lengths(view: View) -> Finding:
     return Finding(
         "lengths", "note", f"Tokens of the training rows (median, 95%, longest): {both}.",
         f"Nothing to do: train.max_length is {view.length:,}, the longest row takes {int((asked + learned)[place]):,}.",
-        len(learned), len(learned), "rows", (Row(row.place, f"the longest: {row.subject}"),),
+        len(learned), len(learned), "rows", shown([(row, f"the longest: {row.subject}")]),
     )  # fmt: skip
 
 

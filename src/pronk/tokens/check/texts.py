@@ -14,7 +14,7 @@ from pronk.tokens.special import special_tokens
 
 # Markers with which well-known prompt forms begin their parts, as they stand in texts that were rendered already.
 MARKERS = re.compile(
-    r"^\s*###\s?(?:Instruction|Response|Input|Human|Assistant|User|질문|답변|명령어|응답)\s*:"
+    r"^[^\S\n]*###\s?(?:Instruction|Response|Input|Human|Assistant|User|질문|답변|명령어|응답)\s*:"
     r"|\[/?INST\]|<<SYS>>|<\|im_start\|>|<\|start_header_id\|>|<\|begin_of_text\|>"
     r"|<start_of_turn>|<\|(?:user|assistant|system)\|>|^Below is an instruction that describes a task",
     re.MULTILINE,
