@@ -143,7 +143,8 @@ def test_the_table_is_80_columns_wide_whatever_the_names(study: dict[str, Any], 
     assert max(map(len, table.splitlines())) <= 80
     assert "2 examples" in table
     assert "▲ better" in table
-    assert "that is what a fine-tune has to beat." in table
+    assert "That is what a fine-tune has to beat." in table
+    assert f"Verdicts allow for all {len(record['comparisons'])} comparisons (Holm)" in table
     assert table.endswith("8: too long")
     assert "too narrow" not in table
     few = baseline_table({**record, "items": 12})

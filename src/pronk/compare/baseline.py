@@ -60,6 +60,8 @@ def baseline_table(record: dict[str, Any]) -> str:
         own = [row for row in rows if (row["base"], row["quantize"]) == base]
         tables = [_table(metric, own, record["comparisons"]) for metric in SHOWN if _has(own, metric)]
         parts += ["", "\n\n".join(tables), *_conclusion(own, record["comparisons"])]
+    if (count := len(record["comparisons"])) > 1:
+        parts.append(f"Verdicts allow for all {count} comparisons (Holm); intervals do not.")
     return "\n".join([*parts, *record["left_out"]])
 
 
@@ -100,22 +102,29 @@ def _against(base: str, name: str, metric: str, comparisons: Sequence[dict[str, 
 
 def _conclusion(rows: Sequence[dict[str, Any]], comparisons: Sequence[dict[str, Any]]) -> list[str]:
     """What the examples alone are good for: the bar that a fine-tune has to clear."""
-    metric = primary_metric(rows)
-    asked = [row for row in rows if not row.get("served") and figure(row, metric) is not None]
-    sign = 1.0 if metric == "nll" else -1.0
-    best = min(asked, key=lambda row: sign * row["metrics"][metric], default=None)
-    base = next(row for row in rows if plain_base(row))
-    if best is None:
+    metrics = [primary_metric(rows)]
+    if metrics == ["accuracy"] and _has(rows, "generated_accuracy"):
+        metrics.append("generated_accuracy")
+    best = [line for metric in metrics if (line := _best(rows, metric, comparisons))]
+    if not best:
         return []
-    name, value = words.METRICS[metric].split(" (")[0].lower(), words.number(figure(best, metric))
+    return ["", *best, "That is what a fine-tune has to beat."]
+
+
+def _best(rows: Sequence[dict[str, Any]], metric: str, comparisons: Sequence[dict[str, Any]]) -> str:
+    """The number of examples with the best figure, in a sentence; empty where there is no figure."""
+    sign = 1.0 if metric == "nll" else -1.0
+    asked = [row for row in rows if not row.get("served") and figure(row, metric) is not None]
+    best = min(asked, key=lambda row: sign * row["metrics"][metric], default=None)
+    if best is None:
+        return ""
+    base = next(row for row in rows if plain_base(row))
+    name, value = words.METRICS[metric].split(" (")[0], words.number(figure(best, metric))
     if best is base:
-        return ["\nNo number of examples in the prompt is ahead of none here:", f"{name} {value} without any."]
+        return f"{name}: {value} without examples; with examples no better."
     verdict = next(
         (c["verdict"] for c in comparisons if (c["a"], c["b"], c["metric"]) == (base["name"], best["name"], metric)),
         "tie",
     )
     sure = "more than chance explains" if verdict == "better" else "which could be chance"
-    return [
-        f"\nWith {counted(best['shots'], 'example')} the base reaches {name} {value}, {sure}:",
-        "that is what a fine-tune has to beat.",
-    ]
+    return f"{name}: best with {counted(best['shots'], 'example')}, {value}, {sure}."
