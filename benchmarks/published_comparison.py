@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from scipy.stats import binomtest, norm
 
+from pronk.compare import words
 from pronk.compare.sample_size import POWER, items_to_tell
 from pronk.compare.statistics import holm
 
@@ -119,10 +120,16 @@ def items_needed() -> Iterator[Sequence[str]]:
     yield "Tie", "Difference", "unpaired, each run", *paired
     ties = [pair for pair, p in zip(pairs(), adjusted(), strict=True) if p >= LEVEL]
     for pair in ties:
-        level, gap = LEVEL / len(ties), pair.b - pair.a
-        counts = [unpaired_items(pair.a, pair.b, level)]
-        counts += [items_to_tell(gap, share, level, step=1.0) for share in DISCORDANT]
-        yield pair.name, points(gap, 0), *("no number" if n is None else f"{n:,}" for n in counts)
+        counts = (
+            "no number" if count is None else words.about(count) for count in counts_needed(pair, LEVEL / len(ties))
+        )
+        yield pair.name, points(pair.b - pair.a, 0), *counts
+
+
+def counts_needed(pair: Pair, level: float) -> list[int | None]:
+    """Items at which the pair would be told: unpaired, then paired at each assumed discordance."""
+    paired = [items_to_tell(pair.b - pair.a, share, level, step=1.0) for share in DISCORDANT]
+    return [unpaired_items(pair.a, pair.b, level), *paired]
 
 
 def base_bounds() -> Iterator[Sequence[str]]:
