@@ -19,7 +19,7 @@ NAMES = [f"targets-{t}_epochs-{e}" for t in ("q_proj+v_proj", "all-linear") for 
 METRICS = {"accuracy", "macro_f1", "generated_accuracy", "unparsable", "nll", "perplexity"}
 CONTRACT = {"name", "base", "baseline", "settings", "metrics", "status"}
 TRAINED = {"trainable_parameters", "train_tokens", "train_seconds", "tokens_per_second", "peak_memory_bytes"}
-COMPARISON = {"a", "b", "metric", "difference", "interval", "p_value", "p_adjusted", "verdict"}
+COMPARISON = {"a", "b", "metric", "difference", "interval", "p_value", "p_adjusted", "verdict", "items_needed"}
 
 
 @dataclass(frozen=True)

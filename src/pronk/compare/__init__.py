@@ -3,6 +3,7 @@
     metrics.py      precision, recall, F1 and the confusion matrix of one run
     statistics.py   two proportions on the same items: Tango's interval, McNemar's test; Holm's adjustment
     resampling.py   paired permutation tests and bootstrap intervals for nll and macro-F1
+    sample_size.py  how many items would tell, where the verdict is a tie
     items.py        a run's item results, read from its folder into arrays
     pairs.py        which runs of a study are compared, on which metrics, with what verdict
     overfitting.py  whether a run overfits, from its validation row by row

@@ -10,6 +10,7 @@ import numpy as np
 from pronk.compare import resampling
 from pronk.compare.items import Classified, Likelihood, RunItems, Similarity, read_items, read_study
 from pronk.compare.metrics import encode
+from pronk.compare.sample_size import items_for_mcnemar, items_from_interval, items_to_tell
 from pronk.compare.statistics import holm, mcnemar_exact, tango_interval
 from pronk.errors import StudyError
 
@@ -37,7 +38,8 @@ def compare_runs(runs: list[Run], items: dict[str, RunItems]) -> list[Comparison
     them ("few-shot"), which is chosen on these very items, in its favour. A pair appears once per metric, with all its
     reasons. `a` is the base or the earlier run, `b` the other; `difference`
     is b minus a and `verdict` speaks of b. A verdict is "better" or "worse" only where Holm's adjusted
-    p-value, over all entries together, is below 0.05; else it is "tie".
+    p-value, over all entries together, is below 0.05; else it is "tie". Of a tie, `items_needed` says how many items
+    would tell (80% power), None if none ever will; it is None of the others.
 
     - accuracy, generated_accuracy: Tango's interval, McNemar's exact test;
     - macro_f1: bootstrap interval, permutation test;
@@ -59,10 +61,36 @@ def compare_runs(runs: list[Run], items: dict[str, RunItems]) -> list[Comparison
     for a, b, reasons in pairs:
         names = {"a": a["name"], "b": b["name"]}
         comparisons += [{**names, **entry, "reasons": list(reasons)} for entry in _compare_pair(a, b, items, resamples)]
+    _judge(comparisons)
+    return comparisons
+
+
+def _judge(comparisons: list[Comparison]) -> None:
+    """Give each entry its adjusted p-value, its verdict, and, for a tie, the number of items that would tell.
+
+    That number is for the level of Holm's next step, 0.05 over the number of ties: who passes it is told whatever
+    becomes of the other ties. Any later step is one that others must have passed first.
+    """
     for entry, adjusted in zip(comparisons, holm([c["p_value"] for c in comparisons]), strict=True):
         entry["p_adjusted"] = float(adjusted)
         entry["verdict"] = _verdict(entry)
-    return comparisons
+    ties = sum(entry["verdict"] == "tie" for entry in comparisons)
+    for entry in comparisons:
+        mean_square = entry.pop("mean_square", None)
+        told = entry["verdict"] != "tie"
+        entry["items_needed"] = None if told else _items_needed(entry, mean_square, SIGNIFICANCE / ties)
+
+
+def _items_needed(entry: Comparison, mean_square: float | None, level: float) -> int | None:
+    """mean_square: of an item's difference, in the unit of `difference`; None where that is no mean over items."""
+    if "only_a_right" in entry:
+        found = items_for_mcnemar(entry["only_a_right"], entry["only_b_right"], entry["n"], level)
+    elif mean_square is None:
+        low, high = entry["interval"]
+        found = items_from_interval(entry["difference"], low, high, entry["n"], level)
+    else:
+        found = items_to_tell(entry["difference"], mean_square, level)
+    return found and max(found, entry["n"] + 1)  # as many as these did not tell
 
 
 def evaluated(run: Run) -> bool:
@@ -227,6 +255,7 @@ def _compare_likelihood(a: Likelihood, b: Likelihood, resamples: int) -> Compari
         "interval": list(interval),
         "p_value": resampling.ratio_permutation_p_value(difference, tokens, resamples=resamples),
         "n": len(a.ids),
+        "mean_square": float(np.mean((difference / tokens.mean()) ** 2)),
         "perplexity_ratio": [
             math.exp(min(value, 700.0))
             for value in (estimate, *interval)  # e^709 is the largest float
@@ -244,6 +273,7 @@ def _compare_similarity(a: Similarity, b: Similarity, resamples: int) -> Iterato
             "interval": list(resampling.ratio_bootstrap_interval(difference, weight)),
             "p_value": resampling.ratio_permutation_p_value(difference, weight, resamples=resamples),
             "n": len(a.ids),
+            "mean_square": float(np.mean(difference**2)),
         }
 
 

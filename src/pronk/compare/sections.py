@@ -99,7 +99,14 @@ def comparison(entry: View) -> View:
         "p_adjusted": words.p_value(entry["p_adjusted"]),
         "verdict": entry["verdict"],
         "said": words.VERDICTS[entry["verdict"]],
+        "items_needed": _items_needed(entry),
     }
+
+
+def _items_needed(entry: View) -> str:
+    if entry["verdict"] != "tie" or "items_needed" not in entry:  # told, or written before pronk said this
+        return "–"
+    return "no number" if entry["items_needed"] is None else words.about(entry["items_needed"])
 
 
 def _reason(reason: str) -> str:

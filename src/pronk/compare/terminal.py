@@ -33,10 +33,16 @@ def terminal_summary(study: dict[str, Any]) -> str:
     names = ["run", *(words.short(run["name"], room) for run in ranked)]
     left = max(map(len, names))
     lines = [
-        "  ".join([name.ljust(left), *(cell.rjust(width) for cell, width in zip(row, [*widths, 0], strict=True))])
+        _line([name.ljust(left), *(cell.rjust(width) for cell, width in zip(row, [*widths, 0], strict=True))])
         for name, row in zip(names, rows, strict=True)
     ]
     return "\n".join([*lines, *_overfitting(runs)])
+
+
+def _line(cells: list[str]) -> str:
+    """Within 80 columns: how many items would tell a tie is said where there is room."""
+    line = "  ".join(cells)
+    return line if len(line) <= 80 else "  ".join([*cells[:-1], cells[-1].partition(" below ")[0]])
 
 
 def _overfitting(runs: list[dict[str, Any]]) -> list[str]:
@@ -63,5 +69,6 @@ def _verdict(run: dict[str, Any], runs: list[dict[str, Any]], metric: str, compa
     base = baseline_of(run, runs)
     for entry in comparisons:
         if base and entry["metric"] == metric and (entry["a"], entry["b"]) == (base["name"], run["name"]):
-            return words.VERDICTS[entry["verdict"]]
+            needed = entry.get("items_needed")
+            return words.VERDICTS[entry["verdict"]] + (f" below {words.about(needed)} items" if needed else "")
     return "not assessed"

@@ -57,6 +57,27 @@ def interval(bounds: Sequence[float]) -> str:
     return f"{number(bounds[0], signed=True)} to {number(bounds[1], signed=True)}"
 
 
+def about(count: int) -> str:
+    """A count of items to two digits, upwards: more would claim to know it better than one does."""
+    step = 10 ** max(0, len(str(count)) - 2)
+    return f"{-(-count // step) * step:,}"
+
+
+def items_needed(ties: Sequence[dict[str, Any]]) -> str:
+    """A sentence: how many test items would tell these ties apart; empty for studies that do not say."""
+    known = [entry["items_needed"] for entry in ties if "items_needed" in entry]
+    found = sorted(count for count in known if count is not None)
+    if not known or len(known) < len(ties):
+        return ""
+    if not found:
+        return " No number of test items that you will ever have would tell."
+    if len(known) == 1:
+        return f" You would need about {about(found[0])} test items to tell."
+    if len(found) < len(known):
+        return f" The first of these takes about {about(found[0])} test items to tell, the last more than anyone has."
+    return f" You would need about {about(found[0])} test items to tell the first of these, {about(found[-1])} for all."
+
+
 def size(count: float | None) -> str:
     """A count in thousands (k), millions (M) or billions (B)."""
     if count is None:
@@ -150,7 +171,7 @@ def _gain(best: Run, base: Run | None, metric: str, comparisons: list[dict[str, 
     said = {
         "better": ", more than chance explains.",
         "worse": ": worse, by more than chance explains.",
-        "tie": f", which chance could explain{_among(entry, len(comparisons))}: a tie.",
+        "tie": f", which chance could explain{_among(entry, len(comparisons))}: a tie.{items_needed([entry])}",
     }
     return sentence + said[entry["verdict"]]
 
@@ -182,14 +203,15 @@ def _among(entry: dict[str, Any], tested: int) -> str:
 
 def _lead(best: Run, rivals: list[dict[str, Any]]) -> Markup:
     """Whether chance could explain the best run's lead over the other tuned runs."""
-    tied = [c["a"] if c["b"] == best["name"] else c["b"] for c in rivals if c["verdict"] == "tie"]
+    ties = [c for c in rivals if c["verdict"] == "tie"]
+    tied = [c["a"] if c["b"] == best["name"] else c["b"] for c in ties]
     others = "the other tuned run" if len(rivals) == 1 else f"all {len(rivals)} other tuned runs"
     if not tied:
         return Markup(f"Its lead over {others} is more than chance explains.")
     if len(tied) == len(rivals):
-        return Markup(f"Its lead over {others} could be chance.")
+        return Markup(f"Its lead over {others} could be chance.{items_needed(ties)}")
     names = Markup(", ").join(tied[:4]) + (f" and {len(tied) - 4} more" if len(tied) > 4 else "")
-    return Markup("Its lead over {} could be chance.").format(names)
+    return Markup("Its lead over {} could be chance.{}").format(names, items_needed(ties))
 
 
 def overfitting(found: dict[str, Any]) -> str:

@@ -1,0 +1,52 @@
+"""How many items would tell: how large a test set must be where the verdict is a tie.
+
+Every paired test here asks about signs: under "no difference" an item's difference d = b - a is as likely to be -d.
+So one formula serves them all; with d in {-1, 0, 1} (right or wrong) it is the usual one for McNemar's test.
+"""
+
+import math
+
+from scipy.stats import norm
+
+POWER = 0.8
+MOST = 1_000_000  # items; a number beyond this is no advice
+
+
+def items_to_tell(mean: float, mean_square: float, level: float, step: float = 0.0) -> int | None:
+    """The items at which a paired two-sided test at `level` finds this difference with 80% power; None for no such.
+
+    `mean` and `mean_square` are those of d over the items seen, in any unit; `step` is what the sum of d must exceed
+    its limit by. The sum has the deviation sqrt(N E d^2) if signs are chance, and sqrt(N) sd(d) if the mean is as
+    seen, so N is where N |E d| - step = sqrt(N) (z_{level/2} sqrt(E d^2) + z_{power} sd(d)).
+    Connor (1987), Biometrics 43:207-211, for right and wrong, where E d^2 is the share of discordant items; the normal
+    approximation for all other means. The weights of a ratio (tokens) drop out: they do not change with the sign.
+    None where the difference is zero, or where it takes more than a million items.
+    Raises ValueError for a mean square that no such mean can have, or a level outside (0, 1).
+    """
+    variance = mean_square - mean * mean
+    if not 0 < level < 1 or variance < -1e-9 * mean_square:
+        raise ValueError(f"no such differences or level: {mean=} {mean_square=} {level=}")
+    if mean == 0:
+        return None
+    chance, power = float(norm.isf(level / 2)), float(norm.ppf(POWER))
+    width = chance * math.sqrt(mean_square) + power * math.sqrt(max(variance, 0.0))
+    root = (width + math.sqrt(width * width + 4.0 * step * abs(mean))) / (2.0 * abs(mean))
+    return math.ceil(root * root) if root * root <= MOST else None
+
+
+def items_for_mcnemar(only_a: int, only_b: int, n: int, level: float) -> int | None:
+    """`items_to_tell` for McNemar's exact test, if as large shares of the items stay discordant, either way.
+
+    The exact test is as strict as the one with the continuity correction, which takes 1 off |only_b - only_a|. At the
+    N named its power is 80 to 85%; more where only one of the runs is ever alone in being right.
+    """
+    return items_to_tell((only_b - only_a) / n, (only_a + only_b) / n, level, step=1.0)
+
+
+def items_from_interval(difference: float, low: float, high: float, n: int, level: float) -> int | None:
+    """`items_to_tell` for a figure that is no mean over items (macro-F1), from its 95% interval on `n` items.
+
+    The interval's width gives its standard error, which falls with the root of the number of items.
+    """
+    deviation = (high - low) / (2.0 * float(norm.isf(0.025))) * math.sqrt(n)
+    return items_to_tell(difference, deviation**2 + difference**2, level)
