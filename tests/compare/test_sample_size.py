@@ -184,7 +184,7 @@ def test_the_terminal_says_it_where_there_is_room(name: str, room: bool) -> None
     study = {"runs": [{**tuned, "name": "b", "baseline": True}, tuned], "comparisons": [entry]}
     text = terminal_summary(study)
     assert "= tie" in text
-    assert ("= tie below 2,200 items" in text) == room
+    assert ("= tie, 2,200 items to tell" in text) == room
     assert max(map(len, text.splitlines())) <= 80
 
 

@@ -42,7 +42,7 @@ def terminal_summary(study: dict[str, Any]) -> str:
 def _line(cells: list[str]) -> str:
     """Within 80 columns: how many items would tell a tie is said where there is room."""
     line = "  ".join(cells)
-    return line if len(line) <= 80 else "  ".join([*cells[:-1], cells[-1].partition(" below ")[0]])
+    return line if len(line) <= 80 else "  ".join([*cells[:-1], cells[-1].partition(", ")[0]])
 
 
 def _overfitting(runs: list[dict[str, Any]]) -> list[str]:
@@ -70,5 +70,5 @@ def _verdict(run: dict[str, Any], runs: list[dict[str, Any]], metric: str, compa
     for entry in comparisons:
         if base and entry["metric"] == metric and (entry["a"], entry["b"]) == (base["name"], run["name"]):
             needed = entry.get("items_needed")
-            return words.VERDICTS[entry["verdict"]] + (f" below {words.about(needed)} items" if needed else "")
+            return words.VERDICTS[entry["verdict"]] + (f", {words.about(needed)} items to tell" if needed else "")
     return "not assessed"
