@@ -214,7 +214,7 @@ def disk_guard(path: Path) -> Iterator[None]:
         number = getattr(error, "errno", None)
         # safetensors and tokenizers report a full disk as errors of their own, with the system's words
         if number in _FULL or "os error 28" in str(error) or os.strerror(errno.ENOSPC) in str(error):
-            free = shutil.disk_usage(_existing(path)).free
+            free = shutil.disk_usage(existing(path)).free
             raise ResourceError(
                 f"{path}: no space left on this disk ({free / 2**20:,.0f} MiB free); free some, or write elsewhere"
             ) from None
@@ -224,7 +224,8 @@ def disk_guard(path: Path) -> Iterator[None]:
         raise
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """A path, or the nearest folder above it that is there."""
     path = path.absolute()
     while not path.exists():
         path = path.parent

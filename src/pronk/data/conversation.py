@@ -39,6 +39,11 @@ class Conversation:
         return self.messages[-1].content
 
     @property
+    def text(self) -> str:
+        """All that any turn says, a line or more each."""
+        return "\n".join(part for message in self.messages for part in (message.content, message.context) if part)
+
+    @property
     def subject(self) -> str:
         """What a person would recognise the example by: the last user turn's text or instruction.
 

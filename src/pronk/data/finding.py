@@ -9,6 +9,7 @@ from typing import Literal
 # worth a look. note: a fact about the data.
 Severity = Literal["error", "warning", "note"]
 SHOWN = 2  # rows that a finding shows
+FEW = 0.01  # the share up to which what was found may be an accident, and is less severe
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pronk.data.detect import with_found_formats
 from pronk.data.finding import Finding, Row
 from pronk.data.split import Splits, read_splits
+from pronk.data.terminal import plain
 from pronk.data.words import counted
 from pronk.doctor.ready import Ready, prepare
 from pronk.errors import InputError, RefusedError
@@ -119,8 +120,6 @@ def refusal(errors: Sequence[Finding]) -> str:
 
 def line(text: str) -> str:
     """A text in one line; nothing in it can steer a terminal."""
-    from pronk.data.terminal import plain
-
     return " ".join(plain(text).split())
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from pronk.data.finding import Finding
-from pronk.data.terminal import STEERING
+from pronk.data.terminal import plain_json
 from pronk.data.words import counted
 from pronk.doctor.checking import Checked, line, sentence
 
@@ -69,8 +68,7 @@ def as_json(checked: Checked) -> str:
         "allow": list(checked.allowed),
         "findings": [_record(one, checked) for one in checked.findings],
     }
-    text = json.dumps(whole, ensure_ascii=False, indent=2)
-    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return plain_json(whole, indent=2)
 
 
 def _record(one: Finding, checked: Checked) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from pronk.model.fused import multiplied_together
 from pronk.model.products import side_by_side
 from pronk.model.quantize import QuantizedLinear
+from pronk.model.rounding import round_up
 
 STRETCH = 256 * 2**20  # bytes that are moved at once, and
 PART = 16  # of all at most one in so many, so that moving takes no more than quantizing has taken
@@ -77,4 +78,4 @@ def _move(stretch: Sequence[list[Tensor]]) -> None:
 
 def _size(piece: Sequence[Tensor]) -> int:
     """The bytes that a piece takes."""
-    return -(-sum(tensor.nbytes for tensor in piece) // ALIGNMENT) * ALIGNMENT
+    return round_up(sum(tensor.nbytes for tensor in piece), ALIGNMENT)

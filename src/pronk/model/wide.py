@@ -234,7 +234,7 @@ class Group:
 
     def add_gradients(self, dy_TG: Tensor, x_TI: Tensor, inner: Inner, slopes: Inner, route: Route | None) -> None:
         """Add to the gradients of all A and B."""
-        if self._place is not None and self._side_by_side(route) is not None:
+        if self._place is not None and route is not None and route.in_one_block:
             gradients_N = self.wide[0][0].storage.gradients()
             add_product(self._place.of(gradients_N), slopes[0][0].T, x_TI)
             for (layer, at), kept in zip(self.wide, inner, strict=True):

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pronk.data.checks.shown import answer_row, line
 from pronk.data.checks.texts import normal
 from pronk.data.conversation import Conversation, shortened
-from pronk.data.finding import SHOWN, Finding
+from pronk.data.finding import FEW, SHOWN, Finding
 from pronk.data.words import counted
 
 NAMES = ("constant-answers", "answers-repeat-question", "only-links")
-FEW = 0.01
 _MANY = 5  # rows with one answer, at least, before it is worth a word
 _SENTENCE = 20  # letters from which on an answer is a sentence, which few questions share
 _LINK = re.compile(r"[(<\[]?(?:https?://|www\.)\S+", re.IGNORECASE)

@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 
 from pronk.data.checks.shown import line
 from pronk.data.conversation import Conversation
-from pronk.data.finding import SHOWN, Finding, Row
+from pronk.data.finding import FEW, SHOWN, Finding, Row
 from pronk.data.words import counted, enumerated
 
 NAMES = ("encoding-damage", "html-left-over")
-FEW = 0.01
 _REPLACED = re.compile("\ufffd|占쏙옙|\u951f\u65a4\u62f7")
 # line feed, return, tab and, between pages, form feed are at home in texts
 _CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\x80-\x84\x86-\x9f]")
@@ -69,7 +68,7 @@ def find_damage(rows: Sequence[Conversation]) -> list[Finding]:
 def _places(rows: Sequence[Conversation], look: Callable[[str], Where | None]) -> list[tuple[Conversation, str, Where]]:
     found = []
     for row in rows:
-        text = "\n".join(part for message in row.messages for part in (message.content, message.context) if part)
+        text = row.text
         where = look(text)
         if where is not None:
             found.append((row, text, where))

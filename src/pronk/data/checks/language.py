@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pronk.data.checks.scripts import languages
 from pronk.data.checks.shown import answer_row, question_row
 from pronk.data.conversation import Conversation
-from pronk.data.finding import SHOWN, Finding
+from pronk.data.finding import FEW, SHOWN, Finding
 from pronk.data.words import counted, enumerated
 
 NAMES = ("mixed-languages", "answers-in-another-language")
-FEW = 0.01
 _VAGUE = ("", "Latin letters")
 _SMALL_WORD = re.compile(r"(?<!\w)[a-z]{2,}")
 # where the other language, code or a formula is what was asked for

@@ -28,7 +28,7 @@ def find_private_rows(rows: Sequence[Conversation]) -> list[Finding]:
     """All findings of this file, those without a case left out; nothing private is shown in full."""
     held: dict[str, list[tuple[Conversation, str, list[Found]]]] = {name: [] for name in NAMES}
     for row in rows:
-        text = "\n".join(part for message in row.messages for part in (message.content, message.context) if part)
+        text = row.text
         for name in NAMES:
             if found := [*find_private(text, secret=name == "secrets")]:
                 held[name].append((row, text, found))

@@ -15,11 +15,10 @@ from pronk.data.checks.alike import Alike, alike_questions
 from pronk.data.checks.shown import answer_row, line
 from pronk.data.checks.texts import Question, normal, questions_of
 from pronk.data.conversation import Conversation
-from pronk.data.finding import Finding, Row, Severity
+from pronk.data.finding import FEW, Finding, Row, Severity
 from pronk.data.split import Key, Splits, question_key
 from pronk.data.words import counted, enumerated
 
-FEW = 0.01  # the share up to which a finding is less severe
 NAMES = (
     "exact-duplicates",
     "near-duplicates",

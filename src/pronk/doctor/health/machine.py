@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pronk.doctor.health.finding import Line
 from pronk.model.places import EMBEDDED, EMBEDDED_INSTALL, cache_folder, embedded_file
+from pronk.runs import existing
 
 GIB = 2**30
 LEAST_DISK = 2 * GIB  # the embedded model, converted, and a study of its size
@@ -89,7 +90,7 @@ def folder_lines() -> list[Line]:
     lines, seen = [], set()
     for name, path in folders().items():
         elsewhere = f"set {SETTINGS[name]} to another folder" if name in SETTINGS else "go to another folder"
-        there = _existing(path)
+        there = existing(path)
         if fault := _cannot_write(there):
             lines.append(Line(name, "failed", f"{path}: {fault}", f"{elsewhere}, or mend its permissions"))
             continue
@@ -105,13 +106,6 @@ def folder_lines() -> list[Line]:
         else:
             lines.append(Line(name, "ok", found))
     return lines
-
-
-def _existing(path: Path) -> Path:
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path
 
 
 def _cannot_write(folder: Path) -> str:

@@ -18,10 +18,11 @@ from pronk.doctor.new_recipe.lengths import SHARE, STEP, Lengths, max_length
 from pronk.doctor.new_recipe.reading import Rows
 from pronk.errors import DataError
 from pronk.recipe import Split
+from pronk.tokens.check.labels import ALIKE
 
 GIB = 2**30
 FEWEST, FEW_ROWS, MANY_ROWS, MOST_TEST = 5, 500, 10_000, 1000
-UNEVEN, ENOUGH = 1.5, 60  # largest label over smallest from which parts are balanced, and rows that the smallest needs
+ENOUGH = 60  # rows that the smallest label needs, for parts to be balanced
 LARGE_FOR_A_CPU = 1_500_000_000
 BYTES = {"none": 2.0, "nf4": 0.55}  # a weight on a GPU
 SHARE_FOR_WEIGHTS = 0.5  # of a GPU's memory; activations want the rest
@@ -73,7 +74,7 @@ def _uneven(rows: Rows) -> str:
     if len(sizes) < 2:
         return ""
     (most, many), *_, (least, few) = sizes.most_common()
-    if many < UNEVEN * few or few < ENOUGH:
+    if many < ALIKE * few or few < ENOUGH:
         return ""
     total = sum(sizes.values())
     return f"{most} is {many / total:.0%} of the rows and {least} {few / total:.0%}"

@@ -53,14 +53,21 @@ def _launch(features: int) -> dict[str, Any]:
 
 
 @triton.jit
-def forward_kernel(x, weight, y, x_stride, features, eps, WIDTH: tl.constexpr):
-    token = tl.program_id(0).to(tl.int64)
-    column = tl.arange(0, WIDTH)
-    inside = column < features
+def _store_norm(x, weight, y, token, column, inside, x_stride, features, eps):
+    """The norm of a token, stored; as it is then, rounded."""
     row = tl.load(x + token * x_stride + column, mask=inside, other=0.0).to(tl.float32)
     scale = tl.rsqrt(tl.sum(row * row) / features + eps)
     gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(y + token * features + column, (row * scale * gain).to(y.dtype.element_ty), mask=inside)
+    rounded = (row * scale * gain).to(y.dtype.element_ty)
+    tl.store(y + token * features + column, rounded, mask=inside)
+    return rounded
+
+
+@triton.jit
+def forward_kernel(x, weight, y, x_stride, features, eps, WIDTH: tl.constexpr):
+    token = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, WIDTH)
+    _store_norm(x, weight, y, token, column, column < features, x_stride, features, eps)
 
 
 @triton.jit
@@ -70,12 +77,7 @@ def forward_fp8_kernel(
     token = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, WIDTH)
     inside = column < features
-    row = tl.load(x + token * x_stride + column, mask=inside, other=0.0).to(tl.float32)
-    scale = tl.rsqrt(tl.sum(row * row) / features + eps)
-    gain = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    rounded = (row * scale * gain).to(y.dtype.element_ty)
-    tl.store(y + token * features + column, rounded, mask=inside)
-    value = rounded.to(tl.float32)
+    value = _store_norm(x, weight, y, token, column, inside, x_stride, features, eps).to(tl.float32)
     step = row_scale(tl.max(tl.abs(value)))
     tl.store(scales + token, step)
     tl.store(codes + token * features + column, to_e4m3(value * tl.div_rn(1.0, step), BY_HAND), mask=inside)

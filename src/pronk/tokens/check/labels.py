@@ -70,9 +70,8 @@ def _tokens(view: View, labels: tuple[str, ...]) -> list[Finding]:
         found.append(
             Finding(
                 "labels-begin-alike", "note",
-                f"The labels {enumerated(groups[0][:5], 'and')} begin with the same token ({token}), so a tool "
-                f"that scores "
-                "labels by their first token cannot tell them apart.",
+                f"The labels {enumerated(groups[0][:5], 'and')} begin with the same token ({token}), so a tool that "
+                "scores labels by their first token cannot tell them apart.",
                 "Nothing to do: pronk scores labels as a whole, end token included. Words that begin differently are "
                 "learned faster.", sum(map(len, groups)), len(labels), "labels",
             )
@@ -82,9 +81,8 @@ def _tokens(view: View, labels: tuple[str, ...]) -> list[Finding]:
         found.append(
             Finding(
                 "label-begins-another", "warning",
-                f"The label {short!r} is how {long!r} begins: they differ only in what follows, so an answer "
-                f"that breaks "
-                "off is taken for the shorter one.",
+                f"The label {short!r} is how {long!r} begins: they differ only in what follows, so an answer that "
+                "breaks off is taken for the shorter one.",
                 "Rename one of them in data.labels, e.g. {answer: value in the file}.",
                 len({name for pair in begins for name in pair}), len(labels), "labels",
             )

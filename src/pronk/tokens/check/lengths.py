@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pronk.data.conversation import shortened
-from pronk.data.finding import Finding
+from pronk.data.finding import FEW, Finding
 from pronk.data.words import counted
-from pronk.tokens.check.view import OFTEN, View, finding, shown
+from pronk.tokens.check.view import View, finding, shown
 from pronk.tokens.prompt import NO_ROOM
 
 FAR_LONGER = 5  # times the next ones, and
@@ -50,7 +50,7 @@ def _truncated(view: View) -> list[Finding]:
     cut.sort(key=lambda pair: -pair[1].ends[-1])
     answers = sum(turn.role == "assistant" for row, _ in view.rows for turn in row.messages)
     ends = [end for _, one in cut for end in one.ends]
-    severe = len(ends) > OFTEN * answers
+    severe = len(ends) > FEW * answers
     return [
         finding(
             "truncated-answers", "error" if severe else "warning",
@@ -82,15 +82,8 @@ def _longer(view: View, ends: list[int], answers: int) -> str:
     return f"Set train.max_length to {wanted}, which keeps {share} whole{every}; or leave long rows out (data.where)."
 
 
-def _sizes(view: View) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Tokens of each training example that are read only, and that are learned."""
-    learned = np.array([int(one.target.sum()) for _, one in view.train], dtype=np.int64)
-    whole = np.array([len(one.ids) for _, one in view.train], dtype=np.int64)
-    return whole - learned, learned
-
-
 def _one_long(view: View) -> list[Finding]:
-    _, learned = _sizes(view)
+    _, learned = view.sizes
     if len(learned) < 20:
         return []
     order = np.argsort(-learned)
@@ -104,9 +97,9 @@ def _one_long(view: View) -> list[Finding]:
     return [
         finding(
             "one-long-example", "warning",
-            f"The longest answer has {longest:,} tokens, half of all have at most {usual:,.0f}: each token "
-            f"counts the same, "
-            f"so it makes up {longest / (longest + batch):.0%} of what its batch of {view.batch_size} learns.",
+            f"The longest answer has {longest:,} tokens, half of all have at most {usual:,.0f}: each token counts "
+            f"the same, so it makes up {longest / (longest + batch):.0%} of what its batch of {view.batch_size} "
+            "learns.",
             "Look whether it is a mistake; else lower train.max_length, or leave it out (data.where).",
             [(row, shortened(row.subject)) for row in rows], len(learned),
         )
@@ -114,7 +107,7 @@ def _one_long(view: View) -> list[Finding]:
 
 
 def _lengths(view: View) -> Finding:
-    asked, learned = _sizes(view)
+    asked, learned = view.sizes
     name = "prompt and answer together" if view.on_prompt else "answers"
     both = f"{name} {_spread(learned)}" if not asked.any() else f"prompts {_spread(asked)}; {name} {_spread(learned)}"
     place = int(np.argmax(asked + learned))
@@ -132,7 +125,7 @@ def _spread(sizes: npt.NDArray[np.int64]) -> str:
 
 def _epoch(view: View) -> Finding:
     """Against batches in the order of the rows, each padded to its longest."""
-    asked, learned = _sizes(view)
+    asked, learned = view.sizes
     whole = asked + learned
     batch = view.batch_size
     padded = sum(int(part.max()) * len(part) for part in np.split(whole, range(batch, len(whole), batch)))

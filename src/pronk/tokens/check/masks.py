@@ -110,9 +110,8 @@ def token_findings(view: View) -> list[Finding]:
         found.append(
             Finding(
                 "pad-is-end-token", "error",
-                f"Padding and the end of an answer are the same token, {end}: what masks padding masks the end, "
-                f"and the "
-                "model never learns to stop.",
+                f"Padding and the end of an answer are the same token, {end}: what masks padding masks the end, and "
+                "the model never learns to stop.",
                 "Give the base's tokenizer another pad_token.",
             )
         )  # fmt: skip

@@ -173,9 +173,8 @@ def _lead(view: View, rows: Sequence[Conversation]) -> list[Finding]:
     return [
         finding(
             "response-marker-differs", "error" if several else "warning",
-            f"{_capital(form)} asks with …{marker!r} and then writes {form.lead!r} before the answer. Asked "
-            f"that way the "
-            "model answers without it"
+            f"{_capital(form)} asks with …{marker!r} and then writes {form.lead!r} before the answer. Asked that way "
+            "the model answers without it"
             + (", but reads earlier answers with it: other tokens than it has learned." if several else
                "; a server that reads earlier answers back has other tokens than it has learned."),
             "Let the template write the same, to the last space, with add_generation_prompt and without; best of all a "

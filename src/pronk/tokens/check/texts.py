@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pronk.data.conversation import Conversation, Message
-from pronk.data.finding import Finding
-from pronk.tokens.check.view import OFTEN, View, around, finding
+from pronk.data.finding import FEW, Finding
+from pronk.tokens.check.view import View, around, finding
 from pronk.tokens.forms import content
 from pronk.tokens.special import special_tokens
 
@@ -93,7 +93,7 @@ def _specials(view: View, rows: list[Conversation]) -> list[Finding]:
             )
         )  # fmt: skip
     if hits := _hits(rows, _answered, ends):
-        often = len(hits) > OFTEN * len(rows)
+        often = len(hits) > FEW * len(rows)
         found.append(
             finding(
                 "special-tokens-in-answers", "error" if often else "warning",

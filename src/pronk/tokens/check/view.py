@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
+import numpy as np
+import numpy.typing as npt
+
 from pronk.data.checks.private import masked
 from pronk.data.conversation import Conversation, shortened
 from pronk.data.finding import SHOWN, Finding, Row, Severity
 from pronk.data.words import counted
 from pronk.tokens.examples import Examples
 from pronk.tokens.prompt import Example, Prompt, TooLong
-
-OFTEN = 0.01  # above this share a mistake in answers is no accident
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ class View:
         """Training rows with their examples."""
         examples = self.of.train(self.max_length, self.on_prompt)
         return list(zip(self.of.kept("train", self.max_length), examples, strict=True))
+
+    @cached_property
+    def sizes(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Tokens of each training example that are read only, and that are learned."""
+        learned = np.array([int(one.target.sum()) for _, one in self.train], dtype=np.int64)
+        whole = np.array([len(one.ids) for _, one in self.train], dtype=np.int64)
+        return whole - learned, learned
 
     @cached_property
     def rows(self) -> list[tuple[Conversation, Example]]:
