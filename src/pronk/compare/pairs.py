@@ -16,6 +16,7 @@ from pronk.errors import StudyError
 
 SIGNIFICANCE = 0.05
 PRIMARY = ("accuracy", "nll", "rouge_l")
+LOWER = ("nll", "perplexity", "unparsable", "unended")  # the less, the better
 EVALUATED = ("finished", "stopped_early")  # the statuses whose item results are complete
 
 Run = dict[str, Any]
@@ -102,6 +103,11 @@ def figure(run: Run, metric: str) -> float | None:
     """A run's metric, or None where it has none or one that is not finite."""
     value = (run.get("metrics") or {}).get(metric)
     return float(value) if value is not None and np.isfinite(value) else None
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a small figure is a good one."""
+    return metric in LOWER
 
 
 def primary_metric(runs: Sequence[Run]) -> str:
