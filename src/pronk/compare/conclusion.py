@@ -82,7 +82,8 @@ def _gain(
 ) -> Markup:
     """`X answers 0.830 of 300 test items correctly, the base 0.430: a difference of …`"""
     counted = t.count("item", items) if items else t("the-test-items")
-    key = f"gain.{metric}" if metric in ("accuracy", "nll") else "gain.other"
+    right = metric in ("accuracy", "choice_accuracy", "exact_match")
+    key = "gain.accuracy" if right else "gain.nll" if metric == "nll" else "gain.other"
     gain = t(key, run=best["name"], value=number(figure(best, metric)), items=counted, metric=t.metric_inside(metric))
     value = figure(base, metric) if base else None
     if base is None or value is None:

@@ -26,9 +26,9 @@ def metric_value(metric: str, value: float | None) -> str:
     """A metric in its usual precision: counts as counts, perplexities to two digits."""
     if value is None:
         return "–"
-    if metric in ("unparsable", "unended"):
+    if metric in ("unparsable", "exact_unparsable", "unended"):
         return f"{value:,.0f}"
-    return number(value, 2 if metric == "perplexity" else 3)
+    return number(value, 2 if metric.endswith("perplexity") else 3)
 
 
 def p_value(value: float) -> str:

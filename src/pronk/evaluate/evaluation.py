@@ -19,6 +19,7 @@ from pronk.evaluate.likelihood import ItemLosses, answer_bytes, answer_losses, t
 from pronk.evaluate.similarity import ComparedItem
 from pronk.model.adapter import AdapterShape, WideAdapter, attach
 from pronk.model.memory.sizes import give_back
+from pronk.recipe import Exact
 from pronk.runs import RunFolder
 from pronk.tokens.examples import Examples
 from pronk.tokens.pack import BASE_SLOT
@@ -154,15 +155,19 @@ class Evaluation:
         if "choice" in evaluations:
             add("chosen", self._chosen(asked, progress))
         if {"exact", "similarity"} & {*evaluations}:  # of the same answers
-            answers = self._answered(asked, progress)
+            answers, settings = self._answered(asked, progress), asked.examples.exact
+            if settings is None and "exact" in evaluations:
+                raise ValueError("exact: these examples do not say what of an answer is compared")
             for kind, part, measure in (
-                ("exact", "exact", lambda one: exact_items(one, asked.truths, asked.examples.exact)),
+                ("exact", "exact", lambda one: exact_items(one, asked.truths, settings or Exact())),
                 ("similarity", "compared", lambda one: similarity.compared(one, asked.truths)),
             ):
                 if kind in evaluations:
                     add(part, {slot: measure(one) for slot, one in answers.items()})
         if "forgetting" in evaluations and asked.families is None:  # examples in a prompt have nothing to do with it
             general = asked.examples.general()
+            if not general:
+                raise ValueError("forgetting: these examples have no general text")
             add("forgotten", passage_losses(
                 self.model, self.adapter, general, asked.slots, self.token_budget, progress
             ))  # fmt: skip

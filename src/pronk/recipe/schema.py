@@ -69,9 +69,10 @@ class Recipe(Section):
         None,
         description="What is measured on the test rows. likelihood: loss, perplexity and bits per byte of the "
         "reference answers. classify: labels, by likelihood and by answer. choice: multiple choice, the likeliest "
-        "choice, as it is and by the letter (acc and acc_norm of lm-evaluation-harness). exact: greedy answers that are "
-        "the reference or not. similarity: ROUGE-L and chrF of greedy answers against the reference answers. forgetting: "
-        "the loss on general text outside the data. likelihood, and classify or choice for those formats, when absent.",
+        "choice, as it is and by the letter (acc and acc_norm of lm-evaluation-harness). exact: greedy answers "
+        "that are the reference or not. similarity: ROUGE-L and chrF of greedy answers against the reference answers. "
+        "forgetting: the loss on general text outside the data. likelihood, and classify or choice for those formats, "
+        "when absent.",
     )
     exact: Exact = Field(Exact(), description="How short answers are compared.")
     forgetting: Forgetting = Field(Forgetting(), description="The general text.")

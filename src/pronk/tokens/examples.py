@@ -34,7 +34,7 @@ class Examples:
     labels: tuple[str, ...] = ()
     leave_out: bool = False
     passages: Sequence[Passage] = ()
-    exact: Exact = field(default_factory=Exact)
+    exact: Exact | None = None
     test: list[Example] = field(init=False)
     _cut: dict[tuple[str, int], list[Example]] = field(default_factory=dict)
     _left_out: dict[tuple[str, int], list[TooLong]] = field(default_factory=dict)
@@ -136,7 +136,7 @@ def make_examples(
     kind: the recipe's `prompt`. leave_out, passages, exact: see Examples.
     """
     prompt = Prompt(kind, tokenizer)
-    examples = Examples(prompt, splits, context, vocabulary, labels, leave_out, passages, exact or Exact())
+    examples = Examples(prompt, splits, context, vocabulary, labels, leave_out, passages, exact)
     for max_length in max_lengths:
         examples.train(max_length)
         examples.validation(max_length)

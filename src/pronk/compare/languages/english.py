@@ -7,11 +7,18 @@ METRICS = {  # in the order in which they are shown
     "generated_accuracy": "Accuracy, generated",
     "generated_macro_f1": "Macro-F1, generated",
     "unparsable": "Unparsable answers",
+    "choice_accuracy": "Accuracy of choices",
+    "choice_accuracy_normalised": "Accuracy of choices, by length",
+    "exact_match": "Exact answers",
+    "exact_unparsable": "Answers with nothing to compare",
     "nll": "Loss (nats per token)",
     "perplexity": "Perplexity",
+    "bits_per_byte": "Bits per byte",
     "rouge_l": "ROUGE-L",
     "chrf": "chrF",
     "unended": "Answers without an end",
+    "forgetting_nll": "Loss on general text (nats per token)",
+    "forgetting_perplexity": "Perplexity of general text",
 }
 VERDICTS = {"better": "▲ better", "worse": "▼ worse", "tie": "= tie"}
 AXES = {

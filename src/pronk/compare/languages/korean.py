@@ -10,11 +10,18 @@ METRICS = {
     "generated_accuracy": "생성한 답의 정확도",
     "generated_macro_f1": "생성한 답의 매크로 F1",
     "unparsable": "해석할 수 없는 답",
+    "choice_accuracy": "선다형 정확도",
+    "choice_accuracy_normalised": "선다형 정확도(길이로 나눔)",
+    "exact_match": "정확히 맞은 답",
+    "exact_unparsable": "비교할 것이 없는 답",
     "nll": "손실(토큰당 nat)",
     "perplexity": "퍼플렉시티",
+    "bits_per_byte": "바이트당 비트",
     "rouge_l": "ROUGE-L",
     "chrf": "chrF",
     "unended": "끝맺지 못한 답",
+    "forgetting_nll": "일반 글의 손실(토큰당 nat)",
+    "forgetting_perplexity": "일반 글의 퍼플렉시티",
 }
 VERDICTS = {"better": "▲ 더 나음", "worse": "▼ 더 나쁨", "tie": "= 무승부"}
 AXES = {
