@@ -71,7 +71,7 @@ def same(value: Any) -> str:
 
 
 def varied(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """The settings that take several values over the tuned runs, seeds aside; numbers in order, the rest as they come."""
+    """The settings that take several values over the tuned runs, seeds aside; numbers in order."""
     values: dict[str, dict[str, Any]] = {}
     for run in runs:
         for key, value in (run.get("settings") or {}).items():
@@ -115,7 +115,9 @@ def leader(line: Line, comparisons: Sequence[Comparison], metric: str, lower: bo
     """The best value of a line, and from which others the comparisons tell it: every seed must say so."""
     best = min(line.means, key=lambda mean: mean[1] if lower else -mean[1])[0]
     verdicts = told_better(comparisons, metric)
-    worse, ties, compared = [], [], False
+    worse: list[Any] = []
+    ties: list[Any] = []
+    compared = False
     for value, _ in line.means:
         if same(value) == same(best):
             continue

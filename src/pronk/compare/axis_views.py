@@ -154,9 +154,9 @@ def grid_view(runs: list[Run], comparisons: list[View], metric: str, figures: Fi
     best = _framed(runs, comparisons, metric, cells)
     means = [sum(figures[run["name"]][0] for run in of) / len(of) for of in cells.values()]
     scale = Scale(min(means), max(means), lower_is_better(metric))
-    tables = []
+    tables: list[View] = []
     for rest in itertools.islice(itertools.product(*(varied[key] for key in others)), TABLES):
-        rows = [
+        rows: list[View] = [
             {
                 "head": words.setting(down),
                 "cells": [

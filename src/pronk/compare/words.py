@@ -119,10 +119,9 @@ def overfitting(found: dict[str, Any], t: Language = ENGLISH) -> Markup:
         return t("overfitting.improving", verdict=verdict, fall=fall, since=since, last=last, interval=spread)
     rise = t("overfitting.lowest", lowest=lowest, value=number(found["lowest"]))
     if found.get("interval"):
-        rise = t(
-            "overfitting.rise", lowest=lowest, value=number(found["lowest"]), last=last,
-            rise=number(found["rise"], signed=True), interval=interval(found["interval"], t), p=p_value(found["p_value"]),
-        )  # fmt: skip
+        higher, spread = number(found["rise"], signed=True), interval(found["interval"], t)
+        blanks = {"lowest": lowest, "value": number(found["lowest"]), "last": last, "rise": higher, "interval": spread}
+        rise = t("overfitting.rise", **blanks, p=p_value(found["p_value"]))
     if kind == "overfitting":
         fall = number(found["train_fall"])
         return t("overfitting.overfitting", verdict=verdict, rise=rise, fall=fall, lowest=lowest)
