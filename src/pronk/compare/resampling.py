@@ -104,6 +104,20 @@ def macro_f1(labels: Codes, predicted: Codes, classes: int) -> float:
     return float(_macro_f1(support, _counts(labels, predicted, classes).sum(axis=0)))
 
 
+def macro_f1_parts(labels: Codes, predicted: Codes, classes: int) -> Floats:
+    """Each item's influence on macro-F1, (n,), with mean 0: its derivative by the item's weight, times n.
+
+    A class's F1 is 2 h / (l + p), hits by label and prediction counts, so an item moves it by
+    (2 h_i - F1 (l_i + p_i)) / mean(l + p). -1 in `predicted` is no class.
+    """
+    label, both = _one_hot(labels, classes), _counts(labels, predicted, classes)
+    hits, either = both[:, :classes], label + both[:, classes:]
+    occurs = either.sum(axis=0) > 0
+    hits, either = hits[:, occurs], either[:, occurs]
+    f1 = 2.0 * hits.sum(axis=0) / either.sum(axis=0)
+    return np.asarray(((2.0 * hits - f1 * either) / either.mean(axis=0)).mean(axis=1))
+
+
 def _macro_f1(support: Floats, counts: Floats) -> Floats:
     """Macro-F1 from support (..., C) and [hits, predicted] (..., 2C): the mean of 2 hits / (both)."""
     hits, predicted = np.split(counts, 2, axis=-1)
