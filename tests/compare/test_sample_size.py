@@ -164,13 +164,13 @@ def test_report_and_words_say_it(compared: tuple[Path, list[dict[str, Any]]]) ->
 
 def test_the_sentences() -> None:
     def said(*needed: int | None) -> str:
-        return words.items_needed([{"items_needed": count} for count in needed])
+        return items_needed([{"items_needed": count} for count in needed])
 
     assert said(2134) == " You would need about 2,200 test items to tell."
     assert said(None) == said(None, None) == " No number of test items that you will ever have would tell."
     assert "about 910 test items to tell the first of these, 15,000 for all" in said(15000, 901)
     assert "the last more than anyone has" in said(None, 901)
-    assert words.items_needed([{"verdict": "tie"}]) == ""  # a study from before
+    assert items_needed([{"verdict": "tie"}]) == ""  # a study from before
     assert [words.about(count) for count in (7, 99, 100, 101, 98_700, 991_000)] == [
         "7", "99", "100", "110", "99,000", "1,000,000",
     ]  # fmt: skip

@@ -8,14 +8,19 @@ from typing import Any
 import numpy as np
 
 from pronk.compare import resampling
-from pronk.compare.items import Classified, Likelihood, RunItems, Similarity, read_items, read_study
+from pronk.compare.items import Chosen, Classified, Likelihood, RunItems, Similarity, read_items, read_study
 from pronk.compare.metrics import encode
+from pronk.compare.resampling import Floats
 from pronk.compare.sample_size import items_for_mcnemar, items_from_interval, items_to_tell
 from pronk.compare.statistics import holm, mcnemar_exact, tango_interval
 from pronk.errors import StudyError
 
 SIGNIFICANCE = 0.05
-PRIMARY = ("accuracy", "nll", "rouge_l")
+PRIMARY = ("accuracy", "choice_accuracy", "exact_match", "nll", "rouge_l")
+LOWER = (  # the less, the better
+    "nll", "perplexity", "bits_per_byte", "unparsable", "exact_unparsable", "unended",
+    "forgetting_nll", "forgetting_perplexity",
+)  # fmt: skip
 EVALUATED = ("finished", "stopped_early")  # the statuses whose item results are complete
 
 Run = dict[str, Any]
@@ -41,16 +46,20 @@ def compare_runs(runs: list[Run], items: dict[str, RunItems]) -> list[Comparison
     p-value, over all entries together, is below 0.05; else it is "tie". Of a tie, `items_needed` says how many items
     would tell (80% power), None if none ever will; it is None of the others.
 
-    - accuracy, generated_accuracy: Tango's interval, McNemar's exact test;
+    - accuracy, generated_accuracy, choice_accuracy, exact_match: Tango's interval, McNemar's exact test; so for
+      choice_accuracy_normalised, where choices differ in length;
     - macro_f1: bootstrap interval, permutation test;
     - rouge_l, chrf (means over the items): the same;
     - nll (nats per target token; lower is better): the same, and `perplexity_ratio` [b/a, low, high].
       Never between different bases or where token counts differ: per token of what? Nor where a loss
-      is not finite.
+      is not finite. `bits_per_byte` [b - a, low, high] is the same difference by the bytes of the text;
+    - bits_per_byte (lower is better): the same, where nll cannot be compared and the texts are as long;
+    - forgetting_nll (nats per token of general text; lower is better): as nll, a passage being an item.
 
     Runs that did not finish or have no items are left out. The best run is the one with the highest accuracy,
-    else the lowest nll, else the highest rouge_l, on these very items. Being chosen by them, its own figure is
-    optimistic (selection bias), and so are its leads over the others; the intervals do not allow for that.
+    choice_accuracy or exact_match, else the lowest nll, else the highest rouge_l, on these very items. Being chosen
+    by them, its own figure is optimistic (selection bias), and so are its leads over the others; the intervals do not
+    allow for that.
     Raises StudyError, naming both runs, where two runs have different items or labels.
     """
     known = [run for run in runs if evaluated(run) and _has_items(items.get(run["name"]))]
@@ -104,8 +113,13 @@ def figure(run: Run, metric: str) -> float | None:
     return float(value) if value is not None and np.isfinite(value) else None
 
 
+def lower_is_better(metric: str) -> bool:
+    """Whether a small figure is a good one."""
+    return metric in LOWER
+
+
 def primary_metric(runs: Sequence[Run]) -> str:
-    """What the runs are ranked by: accuracy where a run has it, else nll, else rouge_l."""
+    """What the runs are ranked by: accuracy where a run has it, else that of choices, exact_match, nll, rouge_l."""
     known = (metric for metric in PRIMARY if any(figure(run, metric) is not None for run in runs))
     return next(known, "nll")
 
@@ -185,10 +199,24 @@ def _compare_pair(a: Run, b: Run, items: dict[str, RunItems], resamples: int) ->
     if of_a.likelihood is not None and of_b.likelihood is not None:
         _check_same((a, b), list(of_a.likelihood.ids), list(of_b.likelihood.ids), "items")
         if a.get("base") == b.get("base") and _same_measure(of_a.likelihood, of_b.likelihood):
-            yield _compare_likelihood(of_a.likelihood, of_b.likelihood, resamples)
+            yield _compare_likelihood("nll", of_a.likelihood, of_b.likelihood, resamples)
+        elif _same_texts(of_a.likelihood, of_b.likelihood):
+            yield _compare_bits(of_a.likelihood, of_b.likelihood, resamples)
+    if of_a.chosen is not None and of_b.chosen is not None:
+        _check_same((a, b), of_a.chosen.ids, of_b.chosen.ids, "items")
+        _check_same((a, b), of_a.chosen.answers, of_b.chosen.answers, "right choices")
+        yield from _compare_chosen(of_a.chosen, of_b.chosen)
+    if of_a.exact is not None and of_b.exact is not None:
+        _check_same((a, b), of_a.exact.ids, of_b.exact.ids, "items")
+        _check_same((a, b), of_a.exact.expected, of_b.exact.expected, "expected answers")
+        yield _compare_right("exact_match", of_a.exact.right.tolist(), of_b.exact.right.tolist())
     if of_a.similarity is not None and of_b.similarity is not None:
         _check_same((a, b), of_a.similarity.ids, of_b.similarity.ids, "items")
         yield from _compare_similarity(of_a.similarity, of_b.similarity, resamples)
+    if of_a.forgetting is not None and of_b.forgetting is not None:
+        _check_same((a, b), list(of_a.forgetting.ids), list(of_b.forgetting.ids), "general text")
+        if a.get("base") == b.get("base") and _same_measure(of_a.forgetting, of_b.forgetting):
+            yield _compare_likelihood("forgetting_nll", of_a.forgetting, of_b.forgetting, resamples)
 
 
 def _check_same(runs: tuple[Run, Run], of_a: Sequence[str], of_b: Sequence[str], what: str) -> None:
@@ -207,6 +235,13 @@ def _same_measure(a: Likelihood, b: Likelihood) -> bool:
     """Losses per token compare only over the same tokens, and only where they are numbers."""
     finite = np.isfinite(a.loss).all() and np.isfinite(b.loss).all()
     return bool(finite and np.array_equal(a.tokens, b.tokens) and a.tokens.sum() > 0)
+
+
+def _same_texts(a: Likelihood, b: Likelihood) -> bool:
+    """Losses of the same texts compare by their bytes, whatever the tokens."""
+    if a.bytes is None or b.bytes is None or not np.array_equal(a.bytes, b.bytes):
+        return False
+    return bool(np.isfinite(a.loss).all() and np.isfinite(b.loss).all() and a.bytes.sum() > 0)
 
 
 def _compare_classified(a: Classified, b: Classified, resamples: int) -> Iterator[Comparison]:
@@ -232,7 +267,20 @@ def _compare_classified(a: Classified, b: Classified, resamples: int) -> Iterato
 def _compare_proportions(
     metric: str, labels: Sequence[str], a: Sequence[str | None], b: Sequence[str | None]
 ) -> Comparison:
-    right = [(label == one, label == two) for label, one, two in zip(labels, a, b, strict=True)]
+    right_a, right_b = ([label == one for label, one in zip(labels, names, strict=True)] for names in (a, b))
+    return _compare_right(metric, right_a, right_b)
+
+
+def _compare_chosen(a: Chosen, b: Chosen) -> Iterator[Comparison]:
+    yield _compare_proportions("choice_accuracy", a.answers, a.predicted, b.predicted)
+    if not a.of_one_length:  # else it is the same figure
+        found = (a.predicted_normalised, b.predicted_normalised)
+        yield _compare_proportions("choice_accuracy_normalised", a.answers, *found)
+
+
+def _compare_right(metric: str, a: Sequence[bool], b: Sequence[bool]) -> Comparison:
+    """Two shares of right items."""
+    right = [*zip(a, b, strict=True)]
     only_a, only_b = right.count((True, False)), right.count((False, True))
     return {
         "metric": metric,
@@ -245,21 +293,31 @@ def _compare_proportions(
     }
 
 
-def _compare_likelihood(a: Likelihood, b: Likelihood, resamples: int) -> Comparison:
-    difference, tokens = b.loss - a.loss, a.tokens.astype(np.float64)
-    estimate = float(difference.sum() / tokens.sum())
-    interval = resampling.ratio_bootstrap_interval(difference, tokens)
+def _compare_likelihood(metric: str, a: Likelihood, b: Likelihood, resamples: int) -> Comparison:
+    found = _compare_ratio(metric, b.loss - a.loss, a.tokens.astype(np.float64), resamples)
+    values = (found["difference"], *found["interval"])
+    found["perplexity_ratio"] = [math.exp(min(value, 700.0)) for value in values]  # e^709 is the largest float
+    if metric == "nll" and _same_texts(a, b):
+        bits, sizes = (b.loss - a.loss) / math.log(2), np.asarray(a.bytes, dtype=np.float64)
+        interval = resampling.ratio_bootstrap_interval(bits, sizes)
+        found["bits_per_byte"] = [float(bits.sum() / sizes.sum()), *interval]
+    return found
+
+
+def _compare_bits(a: Likelihood, b: Likelihood, resamples: int) -> Comparison:
+    sizes = np.asarray(a.bytes, dtype=np.float64)
+    return _compare_ratio("bits_per_byte", (b.loss - a.loss) / math.log(2), sizes, resamples)
+
+
+def _compare_ratio(metric: str, difference: Floats, weight: Floats, resamples: int) -> Comparison:
+    """Two losses by weight: per token, per byte."""
     return {
-        "metric": "nll",
-        "difference": estimate,
-        "interval": list(interval),
-        "p_value": resampling.ratio_permutation_p_value(difference, tokens, resamples=resamples),
-        "n": len(a.ids),
-        "mean_square": float(np.mean((difference / tokens.mean()) ** 2)),
-        "perplexity_ratio": [
-            math.exp(min(value, 700.0))
-            for value in (estimate, *interval)  # e^709 is the largest float
-        ],
+        "metric": metric,
+        "difference": float(difference.sum() / weight.sum()),
+        "interval": list(resampling.ratio_bootstrap_interval(difference, weight)),
+        "p_value": resampling.ratio_permutation_p_value(difference, weight, resamples=resamples),
+        "n": len(difference),
+        "mean_square": float(np.mean((difference / weight.mean()) ** 2)),
     }
 
 
@@ -280,5 +338,5 @@ def _compare_similarity(a: Similarity, b: Similarity, resamples: int) -> Iterato
 def _verdict(entry: Comparison) -> str:
     if entry["p_adjusted"] >= SIGNIFICANCE or entry["difference"] == 0:
         return "tie"
-    gain = -entry["difference"] if entry["metric"] == "nll" else entry["difference"]
+    gain = -entry["difference"] if lower_is_better(entry["metric"]) else entry["difference"]
     return "better" if gain > 0 else "worse"

@@ -11,9 +11,13 @@ COLUMNS = {
     "accuracy": "accuracy",
     "generated_accuracy": "generated",
     "macro_f1": "macro-F1",
+    "choice_accuracy": "choice",
+    "choice_accuracy_normalised": "by length",
+    "exact_match": "exact",
     "perplexity": "perplexity",
     "rouge_l": "ROUGE-L",
     "chrf": "chrF",
+    "forgetting_perplexity": "general",
 }
 
 
