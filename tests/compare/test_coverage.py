@@ -180,15 +180,11 @@ def test_perplexity_where_nothing_differs() -> None:
 @pytest.mark.slow
 def test_perplexity_where_the_second_run_is_better() -> None:
     truth = true_ratio(0.7)
-    held = [
-        holds(ratio_bootstrap_interval(b - a, tokens, resamples=RESAMPLES), truth) for a, b, tokens in losses(0.7)
-    ]
+    held = [holds(ratio_bootstrap_interval(b - a, tokens, resamples=RESAMPLES), truth) for a, b, tokens in losses(0.7)]
     assert covers(held)
 
 
-def ratio_by_deviation(
-    faulty: Callable[[Floats, Floats, Floats], tuple[float, float]], factor: float
-) -> list[bool]:
+def ratio_by_deviation(faulty: Callable[[Floats, Floats, Floats], tuple[float, float]], factor: float) -> list[bool]:
     """How a resampling with this mean and deviation would do."""
     held, truth = [], true_ratio(factor)
     for a, b, tokens in losses(factor):
@@ -302,9 +298,7 @@ def test_with_many_seeds_the_standard_error_is_that_of_the_pigeonhole_bootstrap(
     random = np.random.default_rng(7)
     values = random.normal(0, 0.1, (40, 1)) + random.normal(0, 1.0, ITEMS) + random.normal(0, 0.5, (40, ITEMS))
     side = Side(values.mean(axis=1), values - values.mean(axis=1, keepdims=True))
-    means = [
-        values[np.ix_(random.integers(0, 40, 40), random.integers(0, ITEMS, ITEMS))].mean() for _ in range(3000)
-    ]
+    means = [values[np.ix_(random.integers(0, 40, 40), random.integers(0, ITEMS, ITEMS))].mean() for _ in range(3000)]
     found = crossed(side)
     assert math.sqrt(found.seed_variance + found.item_variance) == pytest.approx(np.std(means), rel=0.06)
 

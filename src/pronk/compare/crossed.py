@@ -39,7 +39,7 @@ class Side:
 class Estimate:
     """A difference or a mean over seeds and items, with its 95% interval and two-sided p-value for zero.
 
-    `seed_variance` is what the seeds add to the squared error, `item_variance` what the items add.
+    `seed_variance` is the part of the squared error that more items would not make smaller, `item_variance` the rest.
     """
 
     value: float
@@ -51,7 +51,7 @@ class Estimate:
 
     @property
     def seed_share(self) -> float:
-        """Which share of the squared error more seeds would make smaller, and more items would not."""
+        """Which share of the squared error more items would not make smaller; more seeds would."""
         total = self.seed_variance + self.item_variance
         return self.seed_variance / total if total > 0 else 0.0
 
@@ -83,7 +83,8 @@ def crossed(b: Side, a: Side | None = None, paired: bool = False, least: float =
     error = math.sqrt(seeds + items)
     half = float(stdtrit(freedom, 0.5 + level / 2)) * error
     p_value = 2.0 * float(stdtr(freedom, -abs(value) / error)) if error > 0 else float(value == 0)
-    return Estimate(value, (value - half, value + half), p_value, seeds, items, freedom)
+    alone = max(seeds - both, 0.0)
+    return Estimate(value, (value - half, value + half), p_value, alone, seeds + items - alone, freedom)
 
 
 def degrees_of_freedom(of_seeds: list[tuple[float, int]], items: float) -> float:

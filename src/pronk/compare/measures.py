@@ -43,8 +43,15 @@ def measures(items: RunItems) -> dict[str, Measure]:
             found["macro_f1"] = _macro_f1(one.ids, one.labels, one.predicted, one.classes)
         if one.generated_labels is not None:
             found["generated_accuracy"] = _share(one.ids, one.labels, one.generated_labels)
-    if (of := items.likelihood) is not None and np.isfinite(of.loss).all() and of.tokens.sum() > 0:
-        found["nll"] = ratio([str(key) for key in of.ids], of.loss, of.tokens.astype(np.float64))
+    if (choice := items.chosen) is not None:
+        found["choice_accuracy"] = _share(choice.ids, choice.answers, choice.predicted)
+        if not choice.of_one_length:  # else it is the same figure
+            found["choice_accuracy_normalised"] = _share(choice.ids, choice.answers, choice.predicted_normalised)
+    if (exact := items.exact) is not None:
+        found["exact_match"] = mean(exact.ids, exact.right.astype(np.float64), counts=True)
+    for metric, of in (("nll", items.likelihood), ("forgetting_nll", items.forgetting)):
+        if of is not None and np.isfinite(of.loss).all() and of.tokens.sum() > 0:
+            found[metric] = ratio([str(key) for key in of.ids], of.loss, of.tokens.astype(np.float64))
     if (near := items.similarity) is not None:
         found["rouge_l"], found["chrf"] = mean(near.ids, near.rouge_l), mean(near.ids, near.chrf)
     return found

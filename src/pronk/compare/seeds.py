@@ -62,8 +62,8 @@ def seed_noise(runs: Sequence[Run], items: dict[str, RunItems]) -> list[dict[str
     `group` (the name that comparisons have in `a` and `b`), `runs` and `seeds` (alike long), `settings` (without the
     seed), `metric` (as in comparisons), `values` (a figure of each run), `mean`, `deviation` (standard deviation over
     the seeds, on these very items), `lowest`, `highest`, `interval` (95%, of the mean, over seeds and items), and
-    `seed_share` (the share of that interval's squared error that more seeds would make smaller, and more items would
-    not). A single run's figure is `deviation` away from its group's mean by the seed alone; two single runs differ by
+    `seed_share` (the share of that interval's squared error that more items would not make smaller, and more seeds
+    would). A single run's figure is `deviation` away from its group's mean by the seed alone; two single runs differ by
     1.4 times that.
     """
     found = []
