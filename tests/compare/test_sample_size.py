@@ -195,7 +195,7 @@ def test_the_number_is_for_the_level_of_holm_s_next_step() -> None:
         return {"metric": "accuracy", "difference": (only_b - only_a) / 300, "p_value": p_value, **counts}
 
     comparisons = [entry(0.0001, 5, 40), entry(0.2, 12, 20), entry(0.3, 30, 40)]
-    pairs._judge(comparisons)
+    pairs.judge(comparisons)
     assert [c["verdict"] for c in comparisons] == ["better", "tie", "tie"]
     assert comparisons[1]["items_needed"] == items_for_mcnemar(12, 20, 300, 0.05 / 2)
     assert comparisons[2]["items_needed"] == items_for_mcnemar(30, 40, 300, 0.05 / 2)

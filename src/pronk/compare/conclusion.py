@@ -9,11 +9,11 @@ from markupsafe import Markup
 
 from pronk.compare.languages import ENGLISH, Language
 from pronk.compare.pairs import baseline_of, best_few_shot, best_run, evaluated, figure, primary_metric
+from pronk.compare.seeds import SEED
 from pronk.compare.words import about, interval, number
 
 Run = dict[str, Any]
 Comparison = dict[str, Any]
-SEEDS = ("train.seed",)  # settings whose values differ by chance alone
 
 
 def conclusion(
@@ -60,7 +60,7 @@ def limits(
         sentences.append(t("limits.ties", items=counted))
     if len(tuned) > 1:
         sentences.append(t("limits.chosen"))
-    if not any(key in (run.get("settings") or {}) for run in tuned for key in SEEDS):
+    if not any(SEED in (run.get("settings") or {}) for run in tuned):
         sentences.append(t("limits.seeds"))
     unjudged = [run["name"] for run in tuned if evaluated(run) and _verdict(run) in (None, "not assessed")]
     if unjudged:
@@ -82,7 +82,8 @@ def _gain(
 ) -> Markup:
     """`X answers 0.830 of 300 test items correctly, the base 0.430: a difference of …`"""
     counted = t.count("item", items) if items else t("the-test-items")
-    key = f"gain.{metric}" if metric in ("accuracy", "nll") else "gain.other"
+    right = metric in ("accuracy", "choice_accuracy", "exact_match")
+    key = "gain.accuracy" if right else "gain.nll" if metric == "nll" else "gain.other"
     gain = t(key, run=best["name"], value=number(figure(best, metric)), items=counted, metric=t.metric_inside(metric))
     value = figure(base, metric) if base else None
     if base is None or value is None:

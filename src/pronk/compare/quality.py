@@ -105,7 +105,7 @@ def chart(priced: Sequence[Priced], front: Sequence[Priced], base: float | None,
 def _row(place: int, front: Sequence[Priced], kind: str, metric: str, comparisons: list[View], t: Language) -> View:
     """A run on the front, and what the step up to it is worth."""
     one = front[place]
-    digits = 2 if metric == "perplexity" else 3
+    digits = words.digits(metric)
     return {
         "number": place + 1,
         "name": one.run["name"],

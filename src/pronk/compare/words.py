@@ -26,9 +26,14 @@ def metric_value(metric: str, value: float | None) -> str:
     """A metric in its usual precision: counts as counts, perplexities to two digits."""
     if value is None:
         return "–"
-    if metric in ("unparsable", "unended"):
+    if metric in ("unparsable", "exact_unparsable", "unended"):
         return f"{value:,.0f}"
-    return number(value, 2 if metric == "perplexity" else 3)
+    return number(value, digits(metric))
+
+
+def digits(metric: str) -> int:
+    """How many digits behind the point a metric is shown with."""
+    return 2 if metric.endswith("perplexity") else 3
 
 
 def p_value(value: float) -> str:
@@ -38,9 +43,9 @@ def p_value(value: float) -> str:
     return f"{value:.4f}" if 0.0495 <= value < 0.0505 else f"{value:.3f}"
 
 
-def interval(bounds: Sequence[float], t: Language = ENGLISH, digits: int = 3, signed: bool = True) -> str:
+def interval(bounds: Sequence[float], t: Language = ENGLISH, places: int = 3, signed: bool = True) -> str:
     """`low to high`; with signs, as differences have them, unless told otherwise."""
-    low, high = (number(bound, digits, signed) for bound in bounds)
+    low, high = (number(bound, places, signed) for bound in bounds)
     return str(t("interval", low=low, high=high))
 
 

@@ -7,11 +7,18 @@ METRICS = {  # in the order in which they are shown
     "generated_accuracy": "Accuracy, generated",
     "generated_macro_f1": "Macro-F1, generated",
     "unparsable": "Unparsable answers",
+    "choice_accuracy": "Accuracy of choices",
+    "choice_accuracy_normalised": "Accuracy of choices, by length",
+    "exact_match": "Exact answers",
+    "exact_unparsable": "Answers with nothing to compare",
     "nll": "Loss (nats per token)",
     "perplexity": "Perplexity",
+    "bits_per_byte": "Bits per byte",
     "rouge_l": "ROUGE-L",
     "chrf": "chrF",
     "unended": "Answers without an end",
+    "forgetting_nll": "Loss on general text (nats per token)",
+    "forgetting_perplexity": "Perplexity of general text",
 }
 VERDICTS = {"better": "▲ better", "worse": "▼ worse", "tie": "= tie"}
 AXES = {
@@ -146,6 +153,7 @@ TEXTS = {
     "comparisons.no-number": "no number",
     "reason.base": "its base",
     "reason.best": "the best run",
+    "reason.best-group": "the best group of seeds",
     "reason.few-shot": "its base with examples in the prompt",
     # axes
     "axes.title": "What each setting does",
@@ -297,7 +305,7 @@ TEXTS = {
     " interval of a single accuracy is Wilson’s (1927).",
     "method.resampling": "<b>Macro-F1, loss, ROUGE-L and chrF.</b> A permutation test that swaps the two runs’"
     " results within items, at least 20,000 times, with the +1 correction (Phipson &amp; Smyth 2010); interval by"
-    " the paired bootstrap over items, percentiles of 5,000.",
+    " the paired bootstrap over items, percentiles of 5,000, widened where few items decide (Hesterberg 2015).",
     "method.similarity": "<b>ROUGE-L and chrF.</b> Both from 0 to 1, the mean over the items, greedy answers"
     " against one reference each. ROUGE-L (Lin 2004): F1 of the longest common subsequence of words; words are runs"
     " of letters and digits in lower case, so a Korean word is an eojeol with its particles, and in scripts without"
@@ -316,8 +324,11 @@ TEXTS = {
     " paired bootstrap and does not.",
     "method.selection": "<b>Selection.</b> The best run was chosen by these same test items, so its own figures,"
     " and its leads, look a little better than new data would show. The more runs, the larger this bias.",
-    "method.seeds": "<b>Seeds.</b> The tests allow for chance in the choice of test items, not in training: another"
-    " seed gives another run.",
+    "method.seeds": "<b>Seeds.</b> A comparison of two runs allows for chance in the choice of test items, not in"
+    " training: another seed gives another run. Where runs differ in their seed alone, “(3 seeds)” stands for all"
+    " of them, and comparisons of such groups allow for both kinds of chance: crossed random effects of seeds and"
+    " items, Student’s t with degrees of freedom that hold from two seeds on (94 to 96.5% covered with 2, 94.5 to"
+    " 95.7% with 3 or more). With few seeds their intervals are wide, as they must be.",
     "method.loss": "<b>Loss and perplexity.</b> Per target token of the reference answers. They do not compare"
     " across tokenizers, so runs on different bases are not compared by them.",
 }
