@@ -43,11 +43,11 @@ def quality_view(runs: list[Run], comparisons: list[View], metric: str, figures:
         return {"chart": None}
     front = pareto_front(priced, lower_is_better(metric))
     bases = [base for run in tuned if (base := baseline_of(run, runs)) is not None]
-    base = figure(bases[0], metric) if bases and all(one is bases[0] for one in bases) else None
+    untouched = figure(bases[0], metric) if bases and all(one is bases[0] for one in bases) else None
     kind = "tokens" if unit == "train_tokens" else "seconds"
-    note = "quality.note" if base is not None else "quality.note-no-base"
+    note = "quality.note" if untouched is not None else "quality.note-no-base"
     return {
-        "chart": chart(priced, front, base, (t(f"quality.{kind}"), t.metric(metric))),
+        "chart": chart(priced, front, untouched, (t(f"quality.{kind}"), t.metric(metric))),
         "note": t(note, metric=t.metric(metric), cost=t(f"quality.{kind}-inside")),
         "metric": t.metric(metric),
         "rows": [_row(place, front, kind, metric, comparisons, t) for place in range(len(front))],
@@ -105,7 +105,7 @@ def chart(priced: Sequence[Priced], front: Sequence[Priced], base: float | None,
 def _row(place: int, front: Sequence[Priced], kind: str, metric: str, comparisons: list[View], t: Language) -> View:
     """A run on the front, and what the step up to it is worth."""
     one = front[place]
-    digits = 2 if metric == "perplexity" else 3
+    digits = words.digits(metric)
     return {
         "number": place + 1,
         "name": one.run["name"],

@@ -105,7 +105,8 @@ def _tables(folder: Path, study: View, comparisons: list[View], items: dict[str,
 def _wrote(items: dict[str, RunItems]) -> bool:
     """Whether answers that runs wrote themselves were scored."""
     return any(
-        found.similarity is not None or found.exact is not None
+        found.similarity is not None
+        or found.exact is not None
         or (found.classified is not None and found.classified.generated_labels is not None)
         for found in items.values()
     )

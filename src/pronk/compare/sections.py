@@ -126,7 +126,7 @@ def _items_needed(entry: View, t: Language) -> str:
 
 
 def _reason(reason: str, t: Language) -> str:
-    key = f"reason.{reason}"
+    key = f"reason.{reason}".replace(" ", "-")
     return t(key) if key in t.texts else reason.removeprefix("one key: ")
 
 
