@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 
 from pronk.doctor import workload
 from pronk.doctor.workload import load_of, longest_example, only_read, round_members, trainings, work_of
+from pronk.evaluate import likelihood
+from pronk.evaluate.choice import choose
 from pronk.model.adapter import AdapterShape
 from pronk.model.memory.choice import BUDGETS
 from pronk.model.memory.costs import Load
@@ -136,3 +139,21 @@ def test_without_a_test_nothing_is_evaluated(prepared: Callable[..., Any]) -> No
     made.test.clear()
     plans = [RunPlan("r", made.train(None), AdapterShape(4, 8.0), 3, 8, 1e-3)]
     assert work_of(plans, made, recipe, models=2).evaluations == ()
+
+
+@pytest.mark.parametrize("budget", [64, 200, 10**5])
+def test_batches_of_choices_are_those_that_will_come(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `choose` reads and scores at once; many questions are taken for full batches."""
+    rng = np.random.default_rng(2)
+    prompts = [rng.integers(3, 90, length) for length in rng.integers(5, 40, 30)]
+    ids = [[rng.integers(3, 90, size).tolist() for size in rng.integers(1, 7, 4)] for _ in prompts]
+    tests = [Example(np.append(one, 2), np.arange(len(one) + 1) == len(one)) for one in prompts]
+    made = SimpleNamespace(test=tests, choice_ids=lambda: ids)
+    seen: list[Any] = []
+    monkeypatch.setattr(likelihood, "evaluation_losses", lambda _, __, batch: seen.append(batch) or torch.zeros(1))
+    choose(None, None, [one.tolist() for one in prompts], ids, (-1, 0, 1), budget)  # type: ignore[arg-type]
+    found = workload.chosen_from(made, 3, budget)  # type: ignore[arg-type]
+    assert found.tokens == max(len(batch.ids_T) for batch in seen)
+    assert found.targets == max(len(batch.rows_N) for batch in seen)
+    monkeypatch.setattr(workload, "PACKED", 0)
+    assert workload.chosen_from(made, 3, budget).tokens >= 0.9 * min(found.tokens, budget)  # type: ignore[arg-type]

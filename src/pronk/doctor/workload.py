@@ -173,20 +173,21 @@ def answered(
 
 
 def chosen_from(examples: Examples, models: int, budget: int) -> EvaluationLoad:
-    """Multiple choice: the largest questions, each packed with its choices under every model, until a batch is full."""
-    ids = examples.choice_ids()
-    prompts = [example.prompt_ids.tolist() for example in examples.test]
-    order = sorted(range(len(prompts)), key=lambda item: -choice_tokens(prompts[item], ids[item]))
-    members: list[Member] = []
-    tokens = 0
-    for item in order:
-        if tokens > 2 * budget:  # the rest is smaller, and comes in batches like these
-            break
-        for slot in range(models):
-            members += [Member(choice_example(prompts[item], one), slot, family=item) for one in ids[item]]
-        tokens += models * choice_tokens(prompts[item], ids[item])
-    loads = [load_of(batch) for batch in pack(members, budget)]
-    return EvaluationLoad(max(load.tokens for load in loads), max(load.targets for load in loads))
+    """Multiple choice under `models` at once, each question packed with its choices."""
+    prompts, ids = [example.prompt_ids.tolist() for example in examples.test], examples.choice_ids()
+    sizes = [choice_tokens(prompt, choices) for prompt, choices in zip(prompts, ids, strict=True)]
+    if models * sum(map(len, ids)) <= PACKED:
+        members = [
+            Member(choice_example(prompts[item], one), slot, family=item)
+            for item in sorted(range(len(prompts)), key=lambda item: -sizes[item])
+            for slot in range(models)
+            for one in ids[item]
+        ]
+        loads = [load_of(batch) for batch in pack(members, budget)]
+        return EvaluationLoad(max(load.tokens for load in loads), max(load.targets for load in loads))
+    tokens = min(max(budget, *sizes), models * sum(sizes))
+    share = sum(len(one) for choices in ids for one in choices) / sum(sizes)
+    return EvaluationLoad(tokens, int(tokens * share))
 
 
 def only_read(items: Sequence[Example], models: int, budget: int) -> EvaluationLoad:
