@@ -312,6 +312,28 @@ TEXTS = {
     "cost.shared": "shares training with {runs}",
     "data.title": "Data",
     "environment.title": "Environment",
+    # several studies
+    "reason.again": "the same recipe, run again",
+    "across.title": "{n} studies compared",
+    "across.eyebrow": "pronk compare",
+    "across.note": "By {metric}, all on the same {items}. “Against its base” is judged after Holm’s adjustment.",
+    "across.comparisons": "Differences are the second run minus the first, item by item. Intervals are 95% and"
+    " <b>unadjusted</b>: each stands for itself. Verdicts go by the adjusted p, which allows for all {family}"
+    " comparisons on this page.",
+    "across.study": "Study",
+    "across.date": "Date",
+    "across.folder": "Folder",
+    "across.device": "Device",
+    "across.studies": "Studies",
+    "across.all": "{n} studies",
+    "across.differences": "What differs between the studies",
+    "across.differences-note": "Recipe keys, rows of data and versions. A difference between runs of two studies can"
+    " come from any of them.",
+    "across.same": "They do not differ in recipe, data or environment.",
+    "across.key": "Setting",
+    "across.base": "<b>{row}</b> is one row, with the figures of {study}; its {metric} was not the same everywhere:"
+    " {figures}.",
+    "across.figure": "{value} in {study}",
     # how this was judged
     "method.title": "How this was judged",
     "method.items": "<b>Same items.</b> Every comparison pairs two runs’ results on the same test items;"

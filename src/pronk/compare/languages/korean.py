@@ -314,6 +314,29 @@ TEXTS = {
     "cost.shared": "학습을 함께한 실행: {runs}",
     "data.title": "데이터",
     "environment.title": "환경",
+    # several studies
+    "reason.again": "같은 레시피를 다시 실행",
+    "across.title": "실험 {n}개 비교",
+    "across.eyebrow": "pronk compare",
+    "across.note": "{metric} 순입니다. 모두 같은 {items}에서 잰 값이며, “베이스 대비” 판정은 Holm의 방법으로"
+    " 보정했습니다.",
+    "across.comparisons": "차이는 항목별로 잰, 뒤의 실행에서 앞의 실행을 뺀 값입니다. 구간은 95% 신뢰 구간이며"
+    " <b>보정하지 않았으므로</b> 각각 따로 읽어야 합니다. 판정은 이 페이지의 비교 {family}건 전체를 감안해 보정한"
+    " p값을 따릅니다.",
+    "across.study": "실험",
+    "across.date": "날짜",
+    "across.folder": "폴더",
+    "across.device": "장치",
+    "across.studies": "실험 목록",
+    "across.all": "실험 {n}개",
+    "across.differences": "실험마다 다른 것",
+    "across.differences-note": "레시피 키, 데이터 행 수, 버전입니다. 두 실험의 실행이 다른 까닭은 이 가운데 어느 것일"
+    " 수도 있습니다.",
+    "across.same": "레시피, 데이터, 환경이 모두 같습니다.",
+    "across.key": "설정",
+    "across.base": "<b>{row}</b>: 한 행으로 보이며 값은 {study}의 것입니다. 모든 실험에서 똑같지는 않았습니다({metric}"
+    " {figures}).",
+    "across.figure": "{study} {value}",
     # how this was judged
     "method.title": "판정 방법",
     "method.items": "<b>같은 항목.</b> 모든 비교는 같은 테스트 항목에서 두 실행의 결과를 짝지어 합니다. 차이는 뒤의"
