@@ -235,7 +235,7 @@ def test_flips_from_answers_where_nothing_was_scored(tmp_path: Path) -> None:
     items = {name: read_items(folder, name) for name in ("smollm2", "qv-2")}
     runs = json.loads((folder / "study.json").read_text())["runs"]
     (view,) = flips.class_views(runs, items, [], ENGLISH)
-    assert view["kind"] == "From generated answers"
+    assert view["kind"] == "by the generated answer"
 
 
 def test_the_classes_of_the_best_run_are_open(sweep: Path) -> None:

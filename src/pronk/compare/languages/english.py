@@ -101,9 +101,9 @@ TEXTS = {
     "needed.one": "You would need about {n} test items to tell.",
     "needed.first": "The first of these takes about {n} test items to tell, the last more than anyone has.",
     "needed.range": "You would need about {first} test items to tell the first of these, {last} for all.",
-    "tally.all": "All {n} tuned runs are better than their base beyond chance.",
-    "tally.some": "Of the {n} tuned runs, {better} are better than their base beyond chance, {ties} cannot be told"
-    " from it and {worse} are worse.",
+    "tally.all": "Each of the {n} tuned runs is better than its base beyond chance.",
+    "tally.some": "Of the {n} tuned runs, better than their base beyond chance: {better}; not to be told from it:"
+    " {ties}; worse: {worse}.",
     "ties.none": "Of {differences} tested, none is a tie.",
     "ties.one": "Of {differences} tested, 1 is a tie.",
     "ties.many": "Of {differences} tested, {n} are ties.",
