@@ -249,10 +249,11 @@ def test_the_page_in_korean_has_no_english_sentence(two: list[Path]) -> None:
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     first = build_study(tmp_path / "a", 30, hostile=True, failed=True)
     second = Path(shutil.copytree(first, tmp_path / "b"))
-    restudied(second, environment={"device": "<script>alert(1)</script>"})
+    restudied(second, environment={"device": "<script>alert(1)</script>\x1b[2J"})
     record = compare_across([first, second])
     assert_harmless(render_across(record))
     assert "\x1b" not in across_summary(record)
+    assert "alert(1)" in across_summary(record)
 
 
 def test_reading_takes_the_order_of_neither_items_nor_runs(two: list[Path]) -> None:
