@@ -114,6 +114,7 @@ def classified(cells: Floats) -> Iterator[tuple[Floats, Floats, Floats]]:
         yield label, a, b
 
 
+@pytest.mark.slow
 def test_macro_f1_where_nothing_differs() -> None:
     cells = equal_but_different()
     assert true_difference(cells) == pytest.approx(0, abs=1e-9)
