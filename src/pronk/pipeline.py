@@ -136,11 +136,11 @@ def plan(recipe: Recipe, gpu: int | None, console: Console) -> list[Fit]:
         return plan_fleets(prepare(study, splits, labels, tell, elsewhere), recipe, gpu, tell)
 
 
-def report(path: Path) -> Path:
+def report(path: Path, language: str = "en") -> Path:
     """Compare a study's runs anew and write its report; needs neither torch nor the base model."""
     folder = StudyFolder.open(path)
     with disk_guard(path):
-        return _conclude(folder, folder.read())
+        return _conclude(folder, folder.read(), language)
 
 
 def _prepare(study: Study, splits: Splits, labels: tuple[str, ...], gpu: int | None, console: Console) -> list[Ready]:
@@ -357,7 +357,7 @@ def _entries(
     return entries
 
 
-def _conclude(folder: StudyFolder, summary: dict[str, Any]) -> Path:
+def _conclude(folder: StudyFolder, summary: dict[str, Any], language: str = "en") -> Path:
     """Metrics, comparisons, study.json and the report, all from the item results in the folder."""
     from pronk.compare.items import read_items
     from pronk.compare.overfitting import overfitting
@@ -372,7 +372,7 @@ def _conclude(folder: StudyFolder, summary: dict[str, Any]) -> Path:
             run["overfitting"] = overfitting(folder.path, run["name"])
     summary["comparisons"] = compare_runs(summary["runs"], items)
     folder.write(summary)
-    return write_report(folder.path)
+    return write_report(folder.path, language)
 
 
 def _tell_plan(work: Work) -> None:

@@ -11,8 +11,8 @@ import pytest
 from scipy.stats import norm
 from study_builder import build_study
 
-from pronk.compare.conclusion import conclusion
 from pronk.compare.baseline import baseline_table, intervals
+from pronk.compare.conclusion import conclusion
 from pronk.compare.items import read_items
 from pronk.compare.pairs import best_few_shot, best_run, compare_study
 from pronk.compare.report import render

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 from study_builder import build_study
 
 from pronk.compare import pairs, words
+from pronk.compare.conclusion import items_needed
 from pronk.compare.pairs import compare_study
 from pronk.compare.report import render
 from pronk.compare.sample_size import items_for_mcnemar, items_from_interval, items_to_tell
@@ -166,7 +167,7 @@ def test_the_sentences() -> None:
     def said(*needed: int | None) -> str:
         return items_needed([{"items_needed": count} for count in needed])
 
-    assert said(2134) == " You would need about 2,200 test items to tell."
+    assert said(2134) == "You would need about 2,200 test items to tell."
     assert said(None) == said(None, None) == " No number of test items that you will ever have would tell."
     assert "about 910 test items to tell the first of these, 15,000 for all" in said(15000, 901)
     assert "the last more than anyone has" in said(None, 901)

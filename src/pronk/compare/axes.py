@@ -10,11 +10,11 @@ from typing import Any
 
 from pronk.compare import words
 from pronk.compare.pairs import evaluated, figure
+from pronk.compare.seeds import SEED, groups
 
 Run = dict[str, Any]
 Comparison = dict[str, Any]
 
-SEED = "train.seed"  # a setting whose values differ by chance alone
 LOGARITHMIC = ("train.learning_rate", "adapter.rank", "adapter.alpha")
 LOG_FROM = 8.0  # other settings are drawn logarithmically if the largest is so many times the smallest
 
@@ -38,8 +38,8 @@ class Line:
 
     @property
     def label(self) -> str:
-        """The settings that the runs share, as `rank 16, targets all-linear`; empty where none varies."""
-        return ", ".join(f"{key.rsplit('.', 1)[-1]} {words.setting(value)}" for key, value in self.settings.items())
+        """The settings that the runs share, as `rank 16 · targets all-linear`; empty where none varies."""
+        return " · ".join(f"{key.rsplit('.', 1)[-1]} {words.setting(value)}" for key, value in self.settings.items())
 
     @property
     def means(self) -> list[tuple[Any, float]]:
@@ -48,6 +48,14 @@ class Line:
         for point in self.points:
             found.setdefault(same(point.value), []).append(point)
         return [(of[0].value, sum(one.figure for one in of) / len(of)) for of in found.values()]
+
+    @property
+    def runs(self) -> dict[str, list[Run]]:
+        """The runs of each value, several where there are seeds."""
+        found: dict[str, list[Run]] = {}
+        for point in self.points:
+            found.setdefault(same(point.value), []).append(point.run)
+        return found
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def same(value: Any) -> str:
 
 
 def varied(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """The settings that take several values over the tuned runs, seeds aside; numbers in order, the rest as they come."""
+    """The settings that take several values over the tuned runs, seeds aside; numbers in order."""
     values: dict[str, dict[str, Any]] = {}
     for run in runs:
         for key, value in (run.get("settings") or {}).items():
@@ -112,35 +120,37 @@ def lines(runs: Sequence[Run], key: str, figures: dict[str, tuple[float, Any]]) 
 
 
 def leader(line: Line, comparisons: Sequence[Comparison], metric: str, lower: bool) -> Leader:
-    """The best value of a line, and from which others the comparisons tell it: every seed must say so."""
+    """The best value of a line, and from which others the comparisons tell it."""
     best = min(line.means, key=lambda mean: mean[1] if lower else -mean[1])[0]
-    verdicts = told_better(comparisons, metric)
-    worse, ties, compared = [], [], False
+    better = told_better(comparisons, metric)
+    name = {key: compared_as(runs) for key, runs in line.runs.items()}
+    worse: list[Any] = []
+    ties: list[Any] = []
+    compared = False
     for value, _ in line.means:
-        if same(value) == same(best):
-            continue
-        said = [
-            verdicts.get((one.run["name"], other.run["name"]))
-            for one in line.points if same(one.value) == same(best)
-            for other in line.points if same(other.value) == same(value) and _seed(one.run) == _seed(other.run)
-        ]  # fmt: skip
-        compared = compared or any(found is not None for found in said)
-        (worse if said and all(said) else ties).append(value)
+        if same(value) != same(best):
+            said = better.get((name[same(best)], name[same(value)]))
+            compared = compared or said is not None
+            (worse if said else ties).append(value)
     return Leader(best, worse, ties, compared)
 
 
-def told_better(comparisons: Sequence[Comparison], metric: str) -> dict[tuple[str, str], bool]:
+def compared_as(runs: Sequence[Run]) -> str | None:
+    """The name that comparisons have for runs that differ in their seed alone; None for runs that have none."""
+    if len(runs) == 1:
+        return str(runs[0]["name"])
+    found = groups(runs)
+    return found[0].name if len(found) == 1 and len(found[0].runs) == len(runs) else None
+
+
+def told_better(comparisons: Sequence[Comparison], metric: str) -> dict[tuple[str | None, str | None], bool]:
     """Whether the first of two runs is better than the second beyond chance, both ways round, for those compared."""
-    found: dict[tuple[str, str], bool] = {}
+    found: dict[tuple[str | None, str | None], bool] = {}
     for entry in comparisons:
         if entry["metric"] == metric:
             found[entry["b"], entry["a"]] = entry["verdict"] == "better"
             found[entry["a"], entry["b"]] = entry["verdict"] == "worse"
     return found
-
-
-def _seed(run: Run) -> Any:
-    return (run.get("settings") or {}).get(SEED)
 
 
 def measured(runs: Sequence[Run], metric: str) -> list[Run]:

@@ -15,7 +15,7 @@ from pronk.compare.axes import Line, Run, same
 from pronk.compare.items import run_folder
 from pronk.compare.languages import Language
 from pronk.compare.overfitting import read_validations
-from pronk.compare.pairs import best_run, figure, lower_is_better
+from pronk.compare.pairs import figure, lower_is_better
 from pronk.compare.resampling import ratio_bootstrap_interval
 
 View = dict[str, Any]
@@ -62,7 +62,7 @@ def axis_views(
             continue
         chart = Chart(key, values, t.axis(key), f"axis-{place}")
         told = [axes.leader(line, comparisons, metric, lower_is_better(metric)) for line in found]
-        drawn = [{"title": t.metric(metric), "svg": chart.svg(found, t.metric(metric), "a", told)}]
+        drawn = [{"title": t.metric(metric), "svg": chart.svg(found, "", "a", told)}]
         beside = axes.lines(runs, key, losses)
         if beside:
             drawn.append({"title": t("axes.validation"), "svg": chart.svg(beside, t("curves.nats"), "b")})
@@ -72,7 +72,7 @@ def axis_views(
                 "title": t.axis(key),
                 "charts": drawn,
                 "legend": legend([line.label for line in found]) if len(found) > 1 else [],
-                "said": [_said(line, one, t) for line, one in zip(found, told, strict=True)],
+                "said": _said(found, told, t),
                 "validation": bool(beside),
                 "seeds": any(len(line.points) > len(line.means) for line in found),
             }
@@ -88,12 +88,17 @@ def legend(names: Sequence[str]) -> list[View]:
     ]
 
 
-def _said(line: Line, one: axes.Leader, t: Language) -> Any:
-    """What a line comes to, in a sentence."""
-    worse, ties = (t.listed([words.setting(value) for value in values]) for values in (one.worse, one.ties))
-    key = "one" if one.told else "not-compared" if not one.compared else "some" if one.worse else "none"
-    said = t(f"axes.{key}", best=words.setting(one.value), worse=worse, ties=ties)
-    return t("axes.line", line=line.label, said=said) if line.label else said
+def _said(found: Sequence[Line], told: Sequence[axes.Leader], t: Language) -> list[Any]:
+    """What the lines come to, a sentence for each; one for all where none of several has a best value."""
+    if len(found) > 2 and not any(one.worse for one in told) and any(one.compared for one in told):
+        return [t("axes.no-line", n=len(found))]
+    sentences = []
+    for line, one in zip(found, told, strict=True):
+        worse, ties = (t.listed([words.setting(value) for value in values]) for values in (one.worse, one.ties))
+        key = "one" if one.told else "not-compared" if not one.compared else "some" if one.worse else "none"
+        said = t(f"axes.{key}", best=words.setting(one.value), worse=worse, ties=ties)
+        sentences.append(t("axes.line", line=line.label, said=said) if line.label else said)
+    return sentences
 
 
 class Chart:
@@ -151,22 +156,23 @@ def grid_view(runs: list[Run], comparisons: list[View], metric: str, figures: Fi
     cells: dict[tuple[str, ...], list[Run]] = {}
     for run in axes.measured(runs, metric):
         cells.setdefault(_place(run, [row, column, *others]), []).append(run)
-    best = _framed(runs, comparisons, metric, cells)
-    means = [sum(figures[run["name"]][0] for run in of) / len(of) for of in cells.values()]
-    scale = Scale(min(means), max(means), lower_is_better(metric))
-    tables = []
+    means = {place: sum(figures[run["name"]][0] for run in of) / len(of) for place, of in cells.items()}
+    scale = Scale(min(means.values()), max(means.values()), lower_is_better(metric))
+    best = _framed(cells, means, metric, comparisons)
+    tables: list[View] = []
     for rest in itertools.islice(itertools.product(*(varied[key] for key in others)), TABLES):
-        rows = [
+        rows: list[View] = [
             {
                 "head": words.setting(down),
                 "cells": [
-                    _cell(cells.get((same(down), same(across), *map(same, rest))), metric, figures, scale, best, t)
+                    {**_cell(cells.get(place), metric, figures, scale, t), "best": place == best}
                     for across in varied[column]
+                    for place in [(same(down), same(across), *map(same, rest))]
                 ],
             }
             for down in varied[row]
         ]
-        caption = ", ".join(f"{t.axis(key)} {words.setting(value)}" for key, value in zip(others, rest, strict=True))
+        caption = " · ".join(f"{t.axis(key)} {words.setting(value)}" for key, value in zip(others, rest, strict=True))
         if any(cell["value"] for one in rows for cell in one["cells"]):
             tables.append({"caption": caption, "rows": rows})
     heads = [words.setting(value) for value in varied[column]]
@@ -192,25 +198,23 @@ def _place(run: Run, keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def _framed(
-    runs: list[Run], comparisons: list[View], metric: str, cells: dict[tuple[str, ...], list[Run]]
-) -> str | None:
-    """The name of the best run if it is better than the runs of every other cell, beyond chance."""
-    best = best_run(runs)
-    if best is None:
-        return None
+    cells: dict[tuple[str, ...], list[Run]], means: dict[tuple[str, ...], float], metric: str, comparisons: list[View]
+) -> tuple[str, ...] | None:
+    """The best cell if it is better than every other, beyond chance."""
+    best = (min if lower_is_better(metric) else max)(means, key=lambda place: means[place])
     better = axes.told_better(comparisons, metric)
-    mine = next((of for of in cells.values() if best in of), [])
-    others = [run for of in cells.values() if of is not mine for run in of]
-    return best["name"] if others and all(better.get((best["name"], run["name"])) for run in others) else None
+    name = axes.compared_as(cells[best])
+    others = [axes.compared_as(of) for place, of in cells.items() if place != best]
+    return best if others and all(better.get((name, other)) for other in others) else None
 
 
-def _cell(found: list[Run] | None, metric: str, figures: Figures, scale: Scale, best: str | None, t: Language) -> View:
+def _cell(found: list[Run] | None, metric: str, figures: Figures, scale: Scale, t: Language) -> View:
     """One cell: the mean over its seeds, and the interval where there is one run."""
     if not found:
-        return {"value": "", "below": "", "share": "0", "best": False}
+        return {"value": "", "below": "", "share": "0"}
     mean = sum(figures[run["name"]][0] for run in found) / len(found)
     bounds = figures[found[0]["name"]][1]
-    digits = 2 if metric == "perplexity" else 3
+    digits = words.digits(metric)
     below = t.count("seed", len(found)) if len(found) > 1 else ""
     if len(found) == 1 and bounds:
         below = words.interval(bounds, t, digits, signed=False)
@@ -218,5 +222,4 @@ def _cell(found: list[Run] | None, metric: str, figures: Figures, scale: Scale, 
         "value": words.number(mean, digits),
         "below": below,
         "share": f"{scale.share(mean):.3f}",
-        "best": any(run["name"] == best for run in found),
     }

@@ -9,11 +9,11 @@ from markupsafe import Markup
 
 from pronk.compare.languages import ENGLISH, Language
 from pronk.compare.pairs import baseline_of, best_few_shot, best_run, evaluated, figure, primary_metric
+from pronk.compare.seeds import SEED
 from pronk.compare.words import about, interval, number
 
 Run = dict[str, Any]
 Comparison = dict[str, Any]
-SEEDS = ("train.seed",)  # settings whose values differ by chance alone
 
 
 def conclusion(
@@ -60,7 +60,7 @@ def limits(
         sentences.append(t("limits.ties", items=counted))
     if len(tuned) > 1:
         sentences.append(t("limits.chosen"))
-    if not any(key in (run.get("settings") or {}) for run in tuned for key in SEEDS):
+    if not any(SEED in (run.get("settings") or {}) for run in tuned):
         sentences.append(t("limits.seeds"))
     unjudged = [run["name"] for run in tuned if evaluated(run) and _verdict(run) in (None, "not assessed")]
     if unjudged:
@@ -149,10 +149,8 @@ def _tally(runs: list[Run], metric: str, comparisons: list[Comparison], t: Langu
     if len(found) < 2:
         return []
     better, ties, worse = (found.count(verdict) for verdict in ("better", "tie", "worse"))
-    runs_said = t.count("run", len(found))
-    if better == len(found):
-        return [t("tally.all", runs=runs_said)]
-    return [t("tally.some", runs=runs_said, better=better, ties=ties, worse=worse)]
+    key = "tally.all" if better == len(found) else "tally.some"
+    return [t(key, n=len(found), better=better, ties=ties, worse=worse)]
 
 
 def items_needed(ties: Sequence[Comparison], t: Language = ENGLISH) -> Markup | str:

@@ -28,7 +28,12 @@ def metric_value(metric: str, value: float | None) -> str:
         return "–"
     if metric in ("unparsable", "exact_unparsable", "unended"):
         return f"{value:,.0f}"
-    return number(value, 2 if metric.endswith("perplexity") else 3)
+    return number(value, digits(metric))
+
+
+def digits(metric: str) -> int:
+    """How many digits behind the point a metric is shown with."""
+    return 2 if metric.endswith("perplexity") else 3
 
 
 def p_value(value: float) -> str:
@@ -38,9 +43,9 @@ def p_value(value: float) -> str:
     return f"{value:.4f}" if 0.0495 <= value < 0.0505 else f"{value:.3f}"
 
 
-def interval(bounds: Sequence[float], t: Language = ENGLISH, digits: int = 3, signed: bool = True) -> str:
+def interval(bounds: Sequence[float], t: Language = ENGLISH, places: int = 3, signed: bool = True) -> str:
     """`low to high`; with signs, as differences have them, unless told otherwise."""
-    low, high = (number(bound, digits, signed) for bound in bounds)
+    low, high = (number(bound, places, signed) for bound in bounds)
     return str(t("interval", low=low, high=high))
 
 
@@ -119,10 +124,9 @@ def overfitting(found: dict[str, Any], t: Language = ENGLISH) -> Markup:
         return t("overfitting.improving", verdict=verdict, fall=fall, since=since, last=last, interval=spread)
     rise = t("overfitting.lowest", lowest=lowest, value=number(found["lowest"]))
     if found.get("interval"):
-        rise = t(
-            "overfitting.rise", lowest=lowest, value=number(found["lowest"]), last=last,
-            rise=number(found["rise"], signed=True), interval=interval(found["interval"], t), p=p_value(found["p_value"]),
-        )  # fmt: skip
+        higher, spread = number(found["rise"], signed=True), interval(found["interval"], t)
+        blanks = {"lowest": lowest, "value": number(found["lowest"]), "last": last, "rise": higher, "interval": spread}
+        rise = t("overfitting.rise", **blanks, p=p_value(found["p_value"]))
     if kind == "overfitting":
         fall = number(found["train_fall"])
         return t("overfitting.overfitting", verdict=verdict, rise=rise, fall=fall, lowest=lowest)

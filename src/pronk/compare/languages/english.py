@@ -51,13 +51,13 @@ FACTS = {
 }
 TEXTS = {
     "count.run": "{n} run|{n} runs",
-    "count.tuned": "the tuned run|all {n} tuned runs",
     "count.item": "{n} test item|{n} test items",
     "count.example": "{n} example|{n} examples",
     "count.comparison": "{n} comparison|{n} comparisons",
     "count.difference": "{n} difference|{n} differences",
     "count.tie": "{n} tie|{n} ties",
     "count.seed": "{n} seed|{n} seeds",
+    "count.setting": "{n} setting|{n} settings",
     "list.more": "{names} and {n} more",
     "interval": "{low} to {high}",
     "seconds": "{seconds} s",
@@ -81,15 +81,17 @@ TEXTS = {
     "gain.perplexities": "{gain} (perplexity {run} against {base})",
     "gain.not-compared": "{gain}.",
     "gain.better": "{gain}: a difference of {difference} (95% interval {interval}), more than chance explains.",
-    "gain.worse": "{gain}: a difference of {difference} (95% interval {interval}): worse, by more than chance explains.",
+    "gain.worse": "{gain}: a difference of {difference} (95% interval {interval}): worse, by more than chance"
+    " explains.",
     "gain.tie": "{gain}: a difference of {difference} (95% interval {interval}), which chance could explain: a tie.",
-    "gain.tie-among": "{gain}: a difference of {difference} (95% interval {interval}), which chance could explain among"
-    " {comparisons}: a tie.",
-    "few-shot.better": "With {examples} in its prompt the untouched base reaches {value}; the run is better than that.",
-    "few-shot.worse": "With {examples} in its prompt the untouched base reaches {value}; that is better than the run, so"
-    " no fine-tuning is needed for it.",
-    "few-shot.tie": "With {examples} in its prompt the untouched base reaches {value}; that the run differs from that"
-    " could be chance.",
+    "gain.tie-among": "{gain}: a difference of {difference} (95% interval {interval}), which chance could explain"
+    " among {comparisons}: a tie.",
+    "few-shot.better": "With {examples} in its prompt the untouched base reaches {value}; the run is better than"
+    " that.",
+    "few-shot.worse": "With {examples} in its prompt the untouched base reaches {value}; that is better than the"
+    " run, so no fine-tuning is needed for it.",
+    "few-shot.tie": "With {examples} in its prompt the untouched base reaches {value}; that the run differs from"
+    " that could be chance.",
     "few-shot.not-compared": "With {examples} in its prompt the untouched base reaches {value}.",
     "lead.one": "Its lead over the other tuned run is more than chance explains.",
     "lead.all": "Its lead over all {n} other tuned runs is more than chance explains.",
@@ -100,27 +102,28 @@ TEXTS = {
     "needed.one": "You would need about {n} test items to tell.",
     "needed.first": "The first of these takes about {n} test items to tell, the last more than anyone has.",
     "needed.range": "You would need about {first} test items to tell the first of these, {last} for all.",
-    "tally.all": "Of {runs} tuned runs, all are better than their base beyond chance.",
-    "tally.some": "Of {runs} tuned runs, {better} are better than their base beyond chance, {ties} cannot be told from"
-    " it, {worse} are worse.",
+    "tally.all": "All {n} tuned runs are better than their base beyond chance.",
+    "tally.some": "Of the {n} tuned runs, {better} are better than their base beyond chance, {ties} cannot be told"
+    " from it and {worse} are worse.",
     "ties.none": "Of {differences} tested, none is a tie.",
     "ties.one": "Of {differences} tested, 1 is a tie.",
     "ties.many": "Of {differences} tested, {n} are ties.",
     "unfinished": "{runs} did not finish.",
     # what the study does not say
     "limits.title": "What this does not say",
-    "limits.intervals": "Intervals are 95% and unadjusted: each stands for itself. Verdicts allow for all {comparisons}"
-    " of this study (Holm), so an interval can leave out zero and the verdict still be a tie.",
+    "limits.intervals": "Intervals are 95% and unadjusted: each stands for itself. Verdicts allow for all"
+    " {comparisons} of this study (Holm), so an interval can leave out zero and the verdict still be a tie.",
     "limits.ties": "A tie means that {items} cannot tell, not that the runs are equal.",
-    "limits.chosen": "The best run was chosen by these same test items, so it looks a little better here than it is.",
+    "limits.chosen": "The best run was chosen by these same test items, so it looks a little better here than it"
+    " is.",
     "limits.seeds": "Every setting was trained with one seed: how much another seed would change was not assessed.",
     "limits.validation": "Overfitting was not assessed for {runs}.",
     "limits.generated": "Answers were scored, not written: what the runs write when asked was not assessed.",
-    "limits.labels-only": "Losses tell how expected the reference answers were; whether what the runs write is right was"
-    " not assessed.",
+    "limits.labels-only": "Losses tell how expected the reference answers were; whether what the runs write is"
+    " right was not assessed.",
     "limits.unfinished": "Of runs that did not finish nothing is known.",
-    "limits.data": "All of this was measured on one data set and one split ({items}): other data, or another split, can"
-    " say otherwise.",
+    "limits.data": "All of this was measured on one data set and one split ({items}): other data, or another split,"
+    " can say otherwise.",
     # ranking
     "ranking.title": "Ranking",
     "ranking.note": "By {metric}. “Against its base” is the difference on the same test items, judged after Holm’s"
@@ -136,9 +139,9 @@ TEXTS = {
     "failure.interrupted": "was interrupted",
     # comparisons
     "comparisons.title": "Comparisons",
-    "comparisons.note": "Each difference is the second run minus the first, item by item on the same test items. Intervals"
-    " are 95% and <b>unadjusted</b>: each stands for itself. Verdicts go by the adjusted p, which allows for all {family}"
-    " comparisons of this study, so an interval can exclude zero and the verdict still be a tie.",
+    "comparisons.note": "Each difference is the second run minus the first, item by item on the same test items."
+    " Intervals are 95% and <b>unadjusted</b>: each stands for itself. Verdicts go by the adjusted p, which allows"
+    " for all {family} comparisons of this study, so an interval can exclude zero and the verdict still be a tie.",
     "comparisons.region": "Comparisons by {metric}",
     "comparisons.verdict": "Verdict on the second",
     "comparisons.difference": "Difference",
@@ -156,37 +159,50 @@ TEXTS = {
     "reason.few-shot": "its base with examples in the prompt",
     # axes
     "axes.title": "What each setting does",
-    "axes.note": "{metric} with its 95% interval, unadjusted, against the setting; along a line all other settings are the"
-    " same. A ring marks a value that is better, beyond chance, than every other value of its line. Without a ring these"
-    " items cannot tell which value is best.",
-    "axes.seeds": "With several seeds each has a point of its own and the line joins their means; a value counts as better"
-    " only where every seed says so.",
+    "axes.note": "{metric} with its 95% interval, unadjusted, against the setting; along a line all other settings"
+    " are the same. A ring marks a value that is better, beyond chance, than every other value of its line. Without"
+    " a ring these items cannot tell which value is best.",
+    "axes.seeds": "With several seeds each has a point of its own and the line joins their means; comparisons are"
+    " of all seeds together.",
     "axes.validation": "Validation loss",
     "axes.no-validation": "There was no validation, so no validation loss stands beside it.",
     "axes.line": "{line}: {said}",
     "axes.one": "{best} is ahead, better beyond chance than every other value.",
     "axes.some": "{best} is ahead, better beyond chance than {worse}; it cannot be told from {ties}.",
     "axes.none": "{best} is ahead, but cannot be told from {ties}: no best value beyond chance.",
+    "axes.no-line": "On none of these {n} lines can the value that is ahead be told from any other.",
     "axes.not-compared": "{best} is ahead; the values of this line were not compared.",
     "axes.region": "{metric} by {axis}",
     # two settings
     "grid.title": "Two settings at once",
-    "grid.note": "{metric}; the darker, the better. In brackets the 95% interval, unadjusted, or, where several seeds were"
-    " trained, how many the mean is of.",
-    "grid.best": "The framed value is better, beyond chance, than every other tuned run.",
-    "grid.no-best": "No value is framed: the best cannot be told from some other tuned run.",
+    "grid.note": "{metric}; the stronger the colour, the better. In brackets the 95% interval, unadjusted, or, where several"
+    " seeds were trained, how many the mean is of.",
+    "grid.best": "The framed value is better, beyond chance, than every other.",
+    "grid.no-best": "No value is framed: the best cannot be told from some other.",
     "grid.region": "{metric} by {row} and {column}",
     "grid.corner": "{row} ↓ {column} →",
     "grid.none": "–",
     # seeds
     "seeds.title": "Seed noise",
+    "seeds.note": "Runs that differ in their seed alone. Dots are the seeds; the bar is the 95% interval of their"
+    " mean, unadjusted, over seeds and items.",
+    "seeds.said": "The seed alone moves {metric} by about {deviation} (standard deviation within a setting, pooled"
+    " over {groups}), so two single runs of one setting differ by about {two}. The means of the settings lie up to"
+    " {apart} apart.",
+    "seeds.said-one": "The seed alone moves {metric} by about {deviation} (standard deviation), so two single runs"
+    " of this setting differ by about {two}.",
+    "seeds.region": "{metric} over the seeds",
+    "seeds.setting": "Setting",
+    "seeds.mean": "Mean",
+    "seeds.range": "Lowest and highest",
+    "seeds.deviation": "Standard deviation",
     # cost and quality
     "quality.title": "Cost against quality",
-    "quality.note": "{metric} with its 95% interval, unadjusted, against {cost}. The stepped line is the Pareto front: the"
-    " runs that none reaches or beats at the same cost or less, by the figures as measured. The dashed line is the untouched"
-    " base, which costs nothing.",
-    "quality.note-no-base": "{metric} with its 95% interval, unadjusted, against {cost}. The stepped line is the Pareto"
-    " front: the runs that none reaches or beats at the same cost or less, by the figures as measured.",
+    "quality.note": "{metric} with its 95% interval, unadjusted, against {cost}. The stepped line is the Pareto"
+    " front: the runs that none reaches or beats at the same cost or less, by the figures as measured. The dashed"
+    " line is the untouched base, which costs nothing.",
+    "quality.note-no-base": "{metric} with its 95% interval, unadjusted, against {cost}. The stepped line is the"
+    " Pareto front: the runs that none reaches or beats at the same cost or less, by the figures as measured.",
     "quality.tokens": "Training tokens",
     "quality.seconds": "Training time in seconds",
     "quality.tokens-inside": "training tokens",
@@ -208,8 +224,8 @@ TEXTS = {
     "curves.nats": "nats per target token",
     # overfitting
     "overfitting.title": "Overfitting",
-    "overfitting.note": "From the validation rows, which training never sees. A rise counts where the same rows show it"
-    " beyond chance.",
+    "overfitting.note": "From the validation rows, which training never sees. A rise counts where the same rows"
+    " show it beyond chance.",
     "overfitting.verdict.overfitting": "overfitting",
     "overfitting.verdict.not overfitting": "not overfitting",
     "overfitting.verdict.still improving": "still improving",
@@ -218,8 +234,8 @@ TEXTS = {
     "overfitting.plain": "{verdict}.",
     "overfitting.unknown": "{verdict}: {reason}.",
     "overfitting.lowest": "Validation loss was lowest at epoch {lowest} ({value})",
-    "overfitting.rise": "Validation loss was lowest at epoch {lowest} ({value}) and {rise} higher at epoch {last} (95%"
-    " interval {interval}; p {p}, the choice of the lowest allowed for)",
+    "overfitting.rise": "Validation loss was lowest at epoch {lowest} ({value}) and {rise} higher at epoch {last}"
+    " (95% interval {interval}; p {p}, the choice of the lowest allowed for)",
     "overfitting.overfitting": "{verdict}. {rise}, while training loss fell by {fall}. Stop at epoch {lowest}.",
     "overfitting.improving": "{verdict}. Validation loss fell by {fall} from epoch {since} to {last} (95% interval"
     " {interval}). Longer training may help.",
@@ -234,8 +250,8 @@ TEXTS = {
     "overfitting.weights-end": "It went to its end; adapter and metrics are those of step {step} of {steps}.",
     # confusion matrices
     "confusion.title": "Confusion matrices",
-    "confusion.note": "Rows are the reference labels, columns what the run said; shading is the share of the row. Answers"
-    " that could not be parsed are counted in a column of their own and as wrong.",
+    "confusion.note": "Rows are the reference labels, columns what the run said; shading is the share of the row."
+    " Answers that could not be parsed are counted in a column of their own and as wrong.",
     "confusion.likelihood": "By label likelihood",
     "confusion.generated": "From generated answers",
     "confusion.accuracy": "accuracy {value}",
@@ -251,16 +267,16 @@ TEXTS = {
     "unparsable": "unparsable",
     # answers side by side
     "answers.title": "Answers side by side",
-    "answers.note": "Greedy answers to the first {n} test items, as they came. “Cut” means that the answer reached its"
-    " longest length without ending.",
+    "answers.note": "Greedy answers to the first {n} test items, as they came. “Cut” means that the answer reached"
+    " its longest length without ending.",
     "answers.figures": "ROUGE-L {rouge}, chrF {chrf}",
     "answers.figures-cut": "ROUGE-L {rouge}, chrF {chrf}, cut",
     "item": "Item",
     "reference": "Reference",
     # what changed
     "classes.title": "Which classes gained and lost",
-    "classes.note": "From the untouched base to the run, item by item: how many items of each class became right, and how"
-    " many became wrong. Counts only; classes are not tested one by one.",
+    "classes.note": "From the untouched base to the run, item by item: how many items of each class became right,"
+    " and how many became wrong. Counts only; classes are not tested one by one.",
     "classes.region": "Gains and losses per class of {run}",
     "classes.before": "Right in the base",
     "classes.lost": "Lost",
@@ -320,36 +336,36 @@ TEXTS = {
     "across.figure": "{value} in {study}",
     # how this was judged
     "method.title": "How this was judged",
-    "method.items": "<b>Same items.</b> Every comparison pairs two runs’ results on the same test items; differences are"
-    " the second run minus the first.",
-    "method.accuracy": "<b>Accuracy.</b> McNemar’s exact test; interval by Tango’s score method (1998). The interval of a"
-    " single accuracy is Wilson’s (1927).",
-    "method.resampling": "<b>Macro-F1, loss, ROUGE-L and chrF.</b> A permutation test that swaps the two runs’ results"
-    " within items, at least 20,000 times, with the +1 correction (Phipson &amp; Smyth 2010); interval by the paired"
-    " bootstrap over items, percentiles of 5,000, widened where few items decide (Hesterberg 2015).",
-    "method.similarity": "<b>ROUGE-L and chrF.</b> Both from 0 to 1, the mean over the items, greedy answers against one"
-    " reference each. ROUGE-L (Lin 2004): F1 of the longest common subsequence of words; words are runs of letters and"
-    " digits in lower case, so a Korean word is an eojeol with its particles, and in scripts without spaces each character"
-    " is one. chrF (Popović 2015): F2 of character n-grams up to six. Both measure overlap with the reference’s wording,"
-    " not truth.",
-    "method.many": "<b>Many comparisons.</b> p-values are adjusted by Holm’s method over all {family} comparisons of this"
-    " study, every metric together. “Better” and “worse” mean an adjusted p below 0.05; a tie means that chance could"
-    " explain the difference, not that the runs are equal. Intervals are not adjusted.",
-    "method.needed": "<b>Items to tell.</b> For a tie: about how many test items would make a difference of this size, with"
-    " items as much at odds as these, significant after Holm’s adjustment with 80% power (Connor 1987 for right and wrong;"
-    " else the normal approximation). The difference seen is itself uncertain, so this is an order of magnitude. “No"
-    " number”: the difference is zero, or it would take more than a million.",
-    "method.overfitting": "<b>Overfitting.</b> The last validation against the lowest, row by row: signs of rows are"
-    " flipped in all evaluations alike, and the largest standardised rise over any earlier evaluation is taken each time"
-    " (Westfall &amp; Young 1993), which allows for the choice of the lowest. The interval is that of the paired bootstrap"
-    " and does not.",
-    "method.selection": "<b>Selection.</b> The best run was chosen by these same test items, so its own figures, and its"
-    " leads, look a little better than new data would show. The more runs, the larger this bias.",
-    "method.seeds": "<b>Seeds.</b> A comparison of two runs allows for chance in the choice of test items, not in training:"
-    " another seed gives another run. Where runs differ in their seed alone, “(3 seeds)” stands for all of them, and"
-    " comparisons of such groups allow for both kinds of chance: crossed random effects of seeds and items, Student’s t with"
-    " degrees of freedom that hold from two seeds on (94.6 to 96.6% covered with 2, 94.5 to 95.7% with 3 or more). With few"
-    " seeds their intervals are wide, as they must be.",
-    "method.loss": "<b>Loss and perplexity.</b> Per target token of the reference answers. They do not compare across"
-    " tokenizers, so runs on different bases are not compared by them.",
+    "method.items": "<b>Same items.</b> Every comparison pairs two runs’ results on the same test items;"
+    " differences are the second run minus the first.",
+    "method.accuracy": "<b>Accuracy.</b> McNemar’s exact test; interval by Tango’s score method (1998). The"
+    " interval of a single accuracy is Wilson’s (1927).",
+    "method.resampling": "<b>Macro-F1, loss, ROUGE-L and chrF.</b> A permutation test that swaps the two runs’"
+    " results within items, at least 20,000 times, with the +1 correction (Phipson &amp; Smyth 2010); interval by"
+    " the paired bootstrap over items, percentiles of 5,000, widened where few items decide (Hesterberg 2015).",
+    "method.similarity": "<b>ROUGE-L and chrF.</b> Both from 0 to 1, the mean over the items, greedy answers"
+    " against one reference each. ROUGE-L (Lin 2004): F1 of the longest common subsequence of words; words are runs"
+    " of letters and digits in lower case, so a Korean word is an eojeol with its particles, and in scripts without"
+    " spaces each character is one. chrF (Popović 2015): F2 of character n-grams up to six. Both measure overlap"
+    " with the reference’s wording, not truth.",
+    "method.many": "<b>Many comparisons.</b> p-values are adjusted by Holm’s method over all {family} comparisons"
+    " of this study, every metric together. “Better” and “worse” mean an adjusted p below 0.05; a tie means that"
+    " chance could explain the difference, not that the runs are equal. Intervals are not adjusted.",
+    "method.needed": "<b>Items to tell.</b> For a tie: about how many test items would make a difference of this"
+    " size, with items as much at odds as these, significant after Holm’s adjustment with 80% power (Connor 1987"
+    " for right and wrong; else the normal approximation). The difference seen is itself uncertain, so this is an"
+    " order of magnitude. “No number”: the difference is zero, or it would take more than a million.",
+    "method.overfitting": "<b>Overfitting.</b> The last validation against the lowest, row by row: signs of rows"
+    " are flipped in all evaluations alike, and the largest standardised rise over any earlier evaluation is taken"
+    " each time (Westfall &amp; Young 1993), which allows for the choice of the lowest. The interval is that of the"
+    " paired bootstrap and does not.",
+    "method.selection": "<b>Selection.</b> The best run was chosen by these same test items, so its own figures,"
+    " and its leads, look a little better than new data would show. The more runs, the larger this bias.",
+    "method.seeds": "<b>Seeds.</b> A comparison of two runs allows for chance in the choice of test items, not in"
+    " training: another seed gives another run. Where runs differ in their seed alone, “(3 seeds)” stands for all"
+    " of them, and comparisons of such groups allow for both kinds of chance: crossed random effects of seeds and"
+    " items, Student’s t with degrees of freedom that hold from two seeds on (94.6 to 96.6% covered with 2, 94.5 to"
+    " 95.7% with 3 or more). With few seeds their intervals are wide, as they must be.",
+    "method.loss": "<b>Loss and perplexity.</b> Per target token of the reference answers. They do not compare"
+    " across tokenizers, so runs on different bases are not compared by them.",
 }
