@@ -210,6 +210,10 @@ def test_too_few_or_wrong_folders_are_refused(two: list[Path], tmp_path: Path) -
     for wrong in (tmp_path, tmp_path / "none", two[0] / "runs"):
         with pytest.raises(StudyError, match="neither a study folder"):
             compare_across([two[0], wrong])
+    (two[1] / "items.jsonl").write_text("")
+    with pytest.raises(StudyError, match="has no test items"):
+        compare_across(two[::-1])
+    shutil.copy(two[0] / "items.jsonl", two[1] / "items.jsonl")
     stray = two[0] / "runs" / "stray"
     stray.mkdir()
     with pytest.raises(StudyError, match="knows no run 'stray'"):
@@ -236,7 +240,15 @@ def test_the_page_shows_all_of_it(two: list[Path], tmp_path: Path) -> None:
     assert page.open == []
     for section in ("studies", "ranking", "differences", "comparisons", "settings", "cost", "method"):
         assert page.section(section)
-    for said in ("2 studies compared", "november", "2026-10-20 09:30", "train.learning_rate", "2.13.0", "unadjusted"):
+    for said in (
+        "2 studies compared",
+        "november",
+        "2026-10-20 09:30",
+        "2026-11-20",
+        "train.learning_rate",
+        "2.13.0",
+        "unadjusted",
+    ):
         assert said in page.text
 
 

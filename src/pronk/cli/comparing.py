@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pronk.cli.shared import Json, say
+from pronk.cli.shared import Json, console, say
 
 
 def compare(
@@ -31,7 +31,8 @@ def compare(
     language(lang)
     if out is not None and out.is_dir():
         raise OptionError(f"--out {out}: this is a folder; name the file to write, such as {out / 'compare.html'}")
-    record = compare_across(folders)
+    with console().status("comparing item by item"):
+        record = compare_across(folders)
     if out is not None:
         write_across(record, out, lang)
     print(plain_json(record, indent=2) if as_json else across_summary(record))

@@ -56,6 +56,8 @@ def compare_across(folders: Sequence[Path]) -> View:
     Raises OptionError for fewer than two folders, StudyError for one that is none, and where items differ.
     """
     sources = _sources(folders)
+    if not _texts(sources[0].folder):
+        raise StudyError(f"{sources[0].folder}: has no test items, so its runs cannot be compared with others")
     for other in sources[1:]:
         _check_items(sources[0], other)
     rows, items, notes = _rows(sources)

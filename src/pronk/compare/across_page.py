@@ -70,7 +70,7 @@ def _ranking(record: View, t: Language) -> View:
         run = by_name[row["name"]]
         several = len(run.get("studies") or ()) > 1
         study = t("across.all", n=len(run["studies"])) if several else run["study"]
-        shown = "" if several else _date(run["created"])
+        shown = "" if several else run["created"][:10]
         rows.append({**row, "study": study, "created": shown, "run": run["run"]})
     return {**found, "rows": rows}
 
