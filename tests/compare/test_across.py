@@ -104,6 +104,13 @@ def test_the_same_recipe_run_again_is_compared_for_that(two: list[Path], tmp_pat
     assert "do not differ" in across_summary(record)
 
 
+def test_a_file_that_lies_elsewhere_is_a_difference_but_no_setting(two: list[Path], tmp_path: Path) -> None:
+    copy = with_recipes(Path(shutil.copytree(two[0], tmp_path / "again")), **{"data.source": "/elsewhere/fpb.jsonl"})
+    record = compare_across([two[0], copy])
+    assert ["again"] in [c["reasons"] for c in record["comparisons"]]
+    assert [one["key"] for one in record["differences"]] == ["data.source"]
+
+
 def test_seeds_of_several_studies_are_one_group_and_a_seed_counts_once(two: list[Path], tmp_path: Path) -> None:
     copies = [Path(shutil.copytree(two[0], tmp_path / f"seed-{seed}")) for seed in (1, 2)]
     for seed, copy in enumerate(copies, start=1):
@@ -111,6 +118,9 @@ def test_seeds_of_several_studies_are_one_group_and_a_seed_counts_once(two: list
     twice = Path(shutil.copytree(copies[0], tmp_path / "twice"))
     record = compare_across([*copies, twice])
     groups = {c["b"]: c["seeds"] for c in record["comparisons"] if "seeds" in c and c["a"] == "smollm2"}
+    assert Page(render_across(record)).section("seeds")
+    assert "qv-2 (2 seeds)" in across_summary(record)
+    assert [one["seeds"] for one in record["seed_noise"]] == [[1, 2]] * len(record["seed_noise"])
     assert groups == {name: {"a": [], "b": [1, 2]} for name in ("qv-2 (2 seeds)", "all-linear-2 (2 seeds)")}
 
 

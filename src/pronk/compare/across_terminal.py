@@ -9,6 +9,7 @@ from pronk.compare import words
 from pronk.compare.across_page import note_on_base
 from pronk.compare.conclusion import conclusion
 from pronk.compare.pairs import baseline_of, evaluated, figure, lower_is_better, plain_base, primary_metric
+from pronk.compare.terminal import over_seeds
 from pronk.data.terminal import plain
 
 View = dict[str, Any]
@@ -35,6 +36,7 @@ def across_summary(record: View) -> str:
         "",
         *(line for sentence in said for line in textwrap.wrap(sentence, WIDTH)),
         *(line for note in record["notes"] for line in textwrap.wrap(note_on_base(note).striptags(), WIDTH)),
+        *over_seeds(record["runs"], metric, record["comparisons"]),
         *_differences(record),
     ]
     return plain("\n".join(lines))  # names and settings of a study may hold what steers a terminal
