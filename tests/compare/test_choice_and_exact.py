@@ -14,7 +14,6 @@ from test_report import assert_harmless
 
 from pronk.compare import pairs
 from pronk.compare.baseline import intervals
-from pronk.compare.conclude import conclude
 from pronk.compare.items import RunItems, read_items
 from pronk.compare.pairs import compare_runs, primary_metric
 from pronk.compare.resampling import ratio_bootstrap_interval
@@ -22,6 +21,7 @@ from pronk.compare.statistics import mcnemar_exact, tango_interval
 from pronk.compare.summary import run_metrics
 from pronk.compare.terminal import terminal_summary
 from pronk.errors import StudyError
+from pronk.pipeline import report
 from pronk.runs import RunFolder, StudyFolder
 
 N = 60
@@ -76,7 +76,8 @@ def study(folder: Path, hostile: bool = False, **changed: Any) -> StudyFolder:
             RunFolder(folder / "runs" / name).write_items(evaluation, records)
         settings = {} if name == "base" else {"adapter.rank": len(runs)}
         runs.append({"name": name, "base": "b", "baseline": name == "base", "status": "finished", "settings": settings})
-    conclude(made, {"name": "s", "created": "", "labels": [], "runs": runs, "data": {}, "environment": {}})
+    made.write({"name": "s", "created": "", "labels": [], "runs": runs, "data": {}, "environment": {}})
+    report(folder)
     return made
 
 
@@ -88,8 +89,9 @@ def entry(comparisons: list[dict[str, Any]], metric: str, a: str = "base", b: st
 def test_metrics(tmp_path: Path) -> None:
     made = study(tmp_path / "s")
     for run in made.read()["runs"]:
+        items = made.run(run["name"]).path / "items"
         lines = {
-            name: [json.loads(line) for line in (made.run(run["name"]).path / "items" / f"{name}.jsonl").open()]
+            name: [*map(json.loads, (items / f"{name}.jsonl").read_text(encoding="utf-8").splitlines())]
             for name in ("likelihood", "choice", "exact", "forgetting")
         }
         loss = sum(row["loss"] for row in lines["likelihood"])
@@ -123,7 +125,10 @@ def test_comparisons_are_those_of_paired_shares_and_losses(tmp_path: Path) -> No
     assert exact["difference"] == pytest.approx(b.mean() - a.mean())
     assert (exact["only_a_right"], exact["only_b_right"]) == (only_a, only_b)
     raw = entry(found, "choice_accuracy")
-    ok = [[p == right for p, right in zip(one.chosen.predicted, one.chosen.answers, strict=True)] for one in (base, better)]
+    ok = [
+        [p == right for p, right in zip(one.chosen.predicted, one.chosen.answers, strict=True)]
+        for one in (base, better)
+    ]
     assert raw["difference"] == pytest.approx(np.mean(ok[1]) - np.mean(ok[0]))
     assert {exact["verdict"], raw["verdict"]} == {"better"}
     general = entry(found, "forgetting_nll")
@@ -181,13 +186,17 @@ def test_choices_of_one_length_are_tested_once(tmp_path: Path) -> None:
     made = study(tmp_path / "s")
     for name in ("base", "good", "better"):
         made.run(name).write_items("choice", letters(name))
-    conclude(made, made.read())
+    report(made.path)
     assert "choice_accuracy_normalised" not in {one["metric"] for one in made.read()["comparisons"]}
 
 
 def test_other_items_and_other_general_text_are_refused(tmp_path: Path) -> None:
     for number, (evaluation, key, what) in enumerate(
-        (("choice", "answer", "right choices"), ("exact", "expected", "expected answers"), ("forgetting", "id", "general"))
+        (
+            ("choice", "answer", "right choices"),
+            ("exact", "expected", "expected answers"),
+            ("forgetting", "id", "general"),
+        )
     ):
         changed = [{**row, key: f"{row[key]} otherwise"} for row in rows(3, 0.9, 0.5)[evaluation]]
         with pytest.raises(StudyError, match=what):

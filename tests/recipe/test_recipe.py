@@ -351,7 +351,10 @@ def test_missing_keys(message_of, text, key):
             "adapter.targets: name at least one linear layer, or write all-linear",
         ),
         ("evaluate: likelihood", "evaluate: found 'likelihood', expected a list"),
-        ("evaluate: [clasify]", "evaluate: found 'clasify', expected one of likelihood, classify, choice, exact, similarity, forgetting"),
+        (
+            "evaluate: [clasify]",
+            "evaluate: found 'clasify', expected one of likelihood, classify, choice, exact, similarity, forgetting",
+        ),
         ("study: [train.epochs]", "study: found ['train.epochs'], expected keys and values"),
     ],
 )
@@ -362,7 +365,11 @@ def test_wrong_values(message_of, lines, message):
 @pytest.mark.parametrize(
     ("format", "inside", "message"),
     [
-        ("csv", "", "data.format: found 'csv', expected one of classify, choice, alpaca, pairs, messages, sharegpt, text"),
+        (
+            "csv",
+            "",
+            "data.format: found 'csv', expected one of classify, choice, alpaca, pairs, messages, sharegpt, text",
+        ),
         ("classify", "columns: {text: 5}", "data.columns: found 5, expected text"),
         ("classify", "labels: [a]", "data.labels: classification needs at least two labels"),
         ("classify", "system: 5", "data.system: found 5, expected text"),

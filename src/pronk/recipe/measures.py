@@ -63,12 +63,14 @@ def check_pattern(pattern: str) -> None:
         times *= max(int(least), int(most or 0), 1)
     if len(pattern) > LONGEST_PATTERN or times > MOST_REPEATS:
         raise ValueError(
-            f"pattern: too large a regular expression; expected at most {LONGEST_PATTERN:,} characters, and counts in braces "
-            f"that multiply to {MOST_REPEATS:,} at most"
+            f"pattern: too large a regular expression; expected at most {LONGEST_PATTERN:,} characters, and counts in "
+            f"braces that multiply to {MOST_REPEATS:,} at most"
         )
     try:
         found = regex.compile(pattern)
     except (regex.error, OverflowError, RecursionError) as error:
         raise ValueError(f"pattern: {pattern!r} is no regular expression: {error}") from None
     if found.match("") is not None:
-        raise ValueError(f"pattern: {pattern!r} finds nothing as well as something; expected one that an empty text cannot fit")
+        raise ValueError(
+            f"pattern: {pattern!r} finds nothing as well as something; expected one that an empty text cannot fit"
+        )
