@@ -104,6 +104,13 @@ def test_the_same_recipe_run_again_is_compared_for_that(two: list[Path], tmp_pat
     assert "do not differ" in across_summary(record)
 
 
+def test_a_file_that_lies_elsewhere_is_a_difference_but_no_setting(two: list[Path], tmp_path: Path) -> None:
+    copy = with_recipes(Path(shutil.copytree(two[0], tmp_path / "again")), **{"data.source": "/elsewhere/fpb.jsonl"})
+    record = compare_across([two[0], copy])
+    assert ["again"] in [c["reasons"] for c in record["comparisons"]]
+    assert [one["key"] for one in record["differences"]] == ["data.source"]
+
+
 def test_seeds_of_several_studies_are_one_group_and_a_seed_counts_once(two: list[Path], tmp_path: Path) -> None:
     copies = [Path(shutil.copytree(two[0], tmp_path / f"seed-{seed}")) for seed in (1, 2)]
     for seed, copy in enumerate(copies, start=1):
@@ -111,6 +118,9 @@ def test_seeds_of_several_studies_are_one_group_and_a_seed_counts_once(two: list
     twice = Path(shutil.copytree(copies[0], tmp_path / "twice"))
     record = compare_across([*copies, twice])
     groups = {c["b"]: c["seeds"] for c in record["comparisons"] if "seeds" in c and c["a"] == "smollm2"}
+    assert Page(render_across(record)).section("seeds")
+    assert "qv-2 (2 seeds)" in across_summary(record)
+    assert [one["seeds"] for one in record["seed_noise"]] == [[1, 2]] * len(record["seed_noise"])
     assert groups == {name: {"a": [], "b": [1, 2]} for name in ("qv-2 (2 seeds)", "all-linear-2 (2 seeds)")}
 
 
@@ -210,6 +220,10 @@ def test_too_few_or_wrong_folders_are_refused(two: list[Path], tmp_path: Path) -
     for wrong in (tmp_path, tmp_path / "none", two[0] / "runs"):
         with pytest.raises(StudyError, match="neither a study folder"):
             compare_across([two[0], wrong])
+    (two[1] / "items.jsonl").write_text("")
+    with pytest.raises(StudyError, match="has no test items"):
+        compare_across(two[::-1])
+    shutil.copy(two[0] / "items.jsonl", two[1] / "items.jsonl")
     stray = two[0] / "runs" / "stray"
     stray.mkdir()
     with pytest.raises(StudyError, match="knows no run 'stray'"):
@@ -236,7 +250,15 @@ def test_the_page_shows_all_of_it(two: list[Path], tmp_path: Path) -> None:
     assert page.open == []
     for section in ("studies", "ranking", "differences", "comparisons", "settings", "cost", "method"):
         assert page.section(section)
-    for said in ("2 studies compared", "november", "2026-10-20 09:30", "train.learning_rate", "2.13.0", "unadjusted"):
+    for said in (
+        "2 studies compared",
+        "november",
+        "2026-10-20 09:30",
+        "2026-11-20",
+        "train.learning_rate",
+        "2.13.0",
+        "unadjusted",
+    ):
         assert said in page.text
 
 
@@ -249,10 +271,11 @@ def test_the_page_in_korean_has_no_english_sentence(two: list[Path]) -> None:
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
     first = build_study(tmp_path / "a", 30, hostile=True, failed=True)
     second = Path(shutil.copytree(first, tmp_path / "b"))
-    restudied(second, environment={"device": "<script>alert(1)</script>"})
+    restudied(second, environment={"device": "<script>alert(1)</script>\x1b[2J"})
     record = compare_across([first, second])
     assert_harmless(render_across(record))
     assert "\x1b" not in across_summary(record)
+    assert "alert(1)" in across_summary(record)
 
 
 def test_reading_takes_the_order_of_neither_items_nor_runs(two: list[Path]) -> None:

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
 
 from pronk.compare.items import RunItems, read_items, read_lines, read_study
 from pronk.compare.pairs import compare_runs, evaluated, figure, primary_metric
+from pronk.compare.seeds import seed_noise
 from pronk.compare.summary import run_metrics
 from pronk.compare.words import setting
 from pronk.data.words import counted
@@ -50,12 +51,14 @@ def compare_across(folders: Sequence[Path]) -> View:
 
     `studies` (label, folder, created, device), `items` (how many), `runs` and `comparisons` as in study.json, where a
     run is named STUDY/RUN and has `study`, `run` and `created`, and its `settings` are the recipe keys that differ
-    among all of them; the untouched base is one row, with `studies`. `differences` (kind, key, values by study) between
-    the studies, and `notes`: bases whose figures were not the same in all studies. Verdicts are after Holm over all
-    comparisons of the record.
+    among all of them; the untouched base is one row, with `studies`. `seed_noise` as `seeds.seed_noise` has it.
+    `differences` (kind, key, values by study) between the studies, and `notes`: bases whose figures were not the same in
+    all studies. Verdicts are after Holm over all comparisons of the record.
     Raises OptionError for fewer than two folders, StudyError for one that is none, and where items differ.
     """
     sources = _sources(folders)
+    if not _texts(sources[0].folder):
+        raise StudyError(f"{sources[0].folder}: has no test items, so its runs cannot be compared with others")
     for other in sources[1:]:
         _check_items(sources[0], other)
     rows, items, notes = _rows(sources)
@@ -72,6 +75,7 @@ def compare_across(folders: Sequence[Path]) -> View:
         "items": len(_texts(sources[0].folder)),
         "runs": rows,
         "comparisons": compare_runs(rows, items),
+        "seed_noise": seed_noise(rows, items),
         "differences": list(_differences(sources)),
         "notes": notes,
     }
@@ -214,7 +218,24 @@ def _varying(recipes: list[View]) -> list[str]:
     """The keys that differ among runs and have an effect."""
     keys = dict.fromkeys(key for recipe in recipes for key in recipe)
     with_effect = (key for key in keys if not any(f"{key}.".startswith(f"{one}.") for one in WITHOUT_EFFECT))
-    return [key for key in with_effect if any(recipe.get(key) != recipes[0].get(key) for recipe in recipes)]
+    return [key for key in with_effect if any(_same(key, recipe) != _same(key, recipes[0]) for recipe in recipes)]
+
+
+def _same(key: str, recipe: View) -> Any:
+    """A value, alike where it means the same: a file of one name, wherever it lies, is taken for the same data.
+
+    Where it lies is among the differences of the studies all the same.
+    """
+    value = recipe.get(key)
+    return _file_names(value) if key == "data.source" else value
+
+
+def _file_names(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_file_names(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _file_names(one) for key, one in value.items()}
+    return PurePath(value).name if isinstance(value, str) else value
 
 
 def _asked(source: Source, run: View) -> tuple[str, ...]:

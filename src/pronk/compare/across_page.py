@@ -12,6 +12,7 @@ from pronk.compare import sections, words
 from pronk.compare.conclusion import conclusion
 from pronk.compare.languages import ENGLISH, Language, language
 from pronk.compare.pairs import primary_metric
+from pronk.compare.seed_view import seed_view
 from pronk.runs import disk_guard, write_text
 
 _HERE = Path(__file__).parent
@@ -45,6 +46,7 @@ def render_across(record: View, code: str = "en") -> str:
         studies=[{**one, "created": _date(one["created"])} for one in record["studies"]],
         differences=record["differences"],
         notes=[note_on_base(note, t) for note in record["notes"]],
+        seeds=seed_view(record["seed_noise"], primary_metric(runs), t),
         settings=sections.settings(runs),
         costs=sections.costs(runs, t),
         unfinished=sections.unfinished(runs, t),
@@ -70,7 +72,7 @@ def _ranking(record: View, t: Language) -> View:
         run = by_name[row["name"]]
         several = len(run.get("studies") or ()) > 1
         study = t("across.all", n=len(run["studies"])) if several else run["study"]
-        shown = "" if several else _date(run["created"])
+        shown = "" if several else run["created"][:10]
         rows.append({**row, "study": study, "created": shown, "run": run["run"]})
     return {**found, "rows": rows}
 

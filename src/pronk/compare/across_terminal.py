@@ -9,6 +9,8 @@ from pronk.compare import words
 from pronk.compare.across_page import note_on_base
 from pronk.compare.conclusion import conclusion
 from pronk.compare.pairs import baseline_of, evaluated, figure, lower_is_better, plain_base, primary_metric
+from pronk.compare.terminal import over_seeds
+from pronk.data.terminal import plain
 
 View = dict[str, Any]
 WIDTH = 80
@@ -27,17 +29,17 @@ def across_summary(record: View) -> str:
     said = [sentence.striptags() for sentence in conclusion(record["runs"], record["comparisons"], record["items"])]
     count = len(record["comparisons"])
     said.append(f"Verdicts allow for all {count:,} comparisons (Holm); intervals are 95% and unadjusted.")
-    return "\n".join(
-        [
-            f"{len(record['studies'])} studies on the same {record['items']:,} test items",
-            "",
-            *table,
-            "",
-            *(line for sentence in said for line in textwrap.wrap(sentence, WIDTH)),
-            *(line for note in record["notes"] for line in textwrap.wrap(note_on_base(note).striptags(), WIDTH)),
-            *_differences(record),
-        ]
-    )
+    lines = [
+        f"{len(record['studies'])} studies on the same {record['items']:,} test items",
+        "",
+        *table,
+        "",
+        *(line for sentence in said for line in textwrap.wrap(sentence, WIDTH)),
+        *(line for note in record["notes"] for line in textwrap.wrap(note_on_base(note).striptags(), WIDTH)),
+        *over_seeds(record["runs"], metric, record["comparisons"]),
+        *_differences(record),
+    ]
+    return plain("\n".join(lines))  # names and settings of a study may hold what steers a terminal
 
 
 def _row(run: View, record: View, metric: str) -> list[str]:

@@ -103,8 +103,9 @@ def _items_needed(entry: Comparison, mean_square: float | None, level: float) ->
     """mean_square: of an item's difference, in the unit of `difference`; None where that is no mean over items."""
     if "seeds" in entry:
         of_seeds = entry["variance"] * entry["seed_share"]
-        of_items, freedom = entry["variance"] - of_seeds, entry["degrees_of_freedom"]
-        found = items_over_seeds(entry["difference"], of_seeds, of_items, freedom, entry["n"], level)
+        fewest = min(len(seeds) for seeds in entry["seeds"].values() if seeds)
+        of_items = entry["variance"] - of_seeds
+        found = items_over_seeds(entry["difference"], of_seeds, of_items, fewest, entry["n"], level)
     elif "only_a_right" in entry:
         found = items_for_mcnemar(entry["only_a_right"], entry["only_b_right"], entry["n"], level)
     elif mean_square is None:

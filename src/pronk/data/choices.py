@@ -78,7 +78,7 @@ def _place(answer: Any, texts: list[str], names: list[str]) -> int:
     found = {known.index(answer) for known in (texts, letters) if answer in known}
     if len(found) > 1:
         raise RowError(
-            "answer twice", f"the answer {answer!r} is one choice's text and another's letter; write a place"
+            "answer twice", f"the answer {answer!r} is one choice's text and another's letter; name a place"
         )
     if not found:
         raise RowError(

@@ -34,8 +34,9 @@ def general_text(
     learned = "\n".join(_joined(row.text) for row in rows)
     kept = [one for one in passages if _joined(one.text) not in learned]
     if len(kept) < len(passages):
-        gone = counted(len(passages) - len(kept), "paragraph")
-        tell(f"general text: {gone} also stand in the rows to train on; left out")
+        gone = len(passages) - len(kept)
+        verb = "stands" if gone == 1 else "stand"
+        tell(f"general text: {counted(gone, 'paragraph')} also {verb} in the rows to train on; left out")
     if not kept:
         raise DataError(f"forgetting.text: all paragraphs of {path or 'the sample'} stand in the rows to train on")
     return kept

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from pronk.recipe.section import Section
 
@@ -30,12 +30,11 @@ class Exact(Section):
         'there, of that its first group if it has one, e.g. "#### (.+)". The whole text when absent.',
     )
 
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, value: str | None) -> str | None:
-        if value is not None:
-            check_pattern(value)
-        return value
+    @model_validator(mode="after")
+    def _compiles(self) -> Self:
+        if self.pattern is not None:
+            check_pattern(self.pattern)
+        return self
 
 
 class Forgetting(Section):
@@ -48,12 +47,11 @@ class Forgetting(Section):
         "everyday subjects, written for pronk.",
     )
 
-    @field_validator("text")
-    @classmethod
-    def _readable_kind(cls, value: str | None) -> str | None:
-        if value is not None and not value.lower().endswith((".txt", ".jsonl")):
-            raise ValueError(f"expected a .txt or .jsonl file, found {value!r}")
-        return value
+    @model_validator(mode="after")
+    def _readable_kind(self) -> Self:
+        if self.text is not None and not self.text.lower().endswith((".txt", ".jsonl")):
+            raise ValueError(f"text: found {self.text!r}, expected a .txt or .jsonl file")
+        return self
 
 
 def check_pattern(pattern: str) -> None:
@@ -65,12 +63,14 @@ def check_pattern(pattern: str) -> None:
         times *= max(int(least), int(most or 0), 1)
     if len(pattern) > LONGEST_PATTERN or times > MOST_REPEATS:
         raise ValueError(
-            f"too large a regular expression; expected at most {LONGEST_PATTERN:,} characters, and counts in braces "
-            f"that multiply to {MOST_REPEATS:,} at most"
+            f"pattern: too large a regular expression; expected at most {LONGEST_PATTERN:,} characters, and counts in "
+            f"braces that multiply to {MOST_REPEATS:,} at most"
         )
     try:
         found = regex.compile(pattern)
     except (regex.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"no regular expression: {error}; found {pattern!r}") from None
+        raise ValueError(f"pattern: {pattern!r} is no regular expression: {error}") from None
     if found.match("") is not None:
-        raise ValueError(f"{pattern!r} finds nothing as well as something; expected one that an empty text cannot fit")
+        raise ValueError(
+            f"pattern: {pattern!r} finds nothing as well as something; expected one that an empty text cannot fit"
+        )

@@ -362,7 +362,7 @@ TEXTS = {
     "method.seeds": "<b>Seeds.</b> A comparison of two runs allows for chance in the choice of test items, not in"
     " training: another seed gives another run. Where runs differ in their seed alone, “(3 seeds)” stands for all"
     " of them, and comparisons of such groups allow for both kinds of chance: crossed random effects of seeds and"
-    " items, Student’s t with degrees of freedom that hold from two seeds on (94 to 96.5% covered with 2, 94.5 to"
+    " items, Student’s t with degrees of freedom that hold from two seeds on (94.6 to 96.6% covered with 2, 94.5 to"
     " 95.7% with 3 or more). With few seeds their intervals are wide, as they must be.",
     "method.loss": "<b>Loss and perplexity.</b> Per target token of the reference answers. They do not compare"
     " across tokenizers, so runs on different bases are not compared by them.",
