@@ -15,7 +15,10 @@
     baseline.py     `pronk check --baseline`: intervals of single figures, and the table
     terminal.py     the ranking and the verdicts as lines of text
     across.py       `pronk compare`: runs of several studies; across_terminal.py and across_page.py show them
-    report.py       report.html, one self-contained file; its parts: sections.py, words.py, charts.py
+    report.py       report.html, one self-contained file; its parts:
+                    languages/ every fixed text, English and Korean; words.py numbers; charts.py, report.css
+                    conclusion.py first words and limits; axes.py, axis_views.py what settings do; seed_view.py
+                    quality.py cost and Pareto front; flips.py by class and by item; sections.py all other tables
 
 Start at `pairs.compare_runs` for the figures and at `report.write_report` for the page. Nothing here
 loads torch or transformers, so a report opens on a laptop.
