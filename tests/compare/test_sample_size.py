@@ -168,7 +168,7 @@ def test_the_sentences() -> None:
         return items_needed([{"items_needed": count} for count in needed])
 
     assert said(2134) == "You would need about 2,200 test items to tell."
-    assert said(None) == said(None, None) == " No number of test items that you will ever have would tell."
+    assert said(None) == said(None, None) == "No number of test items that you will ever have would tell."
     assert "about 910 test items to tell the first of these, 15,000 for all" in said(15000, 901)
     assert "the last more than anyone has" in said(None, 901)
     assert items_needed([{"verdict": "tie"}]) == ""  # a study from before

@@ -43,7 +43,7 @@ def terminal_summary(study: dict[str, Any]) -> str:
         _line([name.ljust(left), *(cell.rjust(width) for cell, width in zip(row, [*widths, 0], strict=True))])
         for name, row in zip(names, rows, strict=True)
     ]
-    return "\n".join([*lines, *_over_seeds(runs, metric, study.get("comparisons") or []), *_overfitting(runs)])
+    return "\n".join([*lines, *over_seeds(runs, metric, study.get("comparisons") or []), *_overfitting(runs)])
 
 
 def _line(cells: list[str]) -> str:
@@ -52,7 +52,7 @@ def _line(cells: list[str]) -> str:
     return line if len(line) <= 80 else "  ".join([*cells[:-1], cells[-1].partition(", ")[0]])
 
 
-def _over_seeds(runs: list[dict[str, Any]], metric: str, comparisons: list[dict[str, Any]]) -> list[str]:
+def over_seeds(runs: list[dict[str, Any]], metric: str, comparisons: list[dict[str, Any]]) -> list[str]:
     """A line for each group of runs that differ in their seed alone: mean, deviation, and verdict on its base."""
     rows = []
     for group in groups([run for run in runs if evaluated(run)]):
