@@ -11,12 +11,15 @@ import typer
 from pronk.cli.shared import Gpu, Json, Out, Set, console, print_table, say
 
 
-def demo(out: Out = None, overrides: Set = None, as_json: Json = False) -> None:
+Lang = Annotated[str, typer.Option("--lang", metavar="CODE", help="The report's language: en or ko.")]
+
+
+def demo(out: Out = None, overrides: Set = None, as_json: Json = False, lang: Lang = "en") -> None:
     """Fine-tune the embedded model on the embedded headlines, and report."""
     from importlib.resources import as_file, files
 
     with as_file(files("pronk.data") / "samples") as samples:
-        _run(samples / "demo.yaml", overrides, out, "demo", as_json)
+        _run(samples / "demo.yaml", overrides, out, "demo", as_json, lang)
 
 
 def run(
@@ -29,9 +32,10 @@ def run(
         typer.Option("--copy-to", metavar="DIR", help="Copy the study there as it grows, e.g. to a mounted drive."),
     ] = None,
     gpu: Gpu = None,
+    lang: Lang = "en",
 ) -> None:
     """Train all runs of a recipe, evaluate them with their base, compare, and report."""
-    _run(recipe, overrides, out, f"studies/{recipe.stem}", as_json, copy_to, gpu)
+    _run(recipe, overrides, out, f"studies/{recipe.stem}", as_json, lang, copy_to, gpu)
 
 
 def plan(
@@ -59,7 +63,7 @@ def plan(
 def report(
     study: Annotated[Path, typer.Argument(help="A study folder.")],
     as_json: Json = False,
-    lang: Annotated[str, typer.Option("--lang", help="The report's language: en or ko.")] = "en",
+    lang: Lang = "en",
 ) -> None:
     """Compare a study's runs anew and write its report.html. Needs neither torch nor the base model."""
     from pronk.compare.languages import language
@@ -73,13 +77,16 @@ def report(
 
 
 def _run(
-    recipe: Path, overrides: list[str] | None, out: Path | None, stem: str, as_json: bool,
+    recipe: Path, overrides: list[str] | None, out: Path | None, stem: str, as_json: bool, lang: str,
     copy_to: Path | None = None, gpu: str | None = None,
 ) -> None:  # fmt: skip
+    from pronk.compare.languages import language
+    from pronk.compare.report import write_report
     from pronk.model.memory.sizes import read_size
     from pronk.recipe import read_recipe
     from pronk.runs import new_folder
 
+    code = language(lang).code
     size = None if gpu is None else read_size(gpu)
     checked = read_recipe(recipe, overrides or [])
     from pronk import pipeline
@@ -92,7 +99,7 @@ def _run(
     if interrupted:
         say(f"interrupted; what was trained is saved in {folder.path}")
         sys.exit(130)
-    _show(folder, folder.path / "report.html", as_json)
+    _show(folder, write_report(folder.path, code) if code != "en" else folder.path / "report.html", as_json)
     runs = [run for run in folder.read()["runs"] if not run["baseline"]]
     if all(run["status"] == "failed" for run in runs):
         say("no run came to its end; the report says why")

@@ -129,10 +129,10 @@ def colour(series: int) -> str:
 
 
 def ring(axes: Any, x: float, y: float, series: int) -> None:
-    """A ring around a point."""
+    """A ring around a point, one for a series."""
     axes.plot(
         x, y, marker="o", markersize=11, fillstyle="none",
-        markeredgecolor=colour(series), markeredgewidth=1.5, linestyle="none",
+        markeredgecolor=colour(series), markeredgewidth=1.5, linestyle="none", gid=f"ring-{series}",
     )  # fmt: skip
 
 

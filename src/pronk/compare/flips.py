@@ -67,7 +67,7 @@ def class_views(runs: list[Run], items: dict[str, RunItems], labels: Sequence[st
         whole = ClassFlips(t("classes.all"), len(after), sum(one.before for one in counts), gained, lost)
         rows = [_class_row(one, widest) for one in counts]
         views.append({
-            "name": run["name"], "base": base["name"], "kind": t(f"confusion.{kind}"), "open": run is best,
+            "name": run["name"], "base": base["name"], "kind": t(f"flips.{kind}"), "open": run is best,
             "summary": t("classes.summary", gained=gained, lost=lost), "rows": rows, "total": _class_row(whole, widest),
         })  # fmt: skip
     return views

@@ -48,7 +48,7 @@ def ranking(runs: list[Run], comparisons: list[View], t: Language) -> View:
             "base": run.get("base", ""),
             "tag": words.base_tag(run, t),
             "best": run is best,
-            "status": "" if evaluated(run) else status(run, "status", t),
+            "status": "" if evaluated(run) else status(run, "status.", t),
             "overfitting": _overfitting(run, t),
             "values": [words.metric_value(metric, figure(run, metric)) for metric in metrics],
             "against": comparison(against_base[run["name"]], t) if run["name"] in against_base else None,
@@ -64,9 +64,9 @@ def ranking(runs: list[Run], comparisons: list[View], t: Language) -> View:
 
 
 def status(run: Run, kind: str, t: Language) -> str:
-    """Why a run has no results, as a tag ("status") or in a sentence ("failure"); others as study.json has it."""
-    found = run.get("status", "")
-    return t(f"{kind}.{found}") if f"{kind}.{found}" in t.texts else str(found)
+    """Why a run has no results, as a tag ("status.") or in a sentence ("failure."); others as study.json has it."""
+    found = str(run.get("status", ""))
+    return t(kind + found) if kind + found in t.texts else found
 
 
 def unfinished(runs: list[Run], t: Language) -> list[Markup]:
@@ -74,7 +74,7 @@ def unfinished(runs: list[Run], t: Language) -> list[Markup]:
     found = []
     for run in runs:
         if not evaluated(run):
-            said = {"run": run["name"], "status": status(run, "failure", t), "message": run.get("message")}
+            said = {"run": run["name"], "status": status(run, "failure.", t), "message": run.get("message")}
             found.append(t("failure.message" if run.get("message") else "failure", **said))
     return found
 

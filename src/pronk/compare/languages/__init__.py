@@ -45,7 +45,7 @@ class Language:
 
     def metric_inside(self, name: str) -> str:
         """The same within a sentence: without its unit, and without the capital of a word."""
-        said = self.metric(name).split(" (")[0]
+        said = self.metric(name).partition("(")[0].strip()
         return said[0].lower() + said[1:] if said[1:2].islower() and "-" not in said else said
 
     def verdict(self, verdict: str) -> str:

@@ -86,8 +86,7 @@ TEXTS = {
     "gain.tie": "{gain}: a difference of {difference} (95% interval {interval}), which chance could explain: a tie.",
     "gain.tie-among": "{gain}: a difference of {difference} (95% interval {interval}), which chance could explain"
     " among {comparisons}: a tie.",
-    "few-shot.better": "With {examples} in its prompt the untouched base reaches {value}; the run is better than"
-    " that.",
+    "few-shot.better": "With {examples} in its prompt the untouched base reaches {value}; the run is better than that.",
     "few-shot.worse": "With {examples} in its prompt the untouched base reaches {value}; that is better than the"
     " run, so no fine-tuning is needed for it.",
     "few-shot.tie": "With {examples} in its prompt the untouched base reaches {value}; that the run differs from"
@@ -102,9 +101,9 @@ TEXTS = {
     "needed.one": "You would need about {n} test items to tell.",
     "needed.first": "The first of these takes about {n} test items to tell, the last more than anyone has.",
     "needed.range": "You would need about {first} test items to tell the first of these, {last} for all.",
-    "tally.all": "All {n} tuned runs are better than their base beyond chance.",
-    "tally.some": "Of the {n} tuned runs, {better} are better than their base beyond chance, {ties} cannot be told"
-    " from it and {worse} are worse.",
+    "tally.all": "Each of the {n} tuned runs is better than its base beyond chance.",
+    "tally.some": "Of the {n} tuned runs, better than their base beyond chance: {better}; not to be told from it:"
+    " {ties}; worse: {worse}.",
     "ties.none": "Of {differences} tested, none is a tie.",
     "ties.one": "Of {differences} tested, 1 is a tie.",
     "ties.many": "Of {differences} tested, {n} are ties.",
@@ -114,8 +113,7 @@ TEXTS = {
     "limits.intervals": "Intervals are 95% and unadjusted: each stands for itself. Verdicts allow for all"
     " {comparisons} of this study (Holm), so an interval can leave out zero and the verdict still be a tie.",
     "limits.ties": "A tie means that {items} cannot tell, not that the runs are equal.",
-    "limits.chosen": "The best run was chosen by these same test items, so it looks a little better here than it"
-    " is.",
+    "limits.chosen": "The best run was chosen by these same test items, so it looks a little better here than it is.",
     "limits.seeds": "Every setting was trained with one seed: how much another seed would change was not assessed.",
     "limits.validation": "Overfitting was not assessed for {runs}.",
     "limits.generated": "Answers were scored, not written: what the runs write when asked was not assessed.",
@@ -175,8 +173,8 @@ TEXTS = {
     "axes.region": "{metric} by {axis}",
     # two settings
     "grid.title": "Two settings at once",
-    "grid.note": "{metric}; the stronger the colour, the better. In brackets the 95% interval, unadjusted, or, where several"
-    " seeds were trained, how many the mean is of.",
+    "grid.note": "{metric}; the stronger the colour, the better. In brackets the 95% interval, unadjusted, or,"
+    " where several seeds were trained, how many the mean is of.",
     "grid.best": "The framed value is better, beyond chance, than every other.",
     "grid.no-best": "No value is framed: the best cannot be told from some other.",
     "grid.region": "{metric} by {row} and {column}",
@@ -327,8 +325,8 @@ TEXTS = {
     "across.studies": "Studies",
     "across.all": "{n} studies",
     "across.differences": "What differs between the studies",
-    "across.differences-note": "Recipe keys, rows of data and versions. A difference between runs of two studies can"
-    " come from any of them.",
+    "across.differences-note": "Recipe keys, rows of data and versions. A difference between runs of two studies"
+    " can come from any of them.",
     "across.same": "They do not differ in recipe, data or environment.",
     "across.key": "Setting",
     "across.base": "<b>{row}</b> is one row, with the figures of {study}; its {metric} was not the same everywhere:"
