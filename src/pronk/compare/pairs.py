@@ -1,5 +1,6 @@
 """Which runs of a study are compared, on which metrics, and what can be said."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -239,12 +240,13 @@ def _compare_group_pair(a: Group, b: Group, items: dict[str, RunItems]) -> Itera
             continue
         found = compare_groups(a, b, [one[metric] for one in of_a], [one[metric] for one in of_b])
         if found is not None:
+            least, most = (-math.inf, math.inf) if lower_is_better(metric) else (-1.0, 1.0)  # what a difference can be
             yield {
                 "a": a.name,
                 "b": b.name,
                 "metric": metric,
                 "difference": found.value,
-                "interval": list(found.interval),
+                "interval": [min(max(bound, least), most) for bound in found.interval],
                 "p_value": found.p_value,
                 "n": len(of_a[0][metric].ids),
                 "seeds": {"a": list(a.seeds), "b": list(b.seeds)},
