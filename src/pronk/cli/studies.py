@@ -10,7 +10,6 @@ import typer
 
 from pronk.cli.shared import Gpu, Json, Out, Set, console, print_table, say
 
-
 Lang = Annotated[str, typer.Option("--lang", metavar="CODE", help="The report's language: en or ko.")]
 
 
