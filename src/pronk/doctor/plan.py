@@ -176,7 +176,7 @@ def _measured(subject: Subject, kind: Quantize, memory: int, tell: Callable[[str
     """What a few seconds on this GPU say; None, with the reason told, where they say nothing."""
     import torch
 
-    from pronk.doctor.calibration import Bench, calibration_tokens, measure
+    from pronk.doctor.calibration import Bench, calibration_tokens, measure, reading_tokens
     from pronk.model.load import load_config
     from pronk.model.memory.fit import fitted
     from pronk.model.quantize import check_quantization
@@ -193,7 +193,8 @@ def _measured(subject: Subject, kind: Quantize, memory: int, tell: Callable[[str
         )  # fmt: skip
         loads = [load for workload in subject.work.trainings for load in workload.largest]
         largest = max(loads, key=lambda load: load.tokens)
-        found = measure(bench, subject.plans, calibration_tokens(start, largest, memory))
+        reading = reading_tokens(start, [tokens for tokens, _ in subject.work.evaluations], memory)
+        found = measure(bench, subject.plans, calibration_tokens(start, largest, memory), reading)
     except (RecipeError, torch.OutOfMemoryError):  # targets that two layers do not have; or too little for even those
         return start
     except PronkError as error:
