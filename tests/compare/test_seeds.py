@@ -77,6 +77,23 @@ def test_seeds_alone_make_a_group_of_the_whole_study_and_one_run_is_none() -> No
     assert groups([runs[0], other]) == []
 
 
+def test_groups_of_one_name_from_several_studies_are_told_apart() -> None:
+    runs = [
+        {"name": f"{study}/r", "base": "b", "settings": {"train.seed": seed, "train.epochs": epochs}}
+        for study, seed, epochs in (("a", 1, 2), ("b", 2, 2), ("c", 1, 3), ("d", 2, 3))
+    ]
+    assert [group.name for group in groups(runs)] == ["a/r and seeds alike", "c/r and seeds alike"]
+    assert [group.name for group in groups(runs[:2])] == ["r (2 seeds)"]
+
+
+def test_an_interval_stays_within_what_a_difference_can_be() -> None:
+    runs, items = study((0.1, 0.95), (1, 2))
+    items[runs[1]["name"]] = answered("x", 0.9, 7)
+    entries = [entry for entry in compare_runs(runs, items) if "seeds" in entry and entry["metric"] == "accuracy"]
+    assert max(entry["interval"][1] for entry in entries) == 1.0
+    assert all(-1.0 <= low <= high <= 1.0 for low, high in (entry["interval"] for entry in entries))
+
+
 def test_groups_are_compared_with_base_best_and_neighbour_and_join_the_family() -> None:
     runs, items = study((0.6, 0.7, 0.8))
     comparisons = compare_runs(runs, items)

@@ -52,8 +52,8 @@ def compare_across(folders: Sequence[Path]) -> View:
     `studies` (label, folder, created, device), `items` (how many), `runs` and `comparisons` as in study.json, where a
     run is named STUDY/RUN and has `study`, `run` and `created`, and its `settings` are the recipe keys that differ
     among all of them; the untouched base is one row, with `studies`. `seed_noise` as `seeds.seed_noise` has it.
-    `differences` (kind, key, values by study) between the studies, and `notes`: bases whose figures were not the same in
-    all studies. Verdicts are after Holm over all comparisons of the record.
+    `differences` (kind, key, values by study) between the studies, and `notes`: bases whose figures were not the same
+    in all studies. Verdicts are after Holm over all comparisons of the record.
     Raises OptionError for fewer than two folders, StudyError for one that is none, and where items differ.
     """
     sources = _sources(folders)

@@ -1,5 +1,6 @@
 """Which runs of a study are compared, on which metrics, and what can be said."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,9 @@ def compare_runs(runs: list[Run], items: dict[str, RunItems]) -> list[Comparison
     ("base"), with the best row that has examples in its prompt ("few-shot"), the others with the group of the best mean
     ("best group"), and two that differ in one setting ("one key: …"). Such an entry has the groups' names in `a` and
     `b`, and `seeds` and `runs`, lists by "a" and "b" (the base has no seeds). It speaks of the setting, over seeds and
-    items (compare/crossed.py), where the other entries speak of one trained run. `seed_share` is the share of
-    its squared error that more items would not make smaller; `degrees_of_freedom` are those of its Student's t.
+    items (compare/crossed.py), where the other entries speak of one trained run. `variance` is its squared
+    error, `seed_share` the share of that which more items would not make smaller, and `degrees_of_freedom` are those of
+    its Student's t.
 
     Runs that did not finish or have no items are left out. The best run is the one with the highest accuracy,
     choice_accuracy or exact_match, else the lowest nll, else the highest rouge_l, on these very items. Being chosen
@@ -239,12 +241,13 @@ def _compare_group_pair(a: Group, b: Group, items: dict[str, RunItems]) -> Itera
             continue
         found = compare_groups(a, b, [one[metric] for one in of_a], [one[metric] for one in of_b])
         if found is not None:
+            least, most = (-math.inf, math.inf) if lower_is_better(metric) else (-1.0, 1.0)  # what a difference can be
             yield {
                 "a": a.name,
                 "b": b.name,
                 "metric": metric,
                 "difference": found.value,
-                "interval": list(found.interval),
+                "interval": [min(max(bound, least), most) for bound in found.interval],
                 "p_value": found.p_value,
                 "n": len(of_a[0][metric].ids),
                 "seeds": {"a": list(a.seeds), "b": list(b.seeds)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,12 @@ def groups(runs: Sequence[Run]) -> list[Group]:
             members = kept.setdefault(json.dumps(alike, sort_keys=True, default=str), [])
             if all(one["settings"][SEED] != settings[SEED] for one in members):
                 members.append(run)
-    return [_group(members) for members in kept.values() if len(members) > 1]
+    found = [_group(members) for members in kept.values() if len(members) > 1]
+    names = [group.name for group in found]
+    return [
+        group if names.count(group.name) == 1 else replace(group, name=f"{group.runs[0]['name']} and seeds alike")
+        for group in found
+    ]
 
 
 def alone(run: Run) -> Group:
