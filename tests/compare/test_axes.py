@@ -299,5 +299,7 @@ def test_numbers_that_are_none_do_not_reach_a_chart(tmp_path: Path) -> None:
     study["runs"][1]["metrics"]["accuracy"] = float("nan")
     study["runs"][2] |= {"train_tokens": None, "train_seconds": 0}
     study["runs"][3] |= {"status": "interrupted", "metrics": {}}
+    losses = folder / "runs" / study["runs"][4]["name"] / "items" / "likelihood.jsonl"
+    losses.write_text(losses.read_text().replace('"loss": ', '"loss": Infinity, "was": ', 1))
     (folder / "study.json").write_text(json.dumps(study))
     assert not re.search(r"\b(nan|inf)\b", report.render(folder), re.IGNORECASE)

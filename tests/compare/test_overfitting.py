@@ -164,8 +164,8 @@ def test_the_ring_is_on_the_marked_run_only() -> None:
 
     plain = charts.Curve(0, np.arange(5.0), np.linspace(2, 1, 5))
     ringed = charts.Curve(1, np.arange(5.0), np.linspace(2, 1, 5), mark=2.2)
-    assert charts.loss_chart([plain], "a", points=False).count("<use") + 1 == charts.loss_chart(
-        [ringed], "a", points=False
+    assert charts.loss_chart([plain], "a", points=False, labels=("x", "y")).count("<use") + 1 == charts.loss_chart(
+        [ringed], "a", points=False, labels=("x", "y")
     ).count("<use")
 
 

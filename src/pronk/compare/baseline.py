@@ -23,7 +23,7 @@ NAME, VALUE, INTERVAL, DIFFERENCE = 16, 7, 17, 26
 
 
 def intervals(items: RunItems) -> dict[str, list[float]]:
-    """95% intervals of a row's own figures, [low, high] by metric.
+    """95% intervals of a row's own figures, [low, high] by metric; none of losses that are no number.
 
     Proportions: Wilson's (1927) score interval. Losses per token and means over items: the bootstrap over items, as
     for differences (compare/resampling.py); perplexity is e to the loss's.
@@ -33,7 +33,7 @@ def intervals(items: RunItems) -> dict[str, list[float]]:
         for metric, answers in (("accuracy", one.predicted), ("generated_accuracy", one.generated_labels)):
             if answers is not None:
                 found[metric] = _wilson(sum(map(str.__eq__, one.labels, map(str, answers))), len(one.labels))
-    if (of := items.likelihood) is not None:
+    if (of := items.likelihood) is not None and np.isfinite(of.loss).all():
         found |= _losses(of, "")
         if of.bytes is not None and of.bytes.sum():
             bits = resampling.ratio_bootstrap_interval(of.loss / math.log(2), of.bytes.astype(np.float64))
@@ -43,7 +43,7 @@ def intervals(items: RunItems) -> dict[str, list[float]]:
             found[f"choice_accuracy{metric}"] = _wilson(sum(map(str.__eq__, on.answers, chosen)), len(on.answers))
     if (short := items.exact) is not None:
         found["exact_match"] = _wilson(int(short.right.sum()), len(short.ids))
-    if (general := items.forgetting) is not None:
+    if (general := items.forgetting) is not None and np.isfinite(general.loss).all():
         found |= _losses(general, "forgetting_")
     if (near := items.similarity) is not None:
         each = np.ones(len(near.ids))
