@@ -86,8 +86,7 @@ TEXTS = {
     "gain.tie": "{gain}: a difference of {difference} (95% interval {interval}), which chance could explain: a tie.",
     "gain.tie-among": "{gain}: a difference of {difference} (95% interval {interval}), which chance could explain"
     " among {comparisons}: a tie.",
-    "few-shot.better": "With {examples} in its prompt the untouched base reaches {value}; the run is better than"
-    " that.",
+    "few-shot.better": "With {examples} in its prompt the untouched base reaches {value}; the run is better than that.",
     "few-shot.worse": "With {examples} in its prompt the untouched base reaches {value}; that is better than the"
     " run, so no fine-tuning is needed for it.",
     "few-shot.tie": "With {examples} in its prompt the untouched base reaches {value}; that the run differs from"
@@ -114,8 +113,7 @@ TEXTS = {
     "limits.intervals": "Intervals are 95% and unadjusted: each stands for itself. Verdicts allow for all"
     " {comparisons} of this study (Holm), so an interval can leave out zero and the verdict still be a tie.",
     "limits.ties": "A tie means that {items} cannot tell, not that the runs are equal.",
-    "limits.chosen": "The best run was chosen by these same test items, so it looks a little better here than it"
-    " is.",
+    "limits.chosen": "The best run was chosen by these same test items, so it looks a little better here than it is.",
     "limits.seeds": "Every setting was trained with one seed: how much another seed would change was not assessed.",
     "limits.validation": "Overfitting was not assessed for {runs}.",
     "limits.generated": "Answers were scored, not written: what the runs write when asked was not assessed.",

@@ -83,8 +83,7 @@ TEXTS = {
     "gain.base": "{gain}, 베이스는 {value}",
     "gain.perplexities": "{gain}(퍼플렉시티는 각각 {run}, {base})",
     "gain.not-compared": "{gain}입니다.",
-    "gain.better": "{gain}입니다. 차이는 {difference}(95% 신뢰 구간 {interval})이며, 우연만으로는 설명되지"
-    " 않습니다.",
+    "gain.better": "{gain}입니다. 차이는 {difference}(95% 신뢰 구간 {interval})이며, 우연만으로는 설명되지 않습니다.",
     "gain.worse": "{gain}입니다. 차이는 {difference}(95% 신뢰 구간 {interval})이며, 우연만으로는 설명되지 않을 만큼"
     " 나빠졌습니다.",
     "gain.tie": "{gain}입니다. 차이는 {difference}(95% 신뢰 구간 {interval})이며, 우연일 수 있습니다. 무승부입니다.",
@@ -118,8 +117,7 @@ TEXTS = {
     " {comparisons} 전체를 감안해 보정했습니다(Holm). 그래서 구간에 0이 들지 않아도 무승부일 수 있습니다.",
     "limits.ties": "무승부는 {items}만으로는 가릴 수 없다는 뜻이지, 두 실행이 같다는 뜻이 아닙니다.",
     "limits.chosen": "가장 좋은 실행은 바로 이 테스트 항목으로 골랐으므로 실제보다 조금 더 좋아 보입니다.",
-    "limits.seeds": "설정마다 시드 하나로만 학습했습니다. 시드가 달라지면 결과가 얼마나 달라지는지는 재지"
-    " 않았습니다.",
+    "limits.seeds": "설정마다 시드 하나로만 학습했습니다. 시드가 달라지면 결과가 얼마나 달라지는지는 재지 않았습니다.",
     "limits.validation": "다음 실행은 과적합 여부를 판정하지 못했습니다: {runs}.",
     "limits.generated": "라벨의 우도만 재었습니다. 직접 물었을 때 어떤 답을 쓰는지는 재지 않았습니다.",
     "limits.labels-only": "손실은 정답을 얼마나 예상했는지만 말해 줍니다. 직접 쓴 답이 맞는지는 재지 않았습니다.",
