@@ -418,7 +418,7 @@ def test_similarity_and_its_longest_answer(read, message_of):
     assert read(text).max_new_tokens is None
     assert read(text + "max_new_tokens: 64").max_new_tokens == 64
     assert message_of(text + "max_new_tokens: 0") == "recipe.yaml: max_new_tokens: found 0, expected greater than 0"
-    said = "max_new_tokens: only evaluate: [exact] and [similarity] answer freely; add one, or leave the key out"
+    said = "max_new_tokens: only evaluate: [similarity] and [exact] answer freely; add one, or leave the key out"
     assert message_of(SHORT + "max_new_tokens: 64") == f"recipe.yaml: {said}"
 
 

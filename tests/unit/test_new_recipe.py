@@ -225,12 +225,25 @@ def written(folder: Path, rows: list[dict[str, Any]]) -> str:
     return str(path)
 
 
-def test_choices_and_the_place_of_the_right_one_are_no_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("choices", "answer"), Found("choice", {})),
+        (("options", "correct"), Found("choice", {"choices": "options", "answer": "correct"})),
+        (("ways", "number"), Found("classify", {"text": "question", "label": "subject"})),
+    ],
+)
+def test_choices_are_read_as_such_and_a_place_in_a_list_is_no_answer(
+    tmp_path: Path, names: tuple[str, str], expected: Found
+) -> None:
+    choices, answer = names
     rows = [
-        {"subject": f"s{i % 3}", "question": f"What is {i}?", "choices": ["a", "b"], "answer": i % 2} for i in range(30)
+        {"subject": f"s{i % 3}", "question": f"What is {i}?", choices: ["a", "b"], answer: i % 2} for i in range(30)
     ]
-    _, found = formats_of(written(tmp_path, rows))
-    assert found == [Found("classify", {"text": "question", "label": "subject"})]
+    source = written(tmp_path, rows)
+    _, found = formats_of(source)
+    assert found == [expected]
+    assert read_rows(source, found[0]).conversations[0].choices == (("a", "b") if expected.format == "choice" else ())
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ class Recipe(Section):
             raise ValueError(f"evaluate: {answering[0]} compares answers, and rows of the format text have no question")
         if self.max_new_tokens is not None and not answering:
             raise ValueError(
-                "max_new_tokens: only evaluate: [exact] and [similarity] answer freely; add one, or leave the key out"
+                "max_new_tokens: only evaluate: [similarity] and [exact] answer freely; add one, or leave the key out"
             )
         for key, changed in (("exact", self.exact != Exact()), ("forgetting", self.forgetting != Forgetting())):
             if changed and key not in wanted:
