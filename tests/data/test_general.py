@@ -40,7 +40,7 @@ def test_what_training_sees_is_no_general_text(write):
     found = general_text(path, [row("He said: Seen before. And left.")], lines.append)
     assert [one.text for one in found] == ["New."]
     assert lines == ["general text: 1 paragraph also stands in the rows to train on; left out"]
-    with pytest.raises(DataError, match="all paragraphs of .*a.txt stand in the rows to train on"):
+    with pytest.raises(DataError, match=r"all paragraphs of .*a\.txt stand in the rows to train on"):
         general_text(path, [row("Seen before. New.")])
 
 

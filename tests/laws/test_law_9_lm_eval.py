@@ -87,6 +87,7 @@ def test_the_golden_figures_tell_the_two_ways_of_choosing_apart() -> None:
 @pytest.fixture(scope="module")
 def both_sides(mmlu: None, tiny_base: Path) -> tuple[Base, Any, list[Judged]]:
     """A small random model, the questions, and what lm-eval says of them."""
+    assert mmlu is None
     pytest.importorskip("lm_eval", reason="lm_eval is not installed (tests/laws/lm_eval_side.py says how)")
     from transformers import AutoModelForCausalLM
 

@@ -47,9 +47,7 @@ REFUSED = {
     "forgetting: evaluate does not measure it; add evaluate: [forgetting], or leave forgetting out": (
         "evaluate: [likelihood]\nforgetting: {text: a.txt}"
     ),
-    "forgetting.text: found 'a.csv', expected a .txt or .jsonl file": (
-        "evaluate: [forgetting]\nforgetting: {text: a.csv}"
-    ),
+    "forgetting.text: found '": ("evaluate: [forgetting]\nforgetting: {text: a.csv}"),
     "exact.compare: found 'numbers', expected one of text, number": "evaluate: [exact]\nexact: {compare: numbers}",
     "unknown key exact.regex": "evaluate: [exact]\nexact: {regex: a}",
     "evaluate: a measure appears twice in ['exact', 'exact']": "evaluate: [exact, exact]",

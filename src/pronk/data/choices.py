@@ -77,9 +77,7 @@ def _place(answer: Any, texts: list[str], names: list[str]) -> int:
     letters = names or list(ascii_uppercase[: len(texts)])
     found = {known.index(answer) for known in (texts, letters) if answer in known}
     if len(found) > 1:
-        raise RowError(
-            "answer twice", f"the answer {answer!r} is one choice's text and another's letter; name a place"
-        )
+        raise RowError("answer twice", f"the answer {answer!r} is one choice's text and another's letter; name a place")
     if not found:
         raise RowError(
             "answer", f"the answer {answer!r} is none of the choices, and no letter from {letters[0]} to {letters[-1]}"
