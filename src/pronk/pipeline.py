@@ -170,7 +170,7 @@ def _run_fleets(ready: Sequence[Ready], work: Work) -> bool:
     done, why = 0, ""
     try:
         for one in ready:
-            interrupted = _run_fleet(one, work)
+            interrupted = _run_fleet(one, work, [other.fleet for other in ready[done + 1 :]])
             done += 1
             if interrupted:
                 break
@@ -195,8 +195,8 @@ def _not_trained(fleet: Fleet, why: str) -> list[dict[str, Any]]:
     return [{"name": run.name, **status, **kept, "settings": run.settings} for run in fleet.runs]
 
 
-def _run_fleet(ready: Ready, work: Work) -> bool:
-    """Train and evaluate one fleet and add its runs to the summary."""
+def _run_fleet(ready: Ready, work: Work, later: Sequence[Fleet]) -> bool:
+    """Train and evaluate one fleet and add its runs to the summary. later: the fleets that come after it."""
     from pronk.doctor.environment import environment, peak_memory
     from pronk.evaluate.evaluation import validation_losses
     from pronk.model.load import load_for_fleet, resolve_dtype
@@ -236,6 +236,10 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
             work.stop.check, ready.recompute,
         )  # fmt: skip
     release(device)  # an evaluation needs memory in other sizes
+    trained = _entries(ready, work.study, outcomes, [], peak_memory(device))
+    waiting = [entry for fleet in later for entry in _not_trained(fleet, "")]
+    # whatever may end the process from here on, even the system for lack of memory, `pronk eval` can complete this
+    work.folder.write({**work.summary, "runs": [*work.summary["runs"], *trained, *waiting]})
     work.clock.lap("train")
     if not interrupted and work.splits.test:
         try:

@@ -32,6 +32,6 @@ def evaluate(asked: Asked, out: Path | None, console: Console) -> tuple[StudyFol
     from pronk.measure.elsewhere import measure_elsewhere
 
     if out is None and asked.is_one_study:
-        return measure_again(Path(asked.targets[0]), asked.evaluations, asked.overrides, console)
+        return measure_again(asked, console)
     stem = Path(asked.data or asked.targets[0]).stem
     return measure_elsewhere(asked, out or new_folder(f"evaluations/{stem}"), console)

@@ -19,6 +19,7 @@ from pronk.data.words import counted
 from pronk.doctor.baseline import few_shot_rows
 from pronk.doctor.ready import Ready
 from pronk.errors import OptionError, StudyError
+from pronk.measure.asked import Asked
 from pronk.measure.items import Items, check_recorded, own_items
 from pronk.measure.together import Column, Reader, Results, Wanted, measure_columns
 from pronk.recipe import Recipe, read_recipe
@@ -30,9 +31,8 @@ from pronk.train.progress import say
 if TYPE_CHECKING:
     from rich.console import Console
 
-# What may be said anew of a study that is measured again: where things lie, and what is measured.
+# What may be said anew of a study that is measured again, beside what is measured: where things lie.
 PLACES = ("base", "data.source", "train.device")
-FIXED = ("adapter", "train", "study", "data", "quantize", "double_quantization", "full", "prompt", "baseline", "base")
 
 
 @dataclass
@@ -49,9 +49,7 @@ class _Again:
     told: dict[str, Any] = field(default_factory=dict)  # of this evaluation, once something is measured
 
 
-def measure_again(
-    path: Path, evaluations: Sequence[str] | None, overrides: Sequence[str], console: Console
-) -> tuple[StudyFolder, bool]:
+def measure_again(asked: Asked, console: Console) -> tuple[StudyFolder, bool]:
     """Measure what a study trained, its bases and their rows with examples in the prompt; also whether the user
     stopped it.
 
@@ -61,13 +59,13 @@ def measure_again(
     from pronk.model.determinism import deterministic
 
     started = time.perf_counter()
-    folder = StudyFolder.open(path)
-    with listen(lambda line: console.print(line, highlight=False)) as stop, disk_guard(path):
-        work = _opened(folder, evaluations, overrides, console, stop)
+    folder = StudyFolder.open(Path(asked.targets[0]))
+    with listen(lambda line: console.print(line, highlight=False)) as stop, disk_guard(folder.path):
+        work = _opened(folder, asked, console, stop)
         with deterministic(work.study.recipe.train.deterministic):
             with console.status("reading the base and the data"):
                 items = _items(work)
-                columns = _columns(work, items, overrides)
+                columns = _columns(work, items, asked.of_models)
             _tell(work, items, columns)
             try:
                 _measure(work, items, columns)
@@ -80,19 +78,13 @@ def measure_again(
     return folder, bool(stop.asked)
 
 
-def _opened(
-    folder: StudyFolder, evaluations: Sequence[str] | None, overrides: Sequence[str], console: Console,
-    stop: Interruption,
-) -> _Again:  # fmt: skip
+def _opened(folder: StudyFolder, asked: Asked, console: Console, stop: Interruption) -> _Again:
     """The study as it was laid out, from its runs' recipes, and what is wanted of it now."""
     summary = folder.read()
     if any("source" in entry for entry in summary["runs"]):
-        raise StudyError(
-            f"{folder.path}: its runs lie elsewhere (`pronk eval` wrote it); measure them anew with --out DIR"
-        )
-    for override in overrides:
-        key = override.partition("=")[0].strip()
-        if key not in PLACES and key.partition(".")[0] in FIXED:
+        raise StudyError(f"{folder.path}: its runs lie elsewhere (`pronk eval` wrote it); measure them with --out DIR")
+    for override in asked.of_models:
+        if (key := override.partition("=")[0].strip()) not in PLACES:
             raise OptionError(
                 f"--set {key}: this study was measured otherwise, and its figures would not compare; "
                 "add --out DIR to write elsewhere"
@@ -102,14 +94,11 @@ def _opened(
         if not entry.get("baseline"):
             file = run_folder(folder.path, entry["name"]) / "recipe.yaml"
             runs.append(Run(entry["name"], read_recipe(file), entry.get("settings") or {}))
-            found = read_recipe(file, overrides)
-            places[entry["name"]] = (
-                found.with_values({"evaluate": [*evaluations]}, "--evaluate") if evaluations else found
-            )
+            places[entry["name"]] = asked.measuring(read_recipe(file, asked.of_models))
     if not runs:
         raise StudyError(f"{folder.path}: this study has no runs")
     study = study_of(runs[0].recipe, runs)
-    if len({fleet.base for fleet in study.fleets}) > 1 and any(one.startswith("base=") for one in overrides):
+    if len({fleet.base for fleet in study.fleets}) > 1 and any(one.startswith("base=") for one in asked.of_models):
         raise OptionError("--set base: this study has several bases, and each has its own place; add --out DIR")
     return _Again(folder, summary, study, places, console, stop)
 

@@ -105,7 +105,7 @@ def _measure(work: _Work, folder: StudyFolder, summary: dict[str, Any], console:
 
 def _prepared(asked: Asked, tell: Any) -> _Work:
     """Everything that can be found out without weights."""
-    models = find_models(asked.targets, prompt=asked.prompt, overrides=asked.overrides)
+    models = find_models(asked.targets, prompt=asked.prompt, overrides=asked.of_models)
     first = next((model for model in models if model.run), None)
     if first is None and asked.data is None:
         raise OptionError("a base or an adapter has no items of its own: name a file of them with --data")
@@ -130,7 +130,9 @@ def _prepared(asked: Asked, tell: Any) -> _Work:
     if asked.prompt is None:
         rows = _without_twins(rows)
     named, entries = _listed(rows)
-    return _Work(named, entries, items[0], _wanted(asked, recipes[0]), facts, recipes[0].train.deterministic)
+    return _Work(
+        named, entries, items[0], Wanted.of(asked.measuring(recipes[0])), facts, recipes[0].train.deterministic
+    )
 
 
 def _recipe(asked: Asked, model: Model, leading: Model | None, tell: Any) -> Recipe:
@@ -139,14 +141,8 @@ def _recipe(asked: Asked, model: Model, leading: Model | None, tell: Any) -> Rec
     if asked.data is None:
         return recipe
     labels = study_around(leading.run).get("labels") or [] if leading and leading.run else []
-    said = any(one.startswith("data.format=") for one in asked.overrides)
+    said = any(one.startswith("data.format=") for one in asked.of_models)
     return for_other_items(recipe, asked.data, [str(one) for one in labels], leading is not None or said, tell)
-
-
-def _wanted(asked: Asked, recipe: Recipe) -> Wanted:
-    if asked.evaluations:
-        recipe = recipe.with_values({"evaluate": [*asked.evaluations]}, "--evaluate")
-    return Wanted.of(recipe)
 
 
 def _facts(asked: Asked, models: Sequence[Model], items: Items, tell: Any) -> dict[str, Any]:
@@ -155,7 +151,7 @@ def _facts(asked: Asked, models: Sequence[Model], items: Items, tell: Any) -> di
     if asked.data is None:
         return facts
     if again := repeated(items):
-        tell(f"warning: {counted(again, 'item')} ask what another one asks; intervals take all for different ones")
+        tell(f"warning: items that ask what another one asks: {again}; intervals take all for different ones")
         facts["repeated"] = again
     tuned = [model for model in models if model.run]
     seen = {model.name: count for model in tuned if (count := seen_in_training(model, items, tell))}
