@@ -160,6 +160,21 @@ def _loading(column: Column) -> tuple[Any, ...]:
     return (column.base.location, *kept, train.dtype, train.device)
 
 
+def found_base(model: Model, tell: Callable[[str], None]) -> Any:
+    """The base of a model, which its adapter fits. Raises BaseModelError for one that is gone, StudyError where the
+    adapter is of another."""
+    from pronk.model.load import find_base, linear_layer_sizes
+
+    try:
+        base = find_base(model.recipe.base, tell)
+        layers = linear_layer_sizes(base)
+    except BaseModelError as error:
+        raise BaseModelError(f"{model.name}: {error} (if it lies elsewhere now: --set base=…)") from None
+    if model.adapter:
+        model.adapter.check_fits(layers)
+    return base
+
+
 class Reader:
     """Items as models read them; what several models read alike is made once."""
 
@@ -173,18 +188,12 @@ class Reader:
         Raises BaseModelError for a base that is gone, StudyError for an adapter of another one, DataError for rows
         that are too long for it.
         """
-        from pronk.model.load import find_base, linear_layer_sizes, resolve_device
+        from pronk.model.load import resolve_device
         from pronk.model.quantize import check_quantization
 
         train = model.recipe.train
         check_quantization(model.recipe.quantize, resolve_device(train.device), train.fp8_products)
-        try:
-            base = find_base(model.recipe.base, self._tell)
-            layers = linear_layer_sizes(base)
-        except BaseModelError as error:
-            raise BaseModelError(f"{model.name}: {error} (if it lies elsewhere now: --set base=…)") from None
-        if model.adapter:
-            model.adapter.check_fits(layers)
+        base = found_base(model, self._tell)
         return Column(name, model, base, self._examples(model, base, splits, labels))
 
     def _examples(self, model: Model, base: Any, splits: Any, labels: tuple[str, ...]) -> Examples:
