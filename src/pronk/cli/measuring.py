@@ -91,8 +91,7 @@ def _check_options(tasks: str | None, own: dict[str, Any], harness: dict[str, An
 def _harness(
     models: list[str], tasks: str, settings: dict[str, Any], overrides: list[str], out: Path | None, as_json: bool
 ) -> None:
-    import json
-
+    from pronk.data.terminal import plain_json
     from pronk.measure.harness import Tasks, as_lines, run_harness
 
     names = tuple(name.strip() for name in tasks.split(",") if name.strip())
@@ -102,6 +101,6 @@ def _harness(
         say("interrupted; models that lm-eval was done with are kept")
         sys.exit(130)
     if as_json:
-        print(json.dumps(records, indent=2, ensure_ascii=False))
+        print(plain_json(records, indent=2))
         return
-    print("\n".join([*as_lines(records), *(f"{record['model']}: {record['file']}" for record in records)]))
+    print("\n".join([*as_lines(records), *(f"{record['name']}: {record['file']}" for record in records)]))

@@ -153,11 +153,28 @@ def _facts(asked: Asked, models: Sequence[Model], items: Items, tell: Any) -> di
     if again := repeated(items):
         tell(f"warning: items that ask what another one asks: {again}; intervals take all for different ones")
         facts["repeated"] = again
-    tuned = [model for model in models if model.run]
-    seen = {model.name: count for model in tuned if (count := seen_in_training(model, items, tell))}
-    if seen:
-        facts["seen_in_training"] = ", ".join(f"{name}: {count}" for name, count in seen.items())
+    if seen := _seen(models, items, tell):
+        facts["seen_in_training"] = seen
     return facts
+
+
+def _seen(models: Sequence[Model], items: Items, tell: Any) -> str:
+    """Which runs were trained on how many of the items, told and as text; runs of the same rows are asked once."""
+    groups: dict[str, list[Model]] = {}
+    for model in models:
+        if model.run:
+            groups.setdefault(model.recipe.data.model_dump_json(), []).append(model)
+    said = []
+    for group in groups.values():
+        names = ", ".join(model.name for model in group)
+        seen = seen_in_training(group[0].recipe, items)
+        if seen is None:
+            tell(f"the data of {names} is gone, so nobody knows whether these items were among it")
+        elif seen:
+            said.append(f"{seen} of {len(items.splits.test)} by {names}")
+    if said:
+        tell(f"warning: items that were trained on: {'; '.join(said)}")
+    return "; ".join(said)
 
 
 @dataclass(frozen=True)

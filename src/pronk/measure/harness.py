@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pronk.ask.models import Model, find_models
+from pronk.data.terminal import plain
 from pronk.errors import OptionError
 from pronk.measure.together import found_base
 from pronk.runs import disk_guard, new_folder, write_text
@@ -63,7 +64,7 @@ def run_harness(
 ) -> list[dict[str, Any]]:
     """lm-eval's results of each model, each written as JSON when it is there: beside its run, else into `out`.
 
-    Returns records with `model`, `file`, and what lm-eval gives (`results` by task, `versions`, …). Raises
+    Returns records with `name`, `file`, and what lm-eval gives (`results` by task, `versions`, …). Raises
     OptionError where lm-eval is not installed, knows no such task, or fails; KeyboardInterrupt.
     """
     if importlib.util.find_spec(PACKAGE) is None:
@@ -78,7 +79,7 @@ def run_harness(
         say(console, f"{model.name}: lm-eval on {', '.join(tasks.names)}")
         place = elsewhere if out or model.run is None else model.run / "lm_eval"
         with disk_guard(place):
-            record = {"model": model.name, **_measured(model.name, work)}
+            record = {"name": model.name, **_measured(model.name, work)}
             file = _new_file(place, model.name if place is elsewhere else "")
             write_text(file, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         records.append({**record, "file": str(file)})
@@ -116,7 +117,7 @@ def _measured(name: str, work: Work) -> dict[str, Any]:
                 process.wait()
         found: dict[str, Any] = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
     if "fault" in found or not found:
-        raise OptionError(f"--lm-eval: {name}: {found.get('fault') or f'its process ended with code {code}'}")
+        raise OptionError(f"--lm-eval: {name}: {plain(found.get('fault') or f'its process ended with code {code}')}")
     return found
 
 
@@ -129,14 +130,14 @@ def _new_file(folder: Path, name: str) -> Path:
 
 def as_lines(records: Sequence[dict[str, Any]]) -> list[str]:
     """A table for the terminal: tasks and groups down, models across; the parts of a group are in the files alone."""
-    heads = ["task", "shots", "metric", *(record["model"] for record in records)]
+    heads = ["task", "shots", "metric", *(record["name"] for record in records)]
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
     for record in records:
         for key, value in _figures(record):
-            rows.setdefault(key, {})[record["model"]] = value
-    cells = [heads, *([*key, *(row.get(record["model"], "–") for record in records)] for key, row in rows.items())]
+            rows.setdefault(key, {})[record["name"]] = value
+    cells = [heads, *([*key, *(row.get(record["name"], "–") for record in records)] for key, row in rows.items())]
     widths = [max(len(row[column]) for row in cells) for column in range(len(heads))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return ["  ".join(map(str.ljust, map(plain, row), widths)).rstrip() for row in cells]
 
 
 def _figures(record: dict[str, Any]) -> Iterator[tuple[tuple[str, str, str], str]]:

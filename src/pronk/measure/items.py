@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pronk.ask.models import Model
 from pronk.data.conversation import shortened
 from pronk.data.detect import with_found_formats
 from pronk.data.sources import read_conversations
 from pronk.data.split import Splits, question_key, read_splits
-from pronk.data.words import counted
 from pronk.errors import DataError, OptionError, PronkError
 from pronk.measure.asked import Part
 from pronk.recipe import Recipe
@@ -104,18 +102,15 @@ def _shown(item: dict[str, Any]) -> str:
     return json.dumps(shortened(f"{item.get('input')} → {item.get('reference')}", 60), ensure_ascii=False)
 
 
-def seen_in_training(model: Model, items: Items, tell: Tell) -> int | None:
-    """How many of the items a run was trained or validated on; None where its own data cannot be read any more."""
+def seen_in_training(recipe: Recipe, items: Items) -> int | None:
+    """How many of the items are among the rows for training and validation of a recipe; None where its data can no
+    longer be read."""
     try:
-        splits, _ = read_splits(model.recipe.data)
-    except PronkError as error:
-        tell(f"{model.name}: whether it was trained on these items is not known, as its own data is gone ({error})")
+        splits, _ = read_splits(recipe.data)
+    except PronkError:
         return None
     learned = {question_key(row) for row in (*splits.train, *splits.validation)}
-    seen = sum(question_key(row) in learned for row in items.splits.test)
-    if seen:
-        tell(f"warning: {model.name} was trained on {counted(seen, 'row')} of these {len(items.splits.test):,}")
-    return seen
+    return sum(question_key(row) in learned for row in items.splits.test)
 
 
 def repeated(items: Items) -> int:
