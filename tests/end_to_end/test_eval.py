@@ -246,6 +246,7 @@ def test_ctrl_c_keeps_what_is_whole(study: Path, pronk: Pronk, monkeypatch: pyte
     told = pronk("eval", str(study))
     assert told.code == 130
     assert "Traceback" not in told.err
+    assert "nothing was measured, so nothing has changed" in told.err
     assert contents(study) == before
     told = pronk("eval", str(study), "--split", "validation", "--out", str(study.parent / "other"))
     assert told.code == 130

@@ -119,7 +119,9 @@ def refuse_missing(target: str, expected: str) -> None:
 def _sources(study: Path) -> list[str]:
     """Where the models of a study lie that `pronk eval` has put together; none of a study that trained its own."""
     entries = [one for one in study_around(study / "runs" / "any").get("runs") or () if isinstance(one, dict)]
-    return [str(one["source"]) for one in entries if one.get("source")]
+    named = [str(one["source"]) for one in entries if one.get("source")]
+    # no name to look for on the hub, and no study, which could name this one again
+    return [one for one in named if Path(one).is_absolute() and not (Path(one) / "study.json").is_file()]
 
 
 def _runs_with_weights(study: Path) -> list[Path]:

@@ -68,7 +68,7 @@ def evaluate(
     try:
         folder, interrupted = measure.evaluate(asked, out, console())
     except KeyboardInterrupt:
-        say("interrupted; nothing was measured, so nothing is kept")
+        say("interrupted; nothing was measured, so nothing has changed")
         sys.exit(130)
     if interrupted:
         say(f"interrupted; what was measured is saved in {folder.path}")

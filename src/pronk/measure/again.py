@@ -54,7 +54,8 @@ def measure_again(asked: Asked, console: Console) -> tuple[StudyFolder, bool]:
     stopped it.
 
     What was measured before in other ways stays. Item results are written base by base, study.json and report in
-    the end, whatever is measured by then. Raises PronkError where something is missing, before anything is loaded.
+    the end, whatever is measured by then. Raises PronkError where something is missing, before anything is loaded,
+    and KeyboardInterrupt where it is stopped before anything is measured.
     """
     from pronk.model.determinism import deterministic
 
@@ -72,9 +73,11 @@ def measure_again(asked: Asked, console: Console) -> tuple[StudyFolder, bool]:
             except KeyboardInterrupt:
                 stop.asked = stop.asked or 1
             finally:
-                if "at" in work.told:
+                if work.told:
                     work.summary["evaluation"] = {**work.told, "seconds": time.perf_counter() - started}
                     conclude(folder, work.summary)
+    if not work.told:
+        raise KeyboardInterrupt
     return folder, bool(stop.asked)
 
 

@@ -92,8 +92,8 @@ def measure_elsewhere(asked: Asked, out: Path, console: Console) -> tuple[StudyF
 
 
 def _measure(work: _Work, folder: StudyFolder, summary: dict[str, Any], console: Console, stop: Interruption) -> None:
-    say(console, f"{counted(len(work.columns), 'model')} on {counted(len(work.items.splits.test), 'item')}: "
-                 f"{', '.join(work.wanted.evaluations)}")  # fmt: skip
+    models, count = counted(len(work.columns), "model"), counted(len(work.items.splits.test), "item")
+    say(console, f"{models} on {count}: {', '.join(work.wanted.evaluations)}")
     folder.write_items(work.items.splits.test_items())
     ids = [str(number) for number in range(len(work.items.splits.test))]
     for results, environment in measure_columns(list(work.columns.values()), work.wanted, console, stop.check):
@@ -106,33 +106,32 @@ def _measure(work: _Work, folder: StudyFolder, summary: dict[str, Any], console:
 def _prepared(asked: Asked, tell: Any) -> _Work:
     """Everything that can be found out without weights."""
     models = find_models(asked.targets, prompt=asked.prompt, overrides=asked.of_models)
-    first = next((model for model in models if model.run), None)
-    if first is None and asked.data is None:
-        raise OptionError("a base or an adapter has no items of its own: name a file of them with --data")
-    recipes: list[Recipe] = []
-    read: dict[str, Items] = {}  # by what says how they are read
-    items: list[Items] = []
-    for model in models:
-        leading = model if model.run else first
-        recipe = _recipe(asked, model, leading, tell if leading is model or first is None else lambda _: None)
-        key = recipe.data.model_dump_json()
-        if key not in read:
-            read[key] = own_items(recipe, asked.part, tell) if asked.data is None else all_items(recipe, tell)
-            check_same(models[0].name, (items or [read[key]])[0], model.name, read[key])
-        items.append(read[key])
-        recipes.append(recipe)
+    recipe, items = _items(asked, models, tell)
     facts = _facts(asked, models, items[0], tell)
     reader = Reader(tell)
     columns = [reader.column(one.name, one, own.splits, own.labels) for one, own in zip(models, items, strict=True)]
-    rows = (
-        _with_bases(columns, reader) if asked.base else [Row(one, one.model.origin or one.base.name) for one in columns]
-    )
-    if asked.prompt is None:
-        rows = _without_twins(rows)
-    named, entries = _listed(rows)
-    return _Work(
-        named, entries, items[0], Wanted.of(asked.measuring(recipes[0])), facts, recipes[0].train.deterministic
-    )
+    named, entries = _listed(_rows(asked, columns, reader))
+    return _Work(named, entries, items[0], Wanted.of(asked.measuring(recipe)), facts, recipe.train.deterministic)
+
+
+def _items(asked: Asked, models: Sequence[Model], tell: Any) -> tuple[Recipe, list[Items]]:
+    """The items as each model reads them, all the same, and the recipe that says what is measured."""
+    first = next((model for model in models if model.run), None)
+    if first is None and asked.data is None:
+        raise OptionError("a base or an adapter has no items of its own: name a file of them with --data")
+    read: dict[str, Items] = {}  # by what says how they are read
+    recipes: list[Recipe] = []
+    items: list[Items] = []
+    for model in models:
+        told = (lambda _: None) if items else tell  # of the others it would be the same again
+        recipe = _recipe(asked, model, model if model.run else first, told)
+        key = recipe.data.model_dump_json()
+        if key not in read:
+            read[key] = own_items(recipe, asked.part, told) if asked.data is None else all_items(recipe, told)
+        recipes.append(recipe)
+        items.append(read[key])
+        check_same(models[0].name, items[0], model.name, items[-1])
+    return recipes[0], items
 
 
 def _recipe(asked: Asked, model: Model, leading: Model | None, tell: Any) -> Recipe:
@@ -147,6 +146,8 @@ def _recipe(asked: Asked, model: Model, leading: Model | None, tell: Any) -> Rec
 
 def _facts(asked: Asked, models: Sequence[Model], items: Items, tell: Any) -> dict[str, Any]:
     """What is to be known of the items, for study.json and the report."""
+    if any(any(model.recipe.baseline.shots) for model in models if model.run):
+        tell("bases with examples in their prompt are rows of their own study alone: pronk eval STUDY measures them")
     facts: dict[str, Any] = {"items": asked.data or f"the runs' own {asked.part} rows"}
     if asked.data is None:
         return facts
@@ -192,6 +193,16 @@ class Row:
         return self.column.base.location, self.column.model.recipe.quantize
 
 
+def _rows(asked: Asked, columns: Sequence[Column], reader: Reader) -> list[Row]:
+    """All that is measured. A base that is named is that of the runs over it, and asked as they are, unless --prompt
+    says how."""
+    if not asked.base:
+        return [Row(one, one.model.origin or one.base.name) for one in columns]
+    rows = _with_bases(columns, reader)
+    added = {row.kept for row in rows if row.added and asked.prompt is None}
+    return [row for row in rows if row.column.model.origin or row.added or row.kept not in added]
+
+
 def _with_bases(columns: Sequence[Column], reader: Reader) -> list[Row]:
     """Each base before the first run over it, asked in that run's form."""
     rows: list[Row] = []
@@ -208,12 +219,6 @@ def _with_bases(columns: Sequence[Column], reader: Reader) -> list[Row]:
             rows.append(base)
         rows.append(Row(column, bases[base.kept]))
     return rows
-
-
-def _without_twins(rows: Sequence[Row]) -> list[Row]:
-    """A base that is named is that of the runs over it, and asked as they are."""
-    added = {row.kept for row in rows if row.added}
-    return [row for row in rows if row.column.model.origin or row.added or row.kept not in added]
 
 
 def _listed(rows: Sequence[Row]) -> tuple[dict[str, Column], dict[str, dict[str, Any]]]:

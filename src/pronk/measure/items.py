@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from pronk.data.conversation import shortened
 from pronk.data.detect import with_found_formats
 from pronk.data.sources import read_conversations
 from pronk.data.split import Splits, question_key, read_splits
+from pronk.data.terminal import plain_json
 from pronk.errors import DataError, OptionError, PronkError
 from pronk.measure.asked import Part
 from pronk.recipe import Recipe
@@ -99,7 +99,7 @@ def check_recorded(items: Items, recorded: Sequence[dict[str, Any]], labels: Seq
 
 
 def _shown(item: dict[str, Any]) -> str:
-    return json.dumps(shortened(f"{item.get('input')} → {item.get('reference')}", 60), ensure_ascii=False)
+    return plain_json(shortened(f"{item.get('input')} → {item.get('reference')}", 60))
 
 
 def seen_in_training(recipe: Recipe, items: Items) -> int | None:
