@@ -157,14 +157,15 @@ def run(
     return _opened(folder)
 
 
-def report(study: str | Path) -> Study:
+def report(study: str | Path, lang: str = "en") -> Study:
     """Open a study folder, with its comparisons and its report made anew: `pronk report`. Needs no model.
 
-    Raises StudyError if it is none.
+    lang: the report's language, "en" or "ko". Raises StudyError if it is no study.
     """
     from pronk import pipeline
+    from pronk.compare.languages import language
 
-    pipeline.report(Path(study))
+    pipeline.report(Path(study), language(lang).code)
     return _opened(StudyFolder.open(Path(study)))
 
 

@@ -137,13 +137,13 @@ def plan(recipe: Recipe, gpu: int | None, console: Console) -> list[Fit]:
         return plan_fleets(prepare(study, splits, labels, tell, elsewhere), recipe, gpu, tell)
 
 
-def report(path: Path) -> Path:
+def report(path: Path, language: str = "en") -> Path:
     """Compare a study's runs anew and write its report; needs neither torch nor the base model."""
     from pronk.compare.conclude import conclude
 
     folder = StudyFolder.open(path)
     with disk_guard(path):
-        return conclude(folder, folder.read())
+        return conclude(folder, folder.read(), language)
 
 
 def _prepare(study: Study, splits: Splits, labels: tuple[str, ...], gpu: int | None, console: Console) -> list[Ready]:

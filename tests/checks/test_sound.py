@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -63,16 +62,6 @@ def alarms(findings: Any) -> set[str]:
     return {one.name for one in findings if one.severity != "note"}
 
 
-def mmlu(source: Path, target: Path) -> None:
-    """Questions with their choices, and the letter of the right one."""
-    lines = []
-    for line in source.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        choices = "\n".join(f"{letter}. {choice}" for letter, choice in zip("ABCD", row["choices"], strict=True))
-        lines.append(json.dumps({"text": f"{row['question']}\n{choices}", "label": "ABCD"[row["answer"]]}))
-    target.write_text("\n".join(lines), encoding="utf-8")
-
-
 # file → keys of `data`, of `train`, and what is true of it
 REAL: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
     "alpaca/alpaca_cleaned_5000.jsonl": ({}, {}, set()),
@@ -91,7 +80,7 @@ REAL: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
     "eval/gsm8k_train_1000.jsonl": (
         {"format": "pairs", "columns": {"prompt": "question", "response": "answer"}}, {}, set()
     ),
-    "eval/mmlu_test_8x57.jsonl": ({"format": "classify"}, {}, set()),
+    "eval/mmlu_test_8x57.jsonl": ({}, {}, set()),
 }  # fmt: skip
 # What is said of rows, whatever the model: tests/data and tests/checks have cases of their own for each.
 OF_PROMPTS_AND_TOKENS = {
@@ -112,9 +101,6 @@ def test_no_false_alarm_on_real_data(file: str, prompt: str, smollm2: Any, tmp_p
     source, (data, train, true) = REAL_DATA / file, REAL[file]
     if not source.is_file():
         pytest.skip(f"the data is not here: {source}")
-    if "mmlu" in file:
-        mmlu(source, tmp_path / "mmlu.jsonl")
-        source = tmp_path / "mmlu.jsonl"
     recipe = {"base": "smollm2", "data": {"source": str(source), **data}, "prompt": prompt, "train": train}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")

@@ -11,8 +11,8 @@ import pytest
 from scipy.stats import norm
 from study_builder import build_study
 
-from pronk.compare import words
 from pronk.compare.baseline import baseline_table, intervals
+from pronk.compare.conclusion import conclusion
 from pronk.compare.items import read_items
 from pronk.compare.pairs import best_few_shot, best_run, compare_study
 from pronk.compare.report import render
@@ -79,7 +79,7 @@ def test_the_conclusion_says_whether_the_run_is_beyond_the_examples(
     comparisons = compare_study(tmp_path)
     for entry in comparisons:
         entry["verdict"] = verdict if "few-shot" in entry["reasons"] else entry["verdict"]
-    assert said in " ".join(words.conclusion(study["runs"], comparisons, 300))
+    assert said in " ".join(conclusion(study["runs"], comparisons, 300))
 
 
 def only_answers(folder: Path, name: str) -> None:

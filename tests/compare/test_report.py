@@ -15,6 +15,7 @@ from markupsafe import Markup
 from study_builder import HOSTILE, build_study
 
 from pronk.compare import charts, report, words
+from pronk.compare.conclusion import conclusion
 from pronk.compare.pairs import compare_study
 from pronk.compare.report import write_report
 from pronk.errors import StudyError
@@ -272,7 +273,7 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
 
 def test_charts_take_their_colours_from_the_page() -> None:
     lines = [charts.Curve(k, np.arange(5.0), np.linspace(2, 1, 5)) for k in range(10)]
-    svg = charts.loss_chart(lines, "chart-x", points=True)
+    svg = charts.loss_chart(lines, "chart-x", points=True, labels=("epoch", "loss & more"))
     root = ElementTree.fromstring(svg)  # well-formed, with no prologue
     assert root.attrib["viewBox"].startswith("0 0 ")
     assert not {"width", "height"} & set(root.attrib)
@@ -281,7 +282,7 @@ def test_charts_take_their_colours_from_the_page() -> None:
     assert {f"var(--series-{k})" for k in range(1, 9)} == set(re.findall(r"var\(--series-\d\)", svg))
     assert "currentColor" in svg
     assert "stroke-dasharray" in svg  # the ninth run has the first one's colour and dashes of its own
-    assert svg == charts.loss_chart(lines, "chart-x", points=True)
+    assert svg == charts.loss_chart(lines, "chart-x", points=True, labels=("epoch", "loss & more"))
 
 
 def test_smoothing_keeps_a_constant_and_calms_noise() -> None:
@@ -326,7 +327,7 @@ def test_figures_read_well(found: str, expected: str) -> None:
 
 def test_names_in_the_conclusion_are_escaped_once() -> None:
     runs = [{"name": "<a&b>", "metrics": {"accuracy": 0.5}}]
-    (sentence,) = words.conclusion(runs, [], 10)
+    (sentence,) = conclusion(runs, [], 10)
     assert isinstance(sentence, Markup)
     assert "<b>&lt;a&amp;b&gt;</b>" in sentence
 

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 from study_builder import build_study
 
 from pronk.compare import pairs, words
+from pronk.compare.conclusion import items_needed
 from pronk.compare.pairs import compare_study
 from pronk.compare.report import render
 from pronk.compare.sample_size import items_for_mcnemar, items_from_interval, items_to_tell
@@ -164,13 +165,13 @@ def test_report_and_words_say_it(compared: tuple[Path, list[dict[str, Any]]]) ->
 
 def test_the_sentences() -> None:
     def said(*needed: int | None) -> str:
-        return words.items_needed([{"items_needed": count} for count in needed])
+        return items_needed([{"items_needed": count} for count in needed])
 
-    assert said(2134) == " You would need about 2,200 test items to tell."
+    assert said(2134) == "You would need about 2,200 test items to tell."
     assert said(None) == said(None, None) == " No number of test items that you will ever have would tell."
     assert "about 910 test items to tell the first of these, 15,000 for all" in said(15000, 901)
     assert "the last more than anyone has" in said(None, 901)
-    assert words.items_needed([{"verdict": "tie"}]) == ""  # a study from before
+    assert items_needed([{"verdict": "tie"}]) == ""  # a study from before
     assert [words.about(count) for count in (7, 99, 100, 101, 98_700, 991_000)] == [
         "7", "99", "100", "110", "99,000", "1,000,000",
     ]  # fmt: skip
@@ -194,7 +195,7 @@ def test_the_number_is_for_the_level_of_holm_s_next_step() -> None:
         return {"metric": "accuracy", "difference": (only_b - only_a) / 300, "p_value": p_value, **counts}
 
     comparisons = [entry(0.0001, 5, 40), entry(0.2, 12, 20), entry(0.3, 30, 40)]
-    pairs._judge(comparisons)
+    pairs.judge(comparisons)
     assert [c["verdict"] for c in comparisons] == ["better", "tie", "tie"]
     assert comparisons[1]["items_needed"] == items_for_mcnemar(12, 20, 300, 0.05 / 2)
     assert comparisons[2]["items_needed"] == items_for_mcnemar(30, 40, 300, 0.05 / 2)

@@ -10,7 +10,7 @@ from scipy.stats import permutation_test
 from study_builder import HOSTILE, build_study
 from test_report import Page, assert_harmless
 
-from pronk.compare import pairs
+from pronk.compare import item_by_item
 from pronk.compare.items import RunItems, Similarity, read_items
 from pronk.compare.pairs import compare_runs, primary_metric
 from pronk.compare.report import write_report
@@ -65,8 +65,8 @@ def test_a_loss_of_overlap_is_worse_and_chance_is_a_tie() -> None:
 
 
 def test_a_verdict_with_the_wrong_sign_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = pairs._compare_similarity
-    monkeypatch.setattr(pairs, "_compare_similarity", lambda a, b, resamples: original(b, a, resamples))
+    original = item_by_item._compare_similarity
+    monkeypatch.setattr(item_by_item, "_compare_similarity", lambda a, b, resamples: original(b, a, resamples))
     with pytest.raises(AssertionError):
         test_the_p_value_is_that_of_scipys_exact_permutation_test()
 

@@ -32,7 +32,7 @@ SETS = {
     "chat/fastchat_dummy_conversation.json": ("sharegpt", 500),
     "fpb/Sentences_50Agree.jsonl": ("classify", 4846),
     "eval/gsm8k_train_1000.jsonl": ("pairs", 1000),
-    "eval/mmlu_test_8x57.jsonl": ("classify", 456),
+    "eval/mmlu_test_8x57.jsonl": ("choice", 456),
     "headlines.jsonl": ("classify", None),
 }
 TRAINED = [

@@ -7,9 +7,10 @@ import torch
 from oracle_trl import word_tokenizer
 from test_law_9_transformers import PEFT_WARNS, plain_answer, rows, tiny_models
 
-from pronk.evaluate import similarity
+from pronk.evaluate import answers
+from pronk.evaluate.answers import answer_rooms
 from pronk.evaluate.overlap import chrf, rouge_l
-from pronk.evaluate.similarity import answer_rooms, compare_answers
+from pronk.evaluate.similarity import compare_answers
 from pronk.tokens.pack import BASE_SLOT, pack_prompts
 
 pytestmark = pytest.mark.filterwarnings(PEFT_WARNS)
@@ -30,7 +31,7 @@ def check_answers(token_budget: int) -> None:
     tokens = [token for answer in free for token in answer]
     end = max(set(tokens), key=lambda token: len({answer.index(token) for answer in free if token in answer}))
     references = [tokenizer.decode(np.random.default_rng(k).integers(3, 30, 6).tolist()) for k in range(len(asked))]
-    rooms = similarity.answer_rooms(asked, [4, LONGEST, 2], CONTEXT, None)
+    rooms = answers.answer_rooms(asked, [4, LONGEST, 2], CONTEXT, None)
     expected_rooms = [min(LONGEST, CONTEXT - len(prompt)) for prompt in asked]
     assert min(expected_rooms) < max(expected_rooms) == LONGEST
     told: list[int] = []
@@ -56,13 +57,13 @@ def test_answers_are_those_of_generate(token_budget: int) -> None:
 
 
 def test_every_answer_asked_of_one_adapter_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(similarity, "pack_prompts", lambda asked, slots, *_: pack_prompts(asked, [0] * len(slots)))
+    monkeypatch.setattr(answers, "pack_prompts", lambda asked, slots, *_: pack_prompts(asked, [0] * len(slots)))
     with pytest.raises(AssertionError):
         check_answers(120)
 
 
 def test_answers_beyond_what_the_base_can_read_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(similarity, "answer_rooms", lambda asked, *_: [LONGEST] * len(asked))
+    monkeypatch.setattr(answers, "answer_rooms", lambda asked, *_: [LONGEST] * len(asked))
     with pytest.raises(AssertionError):
         check_answers(120)
 

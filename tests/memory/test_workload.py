@@ -102,7 +102,7 @@ def prepared(tmp_path: Path, tiny_base: Path) -> Callable[..., Any]:
     return make
 
 
-@pytest.mark.parametrize("evaluate", [["likelihood"], ["likelihood", "classify"], ["similarity"]])
+@pytest.mark.parametrize("evaluate", [["likelihood"], ["likelihood", "classify"], ["similarity"], ["exact"]])
 def test_evaluation_batches_grow_until_one_holds_all(prepared: Callable[..., Any], evaluate: list[str]) -> None:
     made, recipe = prepared(evaluate=evaluate)
     plans = [RunPlan("r", made.train(None), AdapterShape(4, 8.0), 3, 8, 1e-3)]

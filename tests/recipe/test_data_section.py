@@ -128,7 +128,8 @@ def test_a_recipe_written_out_reads_back_the_same(read, source, tmp_path):
         ("{path: a.csv, columns: {text: 5}}", "data.source.columns.text: found 5, expected text"),
         (
             "{path: a.csv, format: csv}",
-            "data.source.format: found 'csv', expected one of classify, alpaca, pairs, messages, sharegpt, text",
+            "data.source.format: found 'csv', expected one of classify, choice, alpaca, pairs, messages, sharegpt, "
+            "text",
         ),
         (
             "[{path: a.csv, format: classify}, {path: b.csv, format: pairs}]",

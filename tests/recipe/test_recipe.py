@@ -351,7 +351,10 @@ def test_missing_keys(message_of, text, key):
             "adapter.targets: name at least one linear layer, or write all-linear",
         ),
         ("evaluate: likelihood", "evaluate: found 'likelihood', expected a list"),
-        ("evaluate: [clasify]", "evaluate: found 'clasify', expected one of likelihood, classify, similarity"),
+        (
+            "evaluate: [clasify]",
+            "evaluate: found 'clasify', expected one of likelihood, classify, choice, exact, similarity, forgetting",
+        ),
         ("study: [train.epochs]", "study: found ['train.epochs'], expected keys and values"),
     ],
 )
@@ -362,7 +365,11 @@ def test_wrong_values(message_of, lines, message):
 @pytest.mark.parametrize(
     ("format", "inside", "message"),
     [
-        ("csv", "", "data.format: found 'csv', expected one of classify, alpaca, pairs, messages, sharegpt, text"),
+        (
+            "csv",
+            "",
+            "data.format: found 'csv', expected one of classify, choice, alpaca, pairs, messages, sharegpt, text",
+        ),
         ("classify", "columns: {text: 5}", "data.columns: found 5, expected text"),
         ("classify", "labels: [a]", "data.labels: classification needs at least two labels"),
         ("classify", "system: 5", "data.system: found 5, expected text"),
@@ -411,7 +418,7 @@ def test_similarity_and_its_longest_answer(read, message_of):
     assert read(text).max_new_tokens is None
     assert read(text + "max_new_tokens: 64").max_new_tokens == 64
     assert message_of(text + "max_new_tokens: 0") == "recipe.yaml: max_new_tokens: found 0, expected greater than 0"
-    said = "max_new_tokens: only evaluate: [similarity] answers freely; add it, or leave the key out"
+    said = "max_new_tokens: only evaluate: [exact] and [similarity] answer freely; add one, or leave the key out"
     assert message_of(SHORT + "max_new_tokens: 64") == f"recipe.yaml: {said}"
 
 

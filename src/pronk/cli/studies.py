@@ -59,12 +59,16 @@ def plan(
 def report(
     study: Annotated[Path, typer.Argument(help="A study folder.")],
     as_json: Json = False,
+    lang: Annotated[str, typer.Option("--lang", help="The report's language: en or ko.")] = "en",
 ) -> None:
     """Compare a study's runs anew and write its report.html. Needs neither torch nor the base model."""
-    from pronk import pipeline
+    from pronk.compare.languages import language
     from pronk.runs import StudyFolder
 
-    page = pipeline.report(study)
+    code = language(lang).code
+    from pronk import pipeline
+
+    page = pipeline.report(study, code)
     show_study(StudyFolder.open(study), page, as_json)
 
 

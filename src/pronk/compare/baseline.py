@@ -10,11 +10,14 @@ import numpy as np
 from scipy.stats import binomtest
 
 from pronk.compare import resampling, words
-from pronk.compare.items import RunItems
+from pronk.compare.items import Likelihood, RunItems
 from pronk.compare.pairs import figure, plain_base, primary_metric
 from pronk.data.words import counted
 
-SHOWN = ("accuracy", "generated_accuracy", "macro_f1", "nll", "perplexity", "rouge_l", "chrf")
+SHOWN = (
+    "accuracy", "generated_accuracy", "macro_f1", "choice_accuracy", "choice_accuracy_normalised", "exact_match",
+    "nll", "perplexity", "bits_per_byte", "rouge_l", "chrf",
+)  # fmt: skip
 FEW_ROWS = 30  # below, the bootstrap is known to give intervals that are too narrow
 NAME, VALUE, INTERVAL, DIFFERENCE = 16, 7, 17, 26
 
@@ -31,13 +34,28 @@ def intervals(items: RunItems) -> dict[str, list[float]]:
             if answers is not None:
                 found[metric] = _wilson(sum(map(str.__eq__, one.labels, map(str, answers))), len(one.labels))
     if (of := items.likelihood) is not None:
-        low, high = resampling.ratio_bootstrap_interval(of.loss, of.tokens.astype(np.float64))
-        found |= {"nll": [low, high], "perplexity": [math.exp(min(low, 700.0)), math.exp(min(high, 700.0))]}
+        found |= _losses(of, "")
+        if of.bytes is not None and of.bytes.sum():
+            bits = resampling.ratio_bootstrap_interval(of.loss / math.log(2), of.bytes.astype(np.float64))
+            found["bits_per_byte"] = list(bits)
+    if (on := items.chosen) is not None:
+        for metric, chosen in (("", on.predicted), ("_normalised", on.predicted_normalised)):
+            found[f"choice_accuracy{metric}"] = _wilson(sum(map(str.__eq__, on.answers, chosen)), len(on.answers))
+    if (short := items.exact) is not None:
+        found["exact_match"] = _wilson(int(short.right.sum()), len(short.ids))
+    if (general := items.forgetting) is not None:
+        found |= _losses(general, "forgetting_")
     if (near := items.similarity) is not None:
         each = np.ones(len(near.ids))
         for metric, values in (("rouge_l", near.rouge_l), ("chrf", near.chrf)):
             found[metric] = list(resampling.ratio_bootstrap_interval(values, each))
     return found
+
+
+def _losses(items: Likelihood, before: str) -> dict[str, list[float]]:
+    low, high = resampling.ratio_bootstrap_interval(items.loss, items.tokens.astype(np.float64))
+    perplexities = [math.exp(min(low, 700.0)), math.exp(min(high, 700.0))]
+    return {f"{before}nll": [low, high], f"{before}perplexity": perplexities}
 
 
 def _wilson(right: int, of: int) -> list[float]:

@@ -1,18 +1,19 @@
-"""Loss curves as inline SVG that takes its colours from the page.
+"""Charts as inline SVG that takes its colours from the page; here those of losses.
 
 matplotlib draws with colours that no one would choose; they are then replaced by `currentColor` and by CSS
 variables, so that one drawing serves light and dark. No name from a study enters the SVG: the legend is
-HTML, and what matplotlib writes is our own words and numbers only.
+HTML, and what stands in the SVG is our own words and numbers only.
 """
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from markupsafe import escape
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ COLOURS = 8  # --series-1 to --series-8 in report.css
 DASHES: tuple[tuple[float, ...], ...] = ((), (5.0, 2.0), (1.5, 1.5), (6.0, 2.0, 1.5, 2.0))
 _TEXT = "#010203"
 _SERIES = "#0a0b{:02x}"
+_X_LABEL, _Y_LABEL = "label of the x axis", "label of y"
+Labels = tuple[str, str]  # of the x axis and of the y axis
 _STYLE: Any = {  # matplotlib types it by every key that it knows
     "svg.fonttype": "none",  # text stays text: it takes the page's font, and can be read and searched
     "svg.hashsalt": "pronk",
@@ -70,43 +73,66 @@ def smooth(losses: NDArray[np.float64]) -> NDArray[np.float64]:
     return smoothed
 
 
-def loss_chart(curves: Sequence[Curve], identifier: str, points: bool) -> str:
+def loss_chart(curves: Sequence[Curve], identifier: str, points: bool, labels: Labels) -> str:
     """One chart as an <svg> element for inlining, the same bytes for the same data.
 
     `identifier` keeps its ids apart from those of other charts on the page; `points` marks each value, for
     curves of few. Longer curves are drawn first, so that runs that share their beginning both show.
     """
+
+    def draw(axes: Any) -> None:
+        for curve in sorted(curves, key=lambda curve: -len(curve.epochs)):
+            (line,) = axes.plot(curve.epochs, curve.losses, marker="o" if points else "")
+            styled(line, curve.series)
+            if curve.mark is not None:
+                nearest = int(np.abs(curve.epochs - curve.mark).argmin())
+                ring(axes, curve.epochs[nearest], curve.losses[nearest], curve.series)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
+        axes.margins(x=0.02)
+
+    return drawn(draw, identifier, labels)
+
+
+def drawn(draw: Callable[[Any], None], identifier: str, labels: Labels, size: tuple[float, float] = (4.7, 2.9)) -> str:
+    """What `draw` puts on a pair of axes, as an <svg> element for inlining; size in inches.
+
+    matplotlib's own font knows few scripts, so it lays out stand-ins, in whose place the labels come afterwards.
+    """
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(4.7, 2.9), layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         figure.patch.set_alpha(0.0)
         axes = figure.add_subplot()
         axes.patch.set_alpha(0.0)
-        for curve in sorted(curves, key=lambda curve: -len(curve.epochs)):
-            pattern = DASHES[curve.series // COLOURS % len(DASHES)]
-            (line,) = axes.plot(curve.epochs, curve.losses, linewidth=1.5, marker="o" if points else "")
-            line.set_color(_SERIES.format(curve.series % COLOURS))
-            line.set_markersize(4.0)
-            if pattern:
-                line.set_dashes(pattern)
-            if curve.mark is not None:
-                _ring(axes, curve, curve.mark)
-        axes.set_xlabel("epoch")
-        axes.set_ylabel("nats per target token")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
-        axes.margins(x=0.02)
+        draw(axes)
+        axes.set_xlabel(_X_LABEL)
+        axes.set_ylabel(_Y_LABEL)
         written = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(written, format="svg", metadata=nothing)
-    return _for_inlining(written.getvalue(), identifier)
+    svg = _for_inlining(written.getvalue(), identifier)
+    for stand_in, label in zip((_X_LABEL, _Y_LABEL), labels, strict=True):
+        svg = svg.replace(f">{stand_in}<", f">{escape(label)}<")
+    return svg
 
 
-def _ring(axes: Any, curve: Curve, mark: float) -> None:
-    """A ring around the point where overfitting began."""
-    nearest = int(np.abs(curve.epochs - mark).argmin())
-    colour = _SERIES.format(curve.series % COLOURS)
+def styled(line: Any, series: int, size: float = 4.0) -> None:
+    """Give a line the colour of its series, and dashes where colours repeat."""
+    line.set(color=colour(series), linewidth=1.5, markersize=size)
+    pattern = DASHES[series // COLOURS % len(DASHES)]
+    if pattern:
+        line.set_dashes(pattern)
+
+
+def colour(series: int) -> str:
+    """The stand-in for a colour of the page."""
+    return _SERIES.format(series % COLOURS)
+
+
+def ring(axes: Any, x: float, y: float, series: int) -> None:
+    """A ring around a point."""
     axes.plot(
-        curve.epochs[nearest], curve.losses[nearest], marker="o", markersize=10, fillstyle="none",
-        markeredgecolor=colour, markeredgewidth=1.5, linestyle="none",
+        x, y, marker="o", markersize=11, fillstyle="none",
+        markeredgecolor=colour(series), markeredgewidth=1.5, linestyle="none",
     )  # fmt: skip
 
 

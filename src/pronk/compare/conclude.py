@@ -13,8 +13,9 @@ from pronk.compare.summary import run_metrics
 from pronk.runs import StudyFolder
 
 
-def conclude(folder: StudyFolder, summary: dict[str, Any]) -> Path:
-    """Write study.json and report.html, from the item results alone. summary: what else study.json says.
+def conclude(folder: StudyFolder, summary: dict[str, Any], language: str = "en") -> Path:
+    """Write study.json and report.html, from the item results alone. summary: what else study.json says. language: of
+    the report.
 
     Of a run that lies elsewhere (`source`), what its own study said of overfitting stays. Raises StudyError where
     item results cannot be read.
@@ -26,4 +27,4 @@ def conclude(folder: StudyFolder, summary: dict[str, Any]) -> Path:
             run["overfitting"] = overfitting(folder.path, run["name"])
     summary["comparisons"] = compare_runs(summary["runs"], items)
     folder.write(summary)
-    return write_report(folder.path)
+    return write_report(folder.path, language)

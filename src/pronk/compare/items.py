@@ -17,12 +17,43 @@ from pronk.runs import StudyFolder
 class Likelihood:
     """How well a run foresaw each reference answer; all arrays (items,), sorted by id.
 
-    `loss` is the summed negative log-likelihood of the answer in nats, `tokens` its target tokens.
+    `loss` is the summed negative log-likelihood of the answer in nats, `tokens` its target tokens, `bytes` those of
+    its text in UTF-8 (None in studies that did not count them).
     """
 
     ids: NDArray[np.str_]
     loss: NDArray[np.float64]
     tokens: NDArray[np.int64]
+    bytes: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Multiple choice; tuples (items,), sorted by id: the right choice, the likeliest, the likeliest by the letter.
+
+    `of_one_length`: all choices of an item are equally long, so that the last two cannot differ.
+    """
+
+    ids: tuple[str, ...]
+    answers: tuple[str, ...]
+    predicted: tuple[str, ...]
+    predicted_normalised: tuple[str, ...]
+    of_one_length: bool
+
+
+@dataclass(frozen=True)
+class ExactAnswers:
+    """Short answers that are right or wrong; all (items,), sorted by id.
+
+    `expected` and `found` are what was compared, None where an answer held nothing of the kind.
+    """
+
+    ids: tuple[str, ...]
+    answers: tuple[str, ...]
+    expected: tuple[str, ...]
+    found: tuple[str | None, ...]
+    right: NDArray[np.bool_]
+    ended: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -64,11 +95,14 @@ class RunItems:
     likelihood: Likelihood | None = None
     classified: Classified | None = None
     similarity: Similarity | None = None
+    chosen: Chosen | None = None
+    exact: ExactAnswers | None = None
+    forgetting: Likelihood | None = None  # on passages of general text, not on the items
 
     @property
     def ids(self) -> Sequence[str] | None:
         """The items that some evaluation was made on; None without any."""
-        for found in (self.classified, self.likelihood, self.similarity):
+        for found in (self.classified, self.chosen, self.exact, self.likelihood, self.similarity):
             if found is not None:
                 return [str(one) for one in found.ids]
         return None
@@ -98,6 +132,9 @@ def read_item_files(items: Path, name: str) -> RunItems:
         _likelihood(items / "likelihood.jsonl"),
         _classified(items / "classify.jsonl"),
         _similarity(items / "similarity.jsonl"),
+        _chosen(items / "choice.jsonl"),
+        _exact(items / "exact.jsonl"),
+        _likelihood(items / "forgetting.jsonl"),
     )
 
 
@@ -129,10 +166,39 @@ def _likelihood(path: Path) -> Likelihood | None:
     rows = _by_id(path, ("loss", "tokens"), numbers=True)
     if not rows:
         return None
+    counted = all(isinstance(row.get("bytes"), int) for row in rows.values())
     return Likelihood(
         ids=np.array(list(rows)),
         loss=np.array([float(row["loss"]) for row in rows.values()]),
         tokens=np.array([int(row["tokens"]) for row in rows.values()]),
+        bytes=np.array([row["bytes"] for row in rows.values()]) if counted else None,
+    )
+
+
+def _chosen(path: Path) -> Chosen | None:
+    rows = _by_id(path, ("answer", "predicted", "predicted_normalised"))
+    if not rows:
+        return None
+    return Chosen(
+        ids=tuple(rows),
+        answers=tuple(str(row["answer"]) for row in rows.values()),
+        predicted=tuple(str(row["predicted"]) for row in rows.values()),
+        predicted_normalised=tuple(str(row["predicted_normalised"]) for row in rows.values()),
+        of_one_length=all(len({len(str(one)) for one in row.get("choices") or ()}) == 1 for row in rows.values()),
+    )
+
+
+def _exact(path: Path) -> ExactAnswers | None:
+    rows = _by_id(path, ("right", "expected", "found"))
+    if not rows:
+        return None
+    return ExactAnswers(
+        ids=tuple(rows),
+        answers=tuple(str(row.get("answer", "")) for row in rows.values()),
+        expected=tuple(str(row["expected"]) for row in rows.values()),
+        found=tuple(None if row["found"] is None else str(row["found"]) for row in rows.values()),
+        right=np.array([bool(row["right"]) for row in rows.values()]),
+        ended=np.array([bool(row.get("ended", True)) for row in rows.values()]),
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pronk.compare.items import read_lines, run_folder
+from pronk.compare.languages import ENGLISH
 from pronk.compare.pairs import SIGNIFICANCE
 from pronk.compare.resampling import PERMUTATIONS, ratio_bootstrap_interval
 from pronk.errors import StudyError
@@ -49,7 +50,8 @@ def overfitting(folder: Path, name: str) -> dict[str, Any]:
     `verdict`, and for one that could be reached: `epoch` and `step` of the lowest validation loss, `lowest`
     and `last` (nats per target token), `rise` between them with its unadjusted 95% `interval`, `p_value`
     (one-sided, allowing for the choice of the lowest), `train_fall` over the same stretch, `rows` and
-    `evaluations`. `reason` says why nothing could be said. StudyError for files that cannot be read.
+    `evaluations`. `reason` says why nothing could be said, `why` the same as a code. StudyError for files that cannot
+    be read.
     """
     path = run_folder(folder, name)
     return judge(read_validations(path / "validation.jsonl"), read_training(path / "metrics.jsonl"))
@@ -58,12 +60,12 @@ def overfitting(folder: Path, name: str) -> dict[str, Any]:
 def judge(seen: Validations | None, train: Floats) -> dict[str, Any]:
     """The verdict from a run's validation and its training losses (steps, 2): step, nats per target token."""
     if seen is None:
-        return {"verdict": NOT_ASSESSED, "reason": "there was no validation"}
+        return {"verdict": NOT_ASSESSED, **_because("no-validation")}
     rows, evaluations = len(seen.tokens_N), len(seen.steps)
     if evaluations < 2:
-        return {"verdict": NOT_ASSESSED, "reason": "validation loss was measured once only"}
+        return {"verdict": NOT_ASSESSED, **_because("once")}
     if rows < FEWEST_ROWS:
-        return {"verdict": NOT_ASSESSED, "reason": f"{rows} validation rows are too few, at least {FEWEST_ROWS} needed"}
+        return {"verdict": NOT_ASSESSED, **_because("few-rows", rows=rows, fewest=FEWEST_ROWS)}
     mean_T = seen.mean_T
     best = int(mean_T.argmin())
     train_fall = _fall(train, int(seen.steps[best]), int(seen.steps[-1]), _spacing(seen))
@@ -86,8 +88,13 @@ def judge(seen: Validations | None, train: Floats) -> dict[str, Any]:
         if found["p_value"] < SIGNIFICANCE:
             if train_fall is not None and train_fall > 0:
                 return {**found, "verdict": OVERFITTING}
-            return {**found, "reason": "training loss rose too: that is divergence; try a lower learning rate"}
+            return {**found, **_because("diverged")}
     return _improving(seen, found)
+
+
+def _because(why: str, **counts: int) -> dict[str, Any]:
+    """A reason in English, and its code and counts, from which a report says it in its own language."""
+    return {"reason": str(ENGLISH(f"overfitting.why.{why}", **counts)), "why": why, **counts}
 
 
 def rise_p_value(loss_TN: Floats, best: int, resamples: int = PERMUTATIONS, seed: int = 0) -> float:

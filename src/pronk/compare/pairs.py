@@ -1,6 +1,5 @@
 """Which runs of a study are compared, on which metrics, and what can be said."""
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,19 +7,24 @@ from typing import Any
 import numpy as np
 
 from pronk.compare import resampling
-from pronk.compare.items import Classified, Likelihood, RunItems, Similarity, read_items, read_study
-from pronk.compare.metrics import encode
-from pronk.compare.sample_size import items_for_mcnemar, items_from_interval, items_to_tell
-from pronk.compare.statistics import holm, mcnemar_exact, tango_interval
-from pronk.errors import StudyError
+from pronk.compare.item_by_item import Comparison, compare_pair
+from pronk.compare.items import RunItems, read_items, read_study
+from pronk.compare.measures import measures
+from pronk.compare.sample_size import items_for_mcnemar, items_from_interval, items_over_seeds, items_to_tell
+from pronk.compare.seeds import SEED, Group, alone, compare_groups, groups
+from pronk.compare.statistics import holm
 
 SIGNIFICANCE = 0.05
-PRIMARY = ("accuracy", "nll", "rouge_l")
+PRIMARY = ("accuracy", "choice_accuracy", "exact_match", "nll", "rouge_l")
+LOWER = (  # the less, the better
+    "nll", "perplexity", "bits_per_byte", "unparsable", "exact_unparsable", "unended",
+    "forgetting_nll", "forgetting_perplexity",
+)  # fmt: skip
 EVALUATED = ("finished", "stopped_early")  # the statuses whose item results are complete
 
 Run = dict[str, Any]
-Comparison = dict[str, Any]
 Pair = tuple[Run, Run, list[str]]
+GroupPair = tuple[Group, Group, list[str]]
 
 
 def compare_study(folder: Path) -> list[Comparison]:
@@ -41,16 +45,27 @@ def compare_runs(runs: list[Run], items: dict[str, RunItems]) -> list[Comparison
     p-value, over all entries together, is below 0.05; else it is "tie". Of a tie, `items_needed` says how many items
     would tell (80% power), None if none ever will; it is None of the others.
 
-    - accuracy, generated_accuracy: Tango's interval, McNemar's exact test;
+    - accuracy, generated_accuracy, choice_accuracy, exact_match: Tango's interval, McNemar's exact test; so for
+      choice_accuracy_normalised, where choices differ in length;
     - macro_f1: bootstrap interval, permutation test;
     - rouge_l, chrf (means over the items): the same;
     - nll (nats per target token; lower is better): the same, and `perplexity_ratio` [b/a, low, high].
       Never between different bases or where token counts differ: per token of what? Nor where a loss
-      is not finite.
+      is not finite. `bits_per_byte` [b - a, low, high] is the same difference by the bytes of the text;
+    - bits_per_byte (lower is better): the same, where nll cannot be compared and the texts are as long;
+    - forgetting_nll (nats per token of general text; lower is better): as nll, a passage being an item.
+
+    Tuned runs that differ in `train.seed` alone are a group, and groups are compared as well: each with its base
+    ("base"), with the best row that has examples in its prompt ("few-shot"), the others with the group of the best mean
+    ("best group"), and two that differ in one setting ("one key: …"). Such an entry has the groups' names in `a` and
+    `b`, and `seeds` and `runs`, lists by "a" and "b" (the base has no seeds). It speaks of the setting, over seeds and
+    items (compare/crossed.py), where the other entries speak of one trained run. `seed_share` is the share of
+    its squared error that more items would not make smaller; `degrees_of_freedom` are those of its Student's t.
 
     Runs that did not finish or have no items are left out. The best run is the one with the highest accuracy,
-    else the lowest nll, else the highest rouge_l, on these very items. Being chosen by them, its own figure is
-    optimistic (selection bias), and so are its leads over the others; the intervals do not allow for that.
+    choice_accuracy or exact_match, else the lowest nll, else the highest rouge_l, on these very items. Being chosen
+    by them, its own figure is optimistic (selection bias), and so are its leads over the others; the intervals do not
+    allow for that.
     Raises StudyError, naming both runs, where two runs have different items or labels.
     """
     known = [run for run in runs if evaluated(run) and _has_items(items.get(run["name"]))]
@@ -60,12 +75,14 @@ def compare_runs(runs: list[Run], items: dict[str, RunItems]) -> list[Comparison
     comparisons: list[Comparison] = []
     for a, b, reasons in pairs:
         names = {"a": a["name"], "b": b["name"]}
-        comparisons += [{**names, **entry, "reasons": list(reasons)} for entry in _compare_pair(a, b, items, resamples)]
-    _judge(comparisons)
+        comparisons += [{**names, **entry, "reasons": list(reasons)} for entry in compare_pair(a, b, items, resamples)]
+    for one, other, reasons in _group_pairs(known):
+        comparisons += [{**entry, "reasons": list(reasons)} for entry in _compare_group_pair(one, other, items)]
+    judge(comparisons)
     return comparisons
 
 
-def _judge(comparisons: list[Comparison]) -> None:
+def judge(comparisons: list[Comparison]) -> None:
     """Give each entry its adjusted p-value, its verdict, and, for a tie, the number of items that would tell.
 
     That number is for the level of Holm's next step, 0.05 over the number of ties: who passes it is told whatever
@@ -83,7 +100,10 @@ def _judge(comparisons: list[Comparison]) -> None:
 
 def _items_needed(entry: Comparison, mean_square: float | None, level: float) -> int | None:
     """mean_square: of an item's difference, in the unit of `difference`; None where that is no mean over items."""
-    if "only_a_right" in entry:
+    if "seeds" in entry:
+        parts = [entry["variance"] * share for share in (entry["seed_share"], 1.0 - entry["seed_share"])]
+        found = items_over_seeds(entry["difference"], *parts, entry["degrees_of_freedom"], entry["n"], level)
+    elif "only_a_right" in entry:
         found = items_for_mcnemar(entry["only_a_right"], entry["only_b_right"], entry["n"], level)
     elif mean_square is None:
         low, high = entry["interval"]
@@ -104,8 +124,13 @@ def figure(run: Run, metric: str) -> float | None:
     return float(value) if value is not None and np.isfinite(value) else None
 
 
+def lower_is_better(metric: str) -> bool:
+    """Whether a small figure is a good one."""
+    return metric in LOWER
+
+
 def primary_metric(runs: Sequence[Run]) -> str:
-    """What the runs are ranked by: accuracy where a run has it, else nll, else rouge_l."""
+    """What the runs are ranked by: accuracy where a run has it, else that of choices, exact_match, nll, rouge_l."""
     known = (metric for metric in PRIMARY if any(figure(run, metric) is not None for run in runs))
     return next(known, "nll")
 
@@ -162,123 +187,72 @@ def _pairs(runs: list[Run]) -> Iterator[Pair]:
     for position, a in enumerate(tuned):
         for b in tuned[position + 1 :]:
             reasons = ["best"] if best is not None and best["name"] in (a["name"], b["name"]) else []
-            keys = _differing_keys(a, b)
-            reasons += [f"one key: {keys[0]}"] if len(keys) == 1 else []
+            keys = _differing_keys(a.get("settings") or {}, b.get("settings") or {})
+            reasons += [f"one key: {keys[0]}"] if len(keys) == 1 and keys != [SEED] else []
             if reasons:
                 rest.append((a, b, reasons))
     yield from sorted(rest, key=lambda pair: "best" not in pair[2])
 
 
-def _differing_keys(a: Run, b: Run) -> list[str]:
-    settings_a, settings_b = a.get("settings") or {}, b.get("settings") or {}
+def _group_pairs(runs: list[Run]) -> Iterator[GroupPair]:
+    """The same of groups of seeds."""
+    found, metric = groups(runs), primary_metric(runs)
+    means = [_mean_figure(group, metric) for group in found]
+    known = [value for value in means if value is not None]
+    first = (min if lower_is_better(metric) else max)(known) if known else None
+    best = found[means.index(first)] if first is not None else None
+    for group in found:
+        base = baseline_of(group.runs[0], runs)
+        few_shot = best_few_shot(base, runs) if base else None
+        for other, reason in ((base, "base"), (few_shot, "few-shot")):
+            if other is not None:
+                yield alone(other), group, [reason]
+    for position, a in enumerate(found):
+        for b in found[position + 1 :]:
+            keys = _differing_keys(a.settings, b.settings)
+            reasons = ["best group"] if best in (a, b) else []
+            reasons += [f"one key: {keys[0]}"] if len(keys) == 1 else []
+            if reasons:
+                yield a, b, reasons
+
+
+def _mean_figure(group: Group, metric: str) -> float | None:
+    values = [value for run in group.runs if (value := figure(run, metric)) is not None]
+    return float(np.mean(values)) if len(values) == len(group.runs) else None
+
+
+def _differing_keys(settings_a: dict[str, Any], settings_b: dict[str, Any]) -> list[str]:
     absent = object()
     keys = dict.fromkeys([*settings_a, *settings_b])
     return [key for key in keys if settings_a.get(key, absent) != settings_b.get(key, absent)]
 
 
-def _compare_pair(a: Run, b: Run, items: dict[str, RunItems], resamples: int) -> Iterator[Comparison]:
-    of_a, of_b = items[a["name"]], items[b["name"]]
-    if of_a.classified is not None and of_b.classified is not None:
-        _check_same((a, b), of_a.classified.ids, of_b.classified.ids, "items")
-        _check_same((a, b), of_a.classified.labels, of_b.classified.labels, "labels")
-        yield from _compare_classified(of_a.classified, of_b.classified, resamples)
-    if of_a.likelihood is not None and of_b.likelihood is not None:
-        _check_same((a, b), list(of_a.likelihood.ids), list(of_b.likelihood.ids), "items")
-        if a.get("base") == b.get("base") and _same_measure(of_a.likelihood, of_b.likelihood):
-            yield _compare_likelihood(of_a.likelihood, of_b.likelihood, resamples)
-    if of_a.similarity is not None and of_b.similarity is not None:
-        _check_same((a, b), of_a.similarity.ids, of_b.similarity.ids, "items")
-        yield from _compare_similarity(of_a.similarity, of_b.similarity, resamples)
-
-
-def _check_same(runs: tuple[Run, Run], of_a: Sequence[str], of_b: Sequence[str], what: str) -> None:
-    if of_a == of_b:
-        return
-    detail = f"{len(of_a)} and {len(of_b)}"
-    if len(of_a) == len(of_b):
-        detail = next(f"{one!r} and {two!r}" for one, two in zip(of_a, of_b, strict=True) if one != two)
-    raise StudyError(
-        f"{runs[0]['name']!r} and {runs[1]['name']!r} cannot be compared: they were evaluated on different "
-        f"{what} ({detail}); evaluate both on the same test set"
-    )
-
-
-def _same_measure(a: Likelihood, b: Likelihood) -> bool:
-    """Losses per token compare only over the same tokens, and only where they are numbers."""
-    finite = np.isfinite(a.loss).all() and np.isfinite(b.loss).all()
-    return bool(finite and np.array_equal(a.tokens, b.tokens) and a.tokens.sum() > 0)
-
-
-def _compare_classified(a: Classified, b: Classified, resamples: int) -> Iterator[Comparison]:
-    if a.predicted is not None and b.predicted is not None:
-        yield _compare_proportions("accuracy", a.labels, a.predicted, b.predicted)
-    if a.generated_labels is not None and b.generated_labels is not None:
-        yield _compare_proportions("generated_accuracy", a.labels, a.generated_labels, b.generated_labels)
-    if a.predicted is None or b.predicted is None:
-        return
-    classes = tuple(dict.fromkeys(a.classes + b.classes))
-    count = len(classes)
-    labels, of_a, of_b = (encode(names, classes) for names in (a.labels, a.predicted, b.predicted))
-    f1_a, f1_b = (resampling.macro_f1(labels, predicted, count) for predicted in (of_a, of_b))
-    yield {
-        "metric": "macro_f1",
-        "difference": f1_b - f1_a,
-        "interval": list(resampling.macro_f1_bootstrap_interval(labels, of_a, of_b, count)),
-        "p_value": resampling.macro_f1_permutation_p_value(labels, of_a, of_b, count, resamples=resamples),
-        "n": len(a.ids),
-    }
-
-
-def _compare_proportions(
-    metric: str, labels: Sequence[str], a: Sequence[str | None], b: Sequence[str | None]
-) -> Comparison:
-    right = [(label == one, label == two) for label, one, two in zip(labels, a, b, strict=True)]
-    only_a, only_b = right.count((True, False)), right.count((False, True))
-    return {
-        "metric": metric,
-        "difference": (only_b - only_a) / len(right),
-        "interval": list(tango_interval(only_a, only_b, len(right))),
-        "p_value": mcnemar_exact(only_a, only_b),
-        "n": len(right),
-        "only_a_right": only_a,
-        "only_b_right": only_b,
-    }
-
-
-def _compare_likelihood(a: Likelihood, b: Likelihood, resamples: int) -> Comparison:
-    difference, tokens = b.loss - a.loss, a.tokens.astype(np.float64)
-    estimate = float(difference.sum() / tokens.sum())
-    interval = resampling.ratio_bootstrap_interval(difference, tokens)
-    return {
-        "metric": "nll",
-        "difference": estimate,
-        "interval": list(interval),
-        "p_value": resampling.ratio_permutation_p_value(difference, tokens, resamples=resamples),
-        "n": len(a.ids),
-        "mean_square": float(np.mean((difference / tokens.mean()) ** 2)),
-        "perplexity_ratio": [
-            math.exp(min(value, 700.0))
-            for value in (estimate, *interval)  # e^709 is the largest float
-        ],
-    }
-
-
-def _compare_similarity(a: Similarity, b: Similarity, resamples: int) -> Iterator[Comparison]:
-    """Means over items: an item weighs 1, so a mean is a ratio like the loss per token."""
-    weight = np.ones(len(a.ids))
-    for metric, difference in (("rouge_l", b.rouge_l - a.rouge_l), ("chrf", b.chrf - a.chrf)):
-        yield {
-            "metric": metric,
-            "difference": float(difference.mean()),
-            "interval": list(resampling.ratio_bootstrap_interval(difference, weight)),
-            "p_value": resampling.ratio_permutation_p_value(difference, weight, resamples=resamples),
-            "n": len(a.ids),
-            "mean_square": float(np.mean(difference**2)),
-        }
+def _compare_group_pair(a: Group, b: Group, items: dict[str, RunItems]) -> Iterator[Comparison]:
+    of_a, of_b = ([measures(items[name]) for name in group.names()] for group in (a, b))
+    per_token = ("nll", "forgetting_nll") if a.runs[0].get("base") != b.runs[0].get("base") else ()
+    for metric in of_a[0]:
+        if metric in per_token or not all(metric in one for one in (*of_a, *of_b)):
+            continue
+        found = compare_groups(a, b, [one[metric] for one in of_a], [one[metric] for one in of_b])
+        if found is not None:
+            yield {
+                "a": a.name,
+                "b": b.name,
+                "metric": metric,
+                "difference": found.value,
+                "interval": list(found.interval),
+                "p_value": found.p_value,
+                "n": len(of_a[0][metric].ids),
+                "seeds": {"a": list(a.seeds), "b": list(b.seeds)},
+                "runs": {"a": a.names(), "b": b.names()},
+                "variance": found.seed_variance + found.item_variance,
+                "seed_share": found.seed_share,
+                "degrees_of_freedom": found.degrees_of_freedom,
+            }
 
 
 def _verdict(entry: Comparison) -> str:
     if entry["p_adjusted"] >= SIGNIFICANCE or entry["difference"] == 0:
         return "tie"
-    gain = -entry["difference"] if entry["metric"] == "nll" else entry["difference"]
+    gain = -entry["difference"] if lower_is_better(entry["metric"]) else entry["difference"]
     return "better" if gain > 0 else "worse"

@@ -6,28 +6,33 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pronk.compare import sections, words
+from pronk.compare import axis_views, conclusion, flips, quality, sections, words
+from pronk.compare.baseline import intervals
 from pronk.compare.items import RunItems, read_items, read_study
+from pronk.compare.languages import Language, language
 from pronk.compare.pairs import compare_runs, evaluated, primary_metric
 from pronk.runs import write_text
 
 _HERE = Path(__file__).parent
+View = dict[str, Any]
 
 
-def write_report(study_folder: Path) -> Path:
+def write_report(study_folder: Path, code: str = "en") -> Path:
     """Render the study in `study_folder` into its report.html, atomically, and return that path.
 
-    Comparisons come from study.json, or are made where it has none. Everything from the study is escaped:
-    texts, names and generated answers may hold markup. StudyError for a folder that cannot be read.
+    code: of the language, `en` or `ko`. Comparisons come from study.json, or are made where it has none. Everything
+    from the study is escaped: texts, names and generated answers may hold markup. StudyError for a folder that cannot
+    be read, OptionError for a language that there is not.
     """
-    page = render(study_folder)
+    page = render(study_folder, code)
     target = study_folder / "report.html"
     write_text(target, page)
     return target
 
 
-def render(study_folder: Path) -> str:
-    """The page as text; the same text for the same folder."""
+def render(study_folder: Path, code: str = "en") -> str:
+    """The page as text; the same text for the same folder and language."""
+    t = language(code)
     study = read_study(study_folder)
     runs: list[dict[str, Any]] = study["runs"]
     items = {run["name"]: read_items(study_folder, run["name"]) for run in runs if evaluated(run)}
@@ -41,29 +46,69 @@ def render(study_folder: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    curves = sections.curves(study_folder, runs)
-    for chart in curves["charts"] if curves else []:
-        chart["svg"] = Markup(chart["svg"])  # ours: charts.py lets no text of the study into it
     return environment.get_template("report.html").render(
+        t=t,
         style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
         name=study.get("name") or study_folder.resolve().name,
         created=str(study.get("created") or "")[:16].replace("T", " "),
-        conclusion=words.conclusion(runs, comparisons, _items_evaluated(study, items)),
-        ranking=sections.ranking(runs, comparisons),
-        tables=sections.comparisons_by_metric(comparisons),
-        family=len(comparisons),
-        curves=curves,
-        overfitting=sections.overfitting(runs),
-        confusions=sections.confusions(runs, items, study.get("labels") or []),
-        answers=sections.answers(study_folder, runs, items),
-        flips=sections.flips(study_folder, runs, items),
-        settings=sections.settings(runs),
-        costs=sections.costs(runs),
-        total=words.duration(study["total_seconds"]) if study.get("total_seconds") is not None else "",
-        data=sections.facts(study.get("data") or {}),
-        environment=sections.facts(study.get("environment") or {}),
-        unfinished=[run for run in runs if not evaluated(run)],
-        primary=words.METRICS[primary_metric(runs)].split(" (")[0].lower(),
+        **_head(study, runs, comparisons, items, t),
+        **_settings(study_folder, runs, comparisons, items, t),
+        **_tables(study_folder, study, comparisons, items, t),
+    )
+
+
+def _head(study: View, runs: list[View], comparisons: list[View], items: dict[str, RunItems], t: Language) -> View:
+    """The conclusion, what it does not say, and the ranking."""
+    count = _items_evaluated(study, items)
+    return {
+        "conclusion": conclusion.conclusion(runs, comparisons, count, t),
+        "limits": conclusion.limits(runs, comparisons, count, _wrote(items), t),
+        "ranking": sections.ranking(runs, comparisons, t),
+        "unfinished": sections.unfinished(runs, t),
+        "primary": t.metric_inside(primary_metric(runs)),
+    }
+
+
+def _settings(folder: Path, runs: list[View], comparisons: list[View], items: dict[str, RunItems], t: Language) -> View:
+    """What the settings do, and what they cost."""
+    metric = primary_metric(runs)
+    figures = axis_views.figures_of(runs, metric, {name: intervals(found) for name, found in items.items()})
+    return {
+        "metric": t.metric(metric),
+        "axes": axis_views.axis_views(folder, runs, comparisons, metric, figures, t),
+        "grid": axis_views.grid_view(runs, comparisons, metric, figures, t),
+        "quality": quality.quality_view(runs, comparisons, metric, figures, t),
+        "settings": sections.settings(runs),
+        "costs": sections.costs(runs, t),
+    }
+
+
+def _tables(folder: Path, study: View, comparisons: list[View], items: dict[str, RunItems], t: Language) -> View:
+    """Comparisons, curves, and what the runs answered."""
+    runs, labels = study["runs"], study.get("labels") or []
+    total = study.get("total_seconds")
+    return {
+        "tables": sections.comparisons_by_metric(comparisons, t),
+        "family": len(comparisons),
+        "curves": sections.curves(folder, runs, t),
+        "overfitting": sections.overfitting(runs, t),
+        "confusions": sections.confusions(runs, items, labels, t),
+        "answers": sections.answers(folder, runs, items, t),
+        "classes": flips.class_views(runs, items, labels, t),
+        "flips": flips.flips(folder, runs, items, t),
+        "total": "" if total is None else words.duration(total, t),
+        "data": sections.facts(study.get("data") or {}, t),
+        "environment": sections.facts(study.get("environment") or {}, t),
+    }
+
+
+def _wrote(items: dict[str, RunItems]) -> bool:
+    """Whether answers that runs wrote themselves were scored."""
+    return any(
+        found.similarity is not None
+        or found.exact is not None
+        or (found.classified is not None and found.classified.generated_labels is not None)
+        for found in items.values()
     )
 
 

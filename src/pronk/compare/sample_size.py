@@ -6,6 +6,7 @@ So one formula serves them all; with d in {-1, 0, 1} (right or wrong) it is the 
 
 import math
 
+from scipy.special import stdtrit
 from scipy.stats import norm
 
 POWER = 0.8
@@ -50,3 +51,19 @@ def items_from_interval(difference: float, low: float, high: float, n: int, leve
     """
     deviation = (high - low) / (2.0 * float(norm.isf(0.025))) * math.sqrt(n)
     return items_to_tell(difference, deviation**2 + difference**2, level)
+
+
+def items_over_seeds(
+    difference: float, seed_variance: float, item_variance: float, freedom: float, n: int, level: float
+) -> int | None:
+    """The items at which groups of several seeds are told apart with 80% power; None where no number of items would.
+
+    `seed_variance` and `item_variance` are those of `difference` on `n` items; more items make the second smaller only.
+    `freedom`: of Student's t, as it is on these items, on the safe side where more of them leave the seeds to decide.
+    """
+    width = float(stdtrit(freedom, 1.0 - level / 2)) + float(norm.ppf(POWER))
+    room = (difference / width) ** 2 - seed_variance
+    if difference == 0 or room <= 0:
+        return None
+    needed = n * item_variance / room
+    return math.ceil(needed) if needed <= MOST else None

@@ -5,37 +5,38 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from pronk.compare import charts, words
+from pronk.compare.axis_views import legend
+from pronk.compare.flips import shown
 from pronk.compare.items import RunItems, Similarity, read_lines, run_folder
+from pronk.compare.languages import Language
 from pronk.compare.metrics import ClassificationReport, classification_report
-from pronk.compare.pairs import baseline_of, best_run, evaluated, figure, primary_metric
-from pronk.data.words import counted
+from pronk.compare.pairs import baseline_of, best_run, evaluated, figure, lower_is_better, primary_metric
 
 Run = dict[str, Any]
 View = dict[str, Any]
 
-FLIPS_SHOWN = 30
 ANSWERS_SHOWN = 10
 INTERVAL_WIDTH = 132  # of the drawn scale, in SVG units; 4 more on either side for the dots
-TEXT_SHOWN = 600  # characters of an item's text or answer
 
 
-def ranking(runs: list[Run], comparisons: list[View]) -> View:
+def ranking(runs: list[Run], comparisons: list[View], t: Language) -> View:
     """The runs from best to worst by the primary metric, with all metrics and the verdict on the base."""
     primary = primary_metric(runs)
     present = {metric for run in runs for metric in run.get("metrics") or {}}
-    known = [metric for metric in words.METRICS if metric in present]
+    known = [metric for metric in t.metrics if metric in present]
     metrics = [
         primary,
         *(m for m in known if m != primary),
-        *sorted(present - set(words.METRICS) - {primary}),
+        *sorted(present - set(t.metrics) - {primary}),
     ]
     best = best_run(runs)
     against_base = {
         entry["b"]: entry for entry in comparisons if entry["metric"] == primary and "base" in entry["reasons"]
     }
-    sign = 1.0 if primary == "nll" else -1.0
+    sign = 1.0 if lower_is_better(primary) else -1.0
 
     def place(run: Run) -> tuple[bool, float]:
         value = figure(run, primary)
@@ -45,79 +46,94 @@ def ranking(runs: list[Run], comparisons: list[View]) -> View:
         {
             "name": run["name"],
             "base": run.get("base", ""),
-            "tag": words.base_tag(run),
+            "tag": words.base_tag(run, t),
             "best": run is best,
-            "status": "" if evaluated(run) else run.get("status", ""),
-            "message": run.get("message") or "",
-            "overfitting": _overfitting(run),
+            "status": "" if evaluated(run) else status(run, "status", t),
+            "overfitting": _overfitting(run, t),
             "values": [words.metric_value(metric, figure(run, metric)) for metric in metrics],
-            "against": comparison(against_base[run["name"]]) if run["name"] in against_base else None,
+            "against": comparison(against_base[run["name"]], t) if run["name"] in against_base else None,
         }
         for run in sorted(runs, key=place)
     ]
     return {
-        "metrics": [words.METRICS.get(metric, metric) for metric in metrics],
+        "metrics": [t.metric(metric) for metric in metrics],
         "rows": rows,
         "bases": len({run.get("base") for run in runs}) > 1,
         "overfitting": any(row["overfitting"] for row in rows),
     }
 
 
-def _overfitting(run: Run) -> str:
+def status(run: Run, kind: str, t: Language) -> str:
+    """Why a run has no results, as a tag ("status") or in a sentence ("failure"); others as study.json has it."""
+    found = run.get("status", "")
+    return t(f"{kind}.{found}") if f"{kind}.{found}" in t.texts else str(found)
+
+
+def unfinished(runs: list[Run], t: Language) -> list[Markup]:
+    """A sentence for each run without results: what became of it, and the message that it left."""
+    found = []
+    for run in runs:
+        if not evaluated(run):
+            said = {"run": run["name"], "status": status(run, "failure", t), "message": run.get("message")}
+            found.append(t("failure.message" if run.get("message") else "failure", **said))
+    return found
+
+
+def _overfitting(run: Run, t: Language) -> str:
     """The verdict in a few words, for the ranking."""
     found = run.get("overfitting")
-    if not isinstance(found, dict):
-        return "" if found is None else words.setting(found)
-    since = f" from epoch {words.epoch(found['epoch'])}" if found.get("verdict") == "overfitting" else ""
-    return f"{found.get('verdict', '')}{since}"
+    said = words.overfitting_verdict(found, t)
+    if isinstance(found, dict) and found.get("verdict") == "overfitting":
+        return t("overfitting.since", verdict=said, epoch=words.epoch(found["epoch"]))
+    return said
 
 
-def overfitting(runs: list[Run]) -> list[View]:
+def overfitting(runs: list[Run], t: Language) -> list[View]:
     """A line for each run that has a verdict: what it rests on, and which weights the run has."""
     views = []
     for run in runs:
         found = run.get("overfitting")
         if isinstance(found, dict):
-            weights = ""
+            weights: str = ""
             if run.get("adapter_step") is not None and run["adapter_step"] != run.get("steps"):
-                early = "It stopped early" if run.get("status") == "stopped_early" else "It went to its end"
-                weights = f"{early}; adapter and metrics are those of step {run['adapter_step']} of {run['steps']}."
-            views.append({"name": run["name"], "said": words.overfitting(found), "weights": weights,
+                key = "early" if run.get("status") == "stopped_early" else "end"
+                weights = t(f"overfitting.weights-{key}", step=run["adapter_step"], steps=run.get("steps"))
+            views.append({"name": run["name"], "said": words.overfitting(found, t), "weights": weights,
                           "bad": found.get("verdict") == "overfitting"})  # fmt: skip
     return views
 
 
-def comparison(entry: View) -> View:
+def comparison(entry: View, t: Language) -> View:
     """One comparison in words."""
     return {
         "a": entry["a"],
         "b": entry["b"],
-        "reasons": ", ".join(_reason(reason) for reason in entry["reasons"]),
+        "reasons": ", ".join(_reason(reason, t) for reason in entry["reasons"]),
         "difference": words.number(entry["difference"], signed=True),
-        "interval": words.interval(entry["interval"]),
+        "interval": words.interval(entry["interval"], t),
         "p_value": words.p_value(entry["p_value"]),
         "p_adjusted": words.p_value(entry["p_adjusted"]),
         "verdict": entry["verdict"],
-        "said": words.VERDICTS[entry["verdict"]],
-        "items_needed": _items_needed(entry),
+        "said": t.verdict(entry["verdict"]),
+        "items_needed": _items_needed(entry, t),
     }
 
 
-def _items_needed(entry: View) -> str:
+def _items_needed(entry: View, t: Language) -> str:
     if entry["verdict"] != "tie" or "items_needed" not in entry:  # told, or written before pronk said this
         return "–"
-    return "no number" if entry["items_needed"] is None else words.about(entry["items_needed"])
+    return t("comparisons.no-number") if entry["items_needed"] is None else words.about(entry["items_needed"])
 
 
-def _reason(reason: str) -> str:
-    said = {"base": "its base", "best": "the best run", "few-shot": "its base with examples in the prompt"}
-    return said.get(reason, reason.removeprefix("one key: "))
+def _reason(reason: str, t: Language) -> str:
+    key = f"reason.{reason}".replace(" ", "-")
+    return t(key) if key in t.texts else reason.removeprefix("one key: ")
 
 
-def comparisons_by_metric(comparisons: list[View]) -> list[View]:
+def comparisons_by_metric(comparisons: list[View], t: Language) -> list[View]:
     """The comparisons, a table per metric, each row with its interval drawn on the table's common scale."""
     tables = []
-    for metric in dict.fromkeys([*words.METRICS, *(entry["metric"] for entry in comparisons)]):
+    for metric in dict.fromkeys([*t.metrics, *(entry["metric"] for entry in comparisons)]):
         entries = [entry for entry in comparisons if entry["metric"] == metric]
         if not entries:
             continue
@@ -130,19 +146,20 @@ def comparisons_by_metric(comparisons: list[View]) -> list[View]:
                 round(4 + scale * (value - left), 1)
                 for value in (entry["interval"][0], entry["difference"], entry["interval"][1], 0.0)
             )
-            rows.append({**comparison(entry), "low": low, "middle": middle, "high": high, "zero": zero})
+            rows.append({**comparison(entry, t), "low": low, "middle": middle, "high": high, "zero": zero})
         ties = sum(entry["verdict"] == "tie" for entry in entries)
-        lower = ", lower is better" if metric == "nll" else ""
-        summary = f"{counted(len(entries), 'comparison')}, {counted(ties, 'tie')}{lower}"
-        tables.append({"title": words.METRICS.get(metric, metric), "rows": rows, "summary": summary})
+        key = "comparisons.summary-lower" if lower_is_better(metric) else "comparisons.summary"
+        summary = t(key, comparisons=t.count("comparison", len(entries)), ties=t.count("tie", ties))
+        tables.append({"title": t.metric(metric), "rows": rows, "summary": summary})
     return tables
 
 
-def curves(folder: Path, runs: list[Run]) -> View | None:
+def curves(folder: Path, runs: list[Run], t: Language) -> View | None:
     """The two loss charts and their legend; None where no run has logged a loss."""
     found: dict[str, list[charts.Curve]] = {"train": [], "validation": []}
-    legend, marked = [], False
-    for series, run in enumerate(run for run in runs if not run.get("baseline")):
+    tuned = [run for run in runs if not run.get("baseline")]
+    lines, drawn_runs, marked = legend([run["name"] for run in tuned]), set(), False
+    for series, run in enumerate(tuned):
         logged = _losses(run_folder(folder, run["name"]) / "metrics.jsonl")
         verdict = run.get("overfitting")
         mark = verdict.get("epoch") if isinstance(verdict, dict) and verdict.get("verdict") == "overfitting" else None
@@ -152,14 +169,18 @@ def curves(folder: Path, runs: list[Run]) -> View | None:
                 losses = charts.smooth(points[:, 1]) if kind == "train" else points[:, 1]
                 found[kind].append(charts.Curve(series, points[:, 0], losses, mark))
         if any(len(points) for points in logged.values()):
-            legend.append({"name": run["name"], "colour": series % charts.COLOURS + 1, "dash": charts.dash(series)})
-    titles = {"train": "Training loss, smoothed", "validation": "Validation loss"}
+            drawn_runs.add(series)
+    labels = (str(t("curves.epoch")), str(t("curves.nats")))
     drawn = [
-        {"title": titles[kind], "svg": charts.loss_chart(lines, f"chart-{kind}", points=kind == "validation")}
-        for kind, lines in found.items()
-        if lines
+        {
+            "title": t(f"curves.{kind}"),
+            "svg": charts.loss_chart(of, f"chart-{kind}", points=kind == "validation", labels=labels),
+        }
+        for kind, of in found.items()
+        if of
     ]
-    return {"charts": drawn, "legend": legend, "marked": marked} if drawn else None
+    shown_lines = [line for series, line in enumerate(lines) if series in drawn_runs]
+    return {"charts": drawn, "legend": shown_lines, "marked": marked} if drawn else None
 
 
 def _losses(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
@@ -172,7 +193,7 @@ def _losses(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
     return {kind: np.array(rows, dtype=np.float64).reshape(-1, 2) for kind, rows in points.items()}
 
 
-def confusions(runs: list[Run], items: dict[str, RunItems], labels: Sequence[str]) -> list[View]:
+def confusions(runs: list[Run], items: dict[str, RunItems], labels: Sequence[str], t: Language) -> list[View]:
     """Per run: confusion matrices and per-class figures, by likelihood and from the generated answers."""
     best, views = best_run(runs), []
     base = baseline_of(best, runs) if best else None
@@ -182,19 +203,19 @@ def confusions(runs: list[Run], items: dict[str, RunItems], labels: Sequence[str
             continue
         classes = tuple(dict.fromkeys([*labels, *classified.classes]))
         kinds: list[tuple[str, Sequence[str | None] | None]] = [
-            ("By label likelihood", classified.predicted),
-            ("From generated answers", classified.generated_labels),
+            ("confusion.likelihood", classified.predicted),
+            ("confusion.generated", classified.generated_labels),
         ]
         tables = [
-            {"title": title, **_confusion(classification_report(classified.labels, predicted, classes))}
-            for title, predicted in kinds
+            {"title": t(key), **_confusion(classification_report(classified.labels, predicted, classes), t)}
+            for key, predicted in kinds
             if predicted is not None
         ]
         views.append({"name": run["name"], "open": run is best or run is base, "tables": tables})
     return views
 
 
-def _confusion(report: ClassificationReport) -> View:
+def _confusion(report: ClassificationReport, t: Language) -> View:
     shown = len(report.classes) + (1 if report.unparsable else 0)
     shares = report.confusion / np.maximum(report.confusion.sum(axis=1, keepdims=True), 1)
     rows = [
@@ -207,8 +228,8 @@ def _confusion(report: ClassificationReport) -> View:
         }
         for i, label in enumerate(report.classes)
     ]
-    averages = [("macro average", report.macro), ("weighted average", report.weighted)]
-    figures = [
+    averages = [(t("confusion.macro"), report.macro), (t("confusion.weighted"), report.weighted)]
+    figures: list[list[str]] = [
         [
             one.label,
             *(words.number(value) for value in (one.precision, one.recall, one.f1)),
@@ -231,47 +252,7 @@ def _confusion(report: ClassificationReport) -> View:
     }
 
 
-def flips(folder: Path, runs: list[Run], items: dict[str, RunItems]) -> View | None:
-    """The items that the best run answers and its base does not, and the reverse; None without both."""
-    best = best_run(runs)
-    base = baseline_of(best, runs) if best else None
-    if best is None or base is None or best["name"] not in items or base["name"] not in items:
-        return None
-    before, after = items[base["name"]].classified, items[best["name"]].classified
-    if before is None or after is None or before.ids != after.ids:
-        return None
-    if before.predicted is None or after.predicted is None:
-        return None
-    texts = {str(row.get("id")): row for _, row in read_lines(folder / "items.jsonl")}
-    fixed: list[View] = []
-    broken: list[View] = []
-    for k, (key, label) in enumerate(zip(after.ids, after.labels, strict=True)):
-        was, now = before.predicted[k] == label, after.predicted[k] == label
-        if was != now:
-            item = texts.get(key, {})
-            row = {
-                "text": _shown(item.get("input", f"item {key}")),
-                "reference": _shown(item.get("reference") or label),
-                "before": before.predicted[k] or "unparsable",
-                "after": after.predicted[k] or "unparsable",
-                "generated_before": _shown(before.generated[k]) if before.generated else None,
-                "generated_after": _shown(after.generated[k]) if after.generated else None,
-            }
-            (fixed if now else broken).append(row)
-    groups = [("Fixed", "wrong in the base, right in the run", fixed)]
-    groups += [("Broken", "right in the base, wrong in the run", broken)]
-    return {
-        "base": base["name"],
-        "run": best["name"],
-        "generated": before.generated is not None or after.generated is not None,
-        "groups": [
-            {"title": title, "meaning": meaning, "count": len(rows), "rows": rows[:FLIPS_SHOWN]}
-            for title, meaning, rows in groups
-        ],
-    }
-
-
-def answers(folder: Path, runs: list[Run], items: dict[str, RunItems]) -> View | None:
+def answers(folder: Path, runs: list[Run], items: dict[str, RunItems], t: Language) -> View | None:
     """The free answers of the base and the best run to the first test items; None where nothing was answered."""
     best = best_run(runs)
     base = baseline_of(best, runs) if best else None
@@ -282,24 +263,19 @@ def answers(folder: Path, runs: list[Run], items: dict[str, RunItems]) -> View |
     known = [item for _, item in read_lines(folder / "items.jsonl") if str(item.get("id")) in found[0][1].ids]
     rows = [
         {
-            "text": _shown(item.get("input", "")),
-            "reference": _shown(item.get("reference", "")),
-            "answers": [_answer(answered, answered.ids.index(str(item["id"]))) for _, answered in found],
+            "text": shown(item.get("input", "")),
+            "reference": shown(item.get("reference", "")),
+            "answers": [_answer(answered, t, answered.ids.index(str(item["id"]))) for _, answered in found],
         }
         for item in known[:ANSWERS_SHOWN]
     ]
     return {"names": [name for name, _ in found], "rows": rows}
 
 
-def _answer(answered: Similarity, place: int) -> View:
-    figures = f"ROUGE-L {words.number(answered.rouge_l[place])}, chrF {words.number(answered.chrf[place])}"
-    cut = "" if answered.ended[place] else ", cut"
-    return {"text": _shown(answered.answers[place]), "figures": figures + cut}
-
-
-def _shown(text: Any) -> str:
-    whole = text if isinstance(text, str) else words.setting(text)
-    return whole if len(whole) <= TEXT_SHOWN else whole[:TEXT_SHOWN] + " …"
+def _answer(answered: Similarity, t: Language, place: int) -> View:
+    figures = {"rouge": words.number(answered.rouge_l[place]), "chrf": words.number(answered.chrf[place])}
+    key = "answers.figures" if answered.ended[place] else "answers.figures-cut"
+    return {"text": shown(answered.answers[place]), "figures": t(key, **figures)}
 
 
 def settings(runs: list[Run]) -> View | None:
@@ -316,7 +292,7 @@ def settings(runs: list[Run]) -> View | None:
     return {"keys": keys, "rows": rows} if keys else None
 
 
-def costs(runs: list[Run]) -> list[View]:
+def costs(runs: list[Run], t: Language) -> list[View]:
     """What each tuned run cost; "–" for what was not measured."""
     return [
         {
@@ -325,7 +301,7 @@ def costs(runs: list[Run]) -> list[View]:
                 words.size(run.get("trainable_parameters")),
                 words.size(run.get("steps")),
                 words.size(run.get("train_tokens")),
-                words.duration(run.get("train_seconds")),
+                words.duration(run.get("train_seconds"), t),
                 words.size(run.get("tokens_per_second")),
                 words.memory(run.get("peak_memory_bytes")),
             ],
@@ -336,10 +312,10 @@ def costs(runs: list[Run]) -> list[View]:
     ]
 
 
-def facts(values: dict[str, Any]) -> list[tuple[str, str]]:
+def facts(values: dict[str, Any], t: Language) -> list[tuple[str, str]]:
     """Keys as words, values as text: data counts, environment."""
     return [
-        (key.replace("_", " "), f"{value:,}" if type(value) is int else words.setting(value))
+        (t.fact(key), f"{value:,}" if type(value) is int else words.setting(value))
         for key, value in values.items()
         if value is not None
     ]

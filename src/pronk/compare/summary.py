@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import math
 
-from pronk.compare.items import Classified, Likelihood, RunItems, Similarity
+from pronk.compare.items import Chosen, Classified, ExactAnswers, Likelihood, RunItems, Similarity
 from pronk.compare.metrics import classification_report
 
 
 def run_metrics(items: RunItems) -> dict[str, float]:
     """The figures of study.json: `accuracy`, `macro_f1` and `weighted_f1` by label likelihood, the same
-    by generated answer with the count of `unparsable` ones, `nll` (nats per target token), `perplexity`;
-    `rouge_l` and `chrf` in [0, 1], each the mean over the items, and the count of `unended` answers."""
+    by generated answer with the count of `unparsable` ones, `nll` (nats per target token), `perplexity`,
+    `bits_per_byte` (of the answers' text, end tokens' loss included); `choice_accuracy` by the likelihood of each
+    choice and `choice_accuracy_normalised` by the letter; `exact_match`, with the count of `exact_unparsable` answers,
+    which are wrong; `rouge_l` and `chrf` in [0, 1], each the mean over the items; the count of `unended` answers;
+    `forgetting_nll` and `forgetting_perplexity` of general text."""
     metrics: dict[str, float] = {}
     if items.classified is not None:
         metrics |= _classification(items.classified)
     if items.likelihood is not None:
         metrics |= _likelihood(items.likelihood)
+    if items.chosen is not None:
+        metrics |= _choice(items.chosen)
+    if items.exact is not None:
+        metrics |= _exact(items.exact)
     if items.similarity is not None:
         metrics |= _similarity(items.similarity)
+    if items.forgetting is not None:
+        nll = _mean_loss(items.forgetting)
+        metrics |= {"forgetting_nll": nll, "forgetting_perplexity": _perplexity(nll)}
     return metrics
 
 
@@ -42,8 +52,35 @@ def _classification(items: Classified) -> dict[str, float]:
 
 
 def _likelihood(items: Likelihood) -> dict[str, float]:
-    nll = float(items.loss.sum() / items.tokens.sum())
-    return {"nll": nll, "perplexity": math.exp(min(nll, 700.0))}  # e^709 is the largest float
+    nll = _mean_loss(items)
+    metrics = {"nll": nll, "perplexity": _perplexity(nll)}
+    if items.bytes is not None and items.bytes.sum():
+        metrics["bits_per_byte"] = float(items.loss.sum() / items.bytes.sum() / math.log(2))
+    return metrics
+
+
+def _mean_loss(items: Likelihood) -> float:
+    return float(items.loss.sum() / items.tokens.sum())
+
+
+def _perplexity(nll: float) -> float:
+    return math.exp(min(nll, 700.0))  # e^709 is the largest float
+
+
+def _choice(items: Chosen) -> dict[str, float]:
+    raw, normalised = (
+        sum(map(str.__eq__, items.answers, predicted)) / len(items.ids)
+        for predicted in (items.predicted, items.predicted_normalised)
+    )
+    return {"choice_accuracy": raw, "choice_accuracy_normalised": normalised}
+
+
+def _exact(items: ExactAnswers) -> dict[str, float]:
+    return {
+        "exact_match": float(items.right.mean()),
+        "exact_unparsable": sum(found is None for found in items.found),
+        "unended": int((~items.ended).sum()),
+    }
 
 
 def _similarity(items: Similarity) -> dict[str, float]:

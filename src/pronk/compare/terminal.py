@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from pronk.compare import words
-from pronk.compare.pairs import baseline_of, figure, plain_base, primary_metric
+from pronk.compare.pairs import baseline_of, evaluated, figure, plain_base, primary_metric
+from pronk.compare.seeds import groups
 
 COLUMNS = {
     "accuracy": "accuracy",
     "generated_accuracy": "generated",
     "macro_f1": "macro-F1",
+    "choice_accuracy": "choice",
+    "choice_accuracy_normalised": "by length",
+    "exact_match": "exact",
     "perplexity": "perplexity",
     "rouge_l": "ROUGE-L",
     "chrf": "chrF",
+    "forgetting_perplexity": "general",
 }
 
 
@@ -36,13 +43,33 @@ def terminal_summary(study: dict[str, Any]) -> str:
         _line([name.ljust(left), *(cell.rjust(width) for cell, width in zip(row, [*widths, 0], strict=True))])
         for name, row in zip(names, rows, strict=True)
     ]
-    return "\n".join([*lines, *_overfitting(runs)])
+    return "\n".join([*lines, *_over_seeds(runs, metric, study.get("comparisons") or []), *_overfitting(runs)])
 
 
 def _line(cells: list[str]) -> str:
     """Within 80 columns: how many items would tell a tie is said where there is room."""
     line = "  ".join(cells)
     return line if len(line) <= 80 else "  ".join([*cells[:-1], cells[-1].partition(", ")[0]])
+
+
+def _over_seeds(runs: list[dict[str, Any]], metric: str, comparisons: list[dict[str, Any]]) -> list[str]:
+    """A line for each group of runs that differ in their seed alone: mean, deviation, and verdict on its base."""
+    rows = []
+    for group in groups([run for run in runs if evaluated(run)]):
+        values = [value for run in group.runs if (value := figure(run, metric)) is not None]
+        if len(values) < 2:
+            continue
+        entry = next((c for c in comparisons if c["b"] == group.name and c["metric"] == metric), None)
+        against = words.VERDICTS[entry["verdict"]] if entry and "base" in entry["reasons"] else "–"
+        spread = f"{words.number(float(np.mean(values)))} ± {words.number(float(np.std(values, ddof=1)))}"
+        rows.append((words.short(group.name, 44), spread, against))
+    if not rows:
+        return []
+    left = max(len(name) for name, _, _ in rows)
+    head = (
+        f"{words.METRICS[metric].split(' (')[0]} over seeds, mean ± standard deviation, and the mean against its base:"
+    )
+    return ["", head, *(f"{name.ljust(left)}  {spread}  {against}" for name, spread, against in rows)]
 
 
 def _overfitting(runs: list[dict[str, Any]]) -> list[str]:

@@ -27,6 +27,7 @@ class Conversation:
     messages: tuple[Message, ...]
     place: str  # file and line, for messages to people
     label: str | None = None  # the answer as one of the recipe's labels
+    choices: tuple[str, ...] = ()  # multiple choice: all answers that there are to choose from
 
     @property
     def question(self) -> tuple[Message, ...]:

@@ -1,8 +1,9 @@
 """Which format a source has, where the recipe does not say: found out from its columns, or asked.
 
 A format fits if the columns of its fields are there. What else the recipe says counts too: labels and a
-balanced split are for classify alone, an instruction for classify and pairs. Lists of turns are told apart
-by their keys. Plain text fits only a file that has nothing but the text. One format that fits is taken, and
+balanced split are for classify alone, an instruction for classify, choice and pairs. Lists of turns are told
+apart by their keys, choices by being a list of texts. Plain text fits only a file that has nothing but the
+text. One format that fits is taken, and
 told; with none or several the message says which lines to write.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pronk.data.choices import has_choices
 from pronk.data.formats import FIELDS, OPTIONAL_FIELD, TURNS
 from pronk.data.tables import named_sources, open_table
 from pronk.data.turns import KEYS
@@ -25,6 +27,7 @@ Tell = Callable[[str], None]
 
 MEANINGS: dict[Format, str] = {
     "classify": "a text and its label",
+    "choice": "a question, its choices and the answer",
     "alpaca": "an instruction, its input and the output",
     "pairs": "a prompt and its response",
     "messages": "a list of {role, content}",
@@ -38,6 +41,9 @@ USUAL_NAMES = {
     "response": ("response", "answer", "completion", "output", "summary", "target", "chosen"),
     "text": ("text", "sentence", "content", "review", "headline", "document", "body"),
     "label": ("label", "labels", "sentiment", "class", "category", "topic"),
+    "question": ("question", "query", "prompt"),
+    "choices": ("choices", "options"),
+    "answer": ("answer", "answerkey", "answer_idx", "answer_index", "correct", "target", "label"),
     "instruction": ("instruction", "prompt", "question"),
     "output": ("output", "response", "answer", "completion"),
     "messages": ("messages", "conversation", "conversations", "dialog", "dialogue", "chat"),
@@ -126,7 +132,7 @@ def _found(data: Data, source: Source, name: str, tell: Tell) -> Found:
 
 def _fitting(data: Data, named: dict[str, str], first: Mapping[str, Any], columns: Sequence[str]) -> Iterator[Found]:
     """Every format that fits; plain text only if nothing else does."""
-    structured = [*_with_texts(named, columns), *_with_turns(named, first)]
+    structured = [*_with_texts(named, columns), *_with_choices(named, first), *_with_turns(named, first)]
     allowed = [found for found in structured if found.format in _allowed(data)]
     yield from allowed
     field = named.get("text", "text")
@@ -140,7 +146,7 @@ def _allowed(data: Data) -> set[Format]:
     if data.labels is not None or data.split.balanced:
         return {"classify"}
     if data.instruction is not None:
-        return {"classify", "pairs"}
+        return {"classify", "choice", "pairs"}
     return set(FIELDS) - ({"text"} if data.system is not None else set())
 
 
@@ -151,6 +157,13 @@ def _with_texts(named: dict[str, str], columns: Sequence[str]) -> Iterator[Found
         needed = [named.get(field, field) for field in fields if field != OPTIONAL_FIELD]
         if set(named) <= set(fields) and set(needed) <= set(columns):
             yield Found(format, named)
+
+
+def _with_choices(named: dict[str, str], first: Mapping[str, Any]) -> Iterator[Found]:
+    """Multiple choice: its columns are there, and the choices are a list."""
+    question, choices, answer = (named.get(field, field) for field in FIELDS["choice"])
+    if set(named) <= set(FIELDS["choice"]) and {question, answer} <= set(first) and has_choices(first.get(choices)):
+        yield Found("choice", named)
 
 
 def _with_turns(named: dict[str, str], first: Mapping[str, Any]) -> Iterator[Found]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from pronk.data.choices import choice_conversation
 from pronk.data.conversation import Conversation, Message
 from pronk.data.labels import LabelledText, label_text
 from pronk.data.rows import EMPTY_ANSWER, Problems, Row, RowError, Table
@@ -18,6 +19,7 @@ from pronk.recipe import Data, Format, Source
 
 FIELDS: dict[Format, tuple[str, ...]] = {
     "classify": ("text", "label"),
+    "choice": ("question", "choices", "answer"),
     "alpaca": ("instruction", "input", "output"),
     "pairs": ("prompt", "response"),
     "messages": ("messages",),
@@ -26,7 +28,8 @@ FIELDS: dict[Format, tuple[str, ...]] = {
 }
 OPTIONAL_FIELD = "input"  # may be absent, empty or null
 ANSWERS = {"output", "response"}
-TURNS = {"messages", "conversations"}  # fields that hold a list of turns; all others hold a text
+TURNS = {"messages", "conversations"}  # fields that hold a list of turns;
+OF_CHOICE = {"choices", "answer"}  # what data/choices.py reads; all others hold a text
 
 Record = Conversation | LabelledText
 
@@ -87,6 +90,8 @@ class Reader:
         match self.format:
             case "classify":
                 return LabelledText(values["text"], values["label"], place)
+            case "choice":
+                return choice_conversation(self.data, self.system, **values, place=place)
             case "alpaca":
                 return self._answered(Message("user", values["instruction"], values["input"]), values["output"], place)
             case "pairs":
@@ -100,13 +105,15 @@ class Reader:
     def _answered(self, user: Message, answer: str, place: str) -> Conversation:
         return Conversation((*self.system, user, Message("assistant", answer)), place)
 
-    def _value(self, row: Row, field: str) -> str | list[Message]:
-        """A field's text or turns. Raises RowError for what is neither."""
+    def _value(self, row: Row, field: str) -> Any:
+        """A field's text or turns, checked, or what choices.py will look at. Raises RowError."""
         column = self.columns[field]
         value = row.values.get(column)
         name = f"the {field}" if field == column else f"the {field} (column {column!r})"
         if field in TURNS:
             return self._turns(value, name, row.place)
+        if field in OF_CHOICE:
+            return value
         if field == OPTIONAL_FIELD and value is None:
             return ""
         if field == "label":

@@ -13,6 +13,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pronk.data.conversation import Conversation, shortened
 from pronk.data.sources import read_conversations
@@ -49,12 +50,15 @@ class Splits:
             **({"same_opening": self.same_opening} if self.same_opening else {}),
         }
 
-    def test_items(self) -> list[dict[str, str | None]]:
+    def test_items(self) -> list[dict[str, Any]]:
         """The test rows as a study folder lists them."""
         return [
-            {"id": str(number), "input": row.subject, "reference": row.answer, "label": row.label, "place": row.place}
+            {
+                "id": str(number), "input": row.subject, "reference": row.answer, "label": row.label,
+                "place": row.place, **({"choices": list(row.choices)} if row.choices else {}),
+            }
             for number, row in enumerate(self.test)
-        ]
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -220,9 +224,10 @@ def _what_is_left(rows: Sequence[int], train: Quotas, split: Split) -> Quotas:
 
 def question_key(conversation: Conversation) -> Key:
     """Equal for conversations that ask the same, or plain texts that are the same, up to case, spaces and
-    Unicode form."""
+    Unicode form; questions that do not list their choices ask the same where those are the same too."""
     asked = conversation.question or conversation.messages
-    return tuple((message.role, _normal(message.content), _normal(message.context)) for message in asked)
+    choices = (("choice", _normal(choice), "") for choice in conversation.choices)
+    return (*((message.role, _normal(message.content), _normal(message.context)) for message in asked), *choices)
 
 
 def _normal(text: str) -> str:

@@ -189,7 +189,9 @@ class Place:
         with work(console, f"asking {server.model}", len(rows)) as bar:
             answers = ask_served(server, [row.question for row in rows], longest, bar.advance)
         number = len(self.items)
-        for evaluation, records in served_records(answers, rows, ready.examples.labels, wanted, self.ids).items():
+        for evaluation, records in served_records(
+            answers, rows, ready.examples.labels, wanted, self.ids, recipe.exact
+        ).items():
             RunFolder(self.folder / str(number)).write_items(evaluation, records)
         kept = {"base": ready.fleet.base, "quantize": ready.fleet.quantize}
         return self._row({"name": f"{server.model} (served)", **kept, "served": server.host}, number)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pronk.data.general import Passage
 from pronk.data.split import Splits
 from pronk.study import Fleet, Study
 from pronk.tokens.pack import TOKEN_BUDGET
@@ -69,14 +70,28 @@ def prepare(
     elsewhere: the study will run on another machine, so this one need not be able to. leave_out: do without rows
     whose prompt leaves no room for the answer; a check tells of them.
     """
+    from pronk.evaluate.exact import check_references
+    from pronk.train.session import passages_of
+
+    if "exact" in study.recipe.evaluations:
+        check_references(splits.test, study.recipe.exact)
+    data = Prepared(splits, labels, passages_of(study.recipe, splits, tell))
     bases = dict.fromkeys(fleet.base for fleet in study.fleets)
-    return [one for base in bases for one in _of_base(study, base, splits, labels, tell, elsewhere, leave_out)]
+    return [one for base in bases for one in _of_base(study, base, data, tell, elsewhere, leave_out)]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What all bases of a study read. passages: the general text, where forgetting is measured."""
+
+    splits: Splits
+    labels: tuple[str, ...]
+    passages: Sequence[Passage]
 
 
 def _of_base(
-    study: Study, name: str, splits: Splits, labels: tuple[str, ...], tell: Callable[[str], None], elsewhere: bool,
-    leave_out: bool,
-) -> list[Ready]:  # fmt: skip
+    study: Study, name: str, data: Prepared, tell: Callable[[str], None], elsewhere: bool, leave_out: bool
+) -> list[Ready]:
     from pronk.model.adapter import chosen_layers
     from pronk.model.load import find_base, linear_layer_sizes, resolve_device
     from pronk.model.quantize import check_quantization
@@ -90,7 +105,9 @@ def _of_base(
             check_quantization(quantize, device, study.recipe.train.fp8_products)
     base = find_base(name, tell)
     recipes = [run.recipe for fleet in fleets for run in fleet.trained]
-    examples = load_examples(base, recipes, splits, labels, leave_out)
+    examples = load_examples(base, recipes, data.splits, data.labels, leave_out, data.passages)
+    if "choice" in study.recipe.evaluations:
+        examples.choice_ids()  # raises where a choice does not fit
     layers = linear_layer_sizes(base)
     for one in recipes:
         check_start(one.adapter, layers)

@@ -7,10 +7,11 @@ from functools import cache
 
 import numpy as np
 
+from pronk.evaluate.answers import answer_rooms
 from pronk.evaluate.batches import prompt_batches
+from pronk.evaluate.choice import choice_example, choice_tokens
 from pronk.evaluate.classify import EXTRA_TOKENS
 from pronk.evaluate.evaluation import LARGEST_BATCH
-from pronk.evaluate.similarity import answer_rooms
 from pronk.model.memory.choice import BUDGETS, Work, Workload
 from pronk.model.memory.costs import EvaluationLoad, Load
 from pronk.recipe import Recipe
@@ -138,7 +139,7 @@ def _largest_batch(examples: Examples, recipe: Recipe, models: int) -> Callable[
     slots = [BASE_SLOT, *range(models - 1)]
     answers = examples.label_ids() if "classify" in kinds else []
     rooms = [max(len(ids) for ids in answers) + EXTRA_TOKENS] if answers else []
-    if "similarity" in kinds:
+    if {"exact", "similarity"} & {*kinds}:
         truths = [conversation.answer for conversation in examples.splits.test]
         sizes = [len(ids) for ids in examples.prompt.answer_ids(truths)]
         prompts = [example.prompt_ids.tolist() for example in examples.test]
@@ -149,6 +150,10 @@ def _largest_batch(examples: Examples, recipe: Recipe, models: int) -> Callable[
         loads = [answered(examples.test, slots, budget, room, answers) for room in rooms]
         if "likelihood" in kinds and not answers:
             loads.append(only_read(examples.test, models, budget))
+        if "choice" in kinds:
+            loads.append(chosen_from(examples, models, budget))
+        if "forgetting" in kinds:
+            loads.append(only_read([one for _, one in examples.general()], models, budget))
         return tuple(loads)
 
     return largest_of
@@ -165,6 +170,23 @@ def answered(
     scored = sum(len(ids) - 1 for ids in answers)
     tokens = max(len(reading.ids_T), rows * scored)
     return EvaluationLoad(tokens, rows * (scored + len(answers)), rows, rows * columns)
+
+
+def chosen_from(examples: Examples, models: int, budget: int) -> EvaluationLoad:
+    """Multiple choice: the largest questions, each packed with its choices under every model, until a batch is full."""
+    ids = examples.choice_ids()
+    prompts = [example.prompt_ids.tolist() for example in examples.test]
+    order = sorted(range(len(prompts)), key=lambda item: -choice_tokens(prompts[item], ids[item]))
+    members: list[Member] = []
+    tokens = 0
+    for item in order:
+        if tokens > 2 * budget:  # the rest is smaller, and comes in batches like these
+            break
+        for slot in range(models):
+            members += [Member(choice_example(prompts[item], one), slot, family=item) for one in ids[item]]
+        tokens += models * choice_tokens(prompts[item], ids[item])
+    loads = [load_of(batch) for batch in pack(members, budget)]
+    return EvaluationLoad(max(load.tokens for load in loads), max(load.targets for load in loads))
 
 
 def only_read(items: Sequence[Example], models: int, budget: int) -> EvaluationLoad:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from pronk.evaluate import choice, exact, similarity
+from pronk.evaluate.answers import FreeAnswer, answer_rooms, free_answers
+from pronk.evaluate.choice import ChosenItem, choice_tokens, choose, chosen_items
 from pronk.evaluate.classify import ClassifiedItem, classify, label_losses
 from pronk.evaluate.classify import records as classify_records
-from pronk.evaluate.likelihood import ItemLosses, answer_losses
-from pronk.evaluate.similarity import ComparedItem, answer_rooms, compare_answers
-from pronk.evaluate.similarity import records as similarity_records
+from pronk.evaluate.exact import ExactItem, exact_items
+from pronk.evaluate.forgetting import PassageLosses, passage_losses
+from pronk.evaluate.likelihood import ItemLosses, answer_bytes, answer_losses, text_bytes
+from pronk.evaluate.similarity import ComparedItem
 from pronk.model.adapter import AdapterShape, WideAdapter, attach
 from pronk.model.memory.sizes import give_back
+from pronk.recipe import Exact
 from pronk.runs import RunFolder
 from pronk.tokens.examples import Examples
 from pronk.tokens.pack import BASE_SLOT
@@ -28,11 +33,17 @@ class Evaluated:
     losses: ItemLosses | None
     classified: list[ClassifiedItem] | None
     compared: list[ComparedItem] | None = None
+    chosen: list[ChosenItem] | None = None
+    exact: list[ExactItem] | None = None
+    forgotten: PassageLosses | None = None  # on passages of its own, not on the items
 
     def part(self, items: slice) -> Evaluated:
         """The results on some of the items."""
-        losses = self.losses and ItemLosses(self.losses.loss[items], self.losses.tokens[items])
-        return Evaluated(losses, self.classified and self.classified[items], self.compared and self.compared[items])
+        return Evaluated(
+            self.losses and self.losses.part(items), self.classified and self.classified[items],
+            self.compared and self.compared[items], self.chosen and self.chosen[items],
+            self.exact and self.exact[items],
+        )  # fmt: skip
 
     def write_items(self, folder: RunFolder, ids: Sequence[str]) -> None:
         """Write what was measured into a run's folder, a record an item."""
@@ -40,8 +51,14 @@ class Evaluated:
             folder.write_items("likelihood", self.losses.records(ids))
         if self.classified is not None:
             folder.write_items("classify", classify_records(self.classified, ids))
+        if self.chosen is not None:
+            folder.write_items("choice", choice.records(self.chosen, ids))
+        if self.exact is not None:
+            folder.write_items("exact", exact.records(self.exact, ids))
         if self.compared is not None:
-            folder.write_items("similarity", similarity_records(self.compared, ids))
+            folder.write_items("similarity", similarity.records(self.compared, ids))
+        if self.forgotten is not None:
+            folder.write_items("forgetting", self.forgotten.records())
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +111,8 @@ class Evaluation:
 
     def work(self, examples: Examples, evaluations: Sequence[str]) -> int:
         """How many tokens there are to read; what `progress` counts."""
-        return len(self.slots) * tokens_to_read(examples.test, evaluations)
+        general = sum(len(one.ids) for _, one in examples.general()) if "forgetting" in evaluations else 0
+        return len(self.slots) * (tokens_to_read(examples.test, evaluations, examples) + general)
 
     def run(
         self, examples: Examples, truths: Sequence[str], evaluations: Sequence[str], progress: Any,
@@ -121,20 +139,54 @@ class Evaluation:
         return {count: whole.part(slice(k * size, (k + 1) * size)) for k, count in enumerate(prompts)}
 
     def _measured(self, asked: _Asked, evaluations: Sequence[str], progress: Any) -> list[Evaluated]:
-        losses: Mapping[int, ItemLosses] = {}
-        classified: Mapping[int, list[ClassifiedItem]] = {}
-        compared: Mapping[int, list[ComparedItem]] = {}
+        found = {slot: Evaluated(None, None) for slot in asked.slots}
+
+        def add(part: str, values: Mapping[int, Any]) -> None:
+            for slot, value in values.items():
+                found[slot] = replace(found[slot], **{part: value})
+
         if "classify" in evaluations:
             classified = self._classified(asked, progress)
+            add("classified", classified)
             if "likelihood" in evaluations:
-                labels, label_ids = asked.examples.labels, asked.examples.label_ids()
-                losses = {slot: label_losses(items, labels, label_ids) for slot, items in classified.items()}
+                add("losses", self._label_losses(asked, classified))
         elif "likelihood" in evaluations:
-            tests = dict.fromkeys(asked.slots, asked.tests)
-            losses = answer_losses(self.model, self.adapter, tests, self.token_budget, progress, asked.families)
-        if "similarity" in evaluations:
-            compared = self._compared(asked, progress)
-        return [Evaluated(losses.get(slot), classified.get(slot), compared.get(slot)) for slot in asked.slots]
+            add("losses", self._losses(asked, progress))
+        if "choice" in evaluations:
+            add("chosen", self._chosen(asked, progress))
+        if {"exact", "similarity"} & {*evaluations}:  # of the same answers
+            answers, settings = self._answered(asked, progress), asked.examples.exact
+            if settings is None and "exact" in evaluations:
+                raise ValueError("exact: these examples do not say what of an answer is compared")
+            for kind, part, measure in (
+                ("exact", "exact", lambda one: exact_items(one, asked.truths, settings or Exact())),
+                ("similarity", "compared", lambda one: similarity.compared(one, asked.truths)),
+            ):
+                if kind in evaluations:
+                    add(part, {slot: measure(one) for slot, one in answers.items()})
+        if "forgetting" in evaluations and asked.families is None:  # examples in a prompt have nothing to do with it
+            general = asked.examples.general()
+            if not general:
+                raise ValueError("forgetting: these examples have no general text")
+            add("forgotten", passage_losses(
+                self.model, self.adapter, general, asked.slots, self.token_budget, progress
+            ))  # fmt: skip
+        return [found[slot] for slot in asked.slots]
+
+    def _losses(self, asked: _Asked, progress: Any) -> dict[int, ItemLosses]:
+        tests = dict.fromkeys(asked.slots, asked.tests)
+        losses = answer_losses(self.model, self.adapter, tests, self.token_budget, progress, asked.families)
+        rows, tokenizer = asked.examples.splits.test, asked.examples.prompt.tokenizer
+        times = len(asked.tests) // max(len(rows), 1)
+        sizes = answer_bytes([*rows] * times, asked.tests, tokenizer)
+        return {slot: replace(one, bytes=sizes) for slot, one in losses.items()}
+
+    def _label_losses(self, asked: _Asked, classified: Mapping[int, list[ClassifiedItem]]) -> dict[int, ItemLosses]:
+        labels, label_ids = asked.examples.labels, asked.examples.label_ids()
+        sizes = text_bytes(asked.truths)
+        return {
+            slot: replace(label_losses(items, labels, label_ids), bytes=sizes) for slot, items in classified.items()
+        }
 
     def _classified(self, asked: _Asked, progress: Any) -> dict[int, list[ClassifiedItem]]:
         examples = asked.examples
@@ -143,12 +195,22 @@ class Evaluation:
             examples.prompt.tokenizer, examples.label_ids(), self.token_budget, progress, asked.families,
         )  # fmt: skip
 
-    def _compared(self, asked: _Asked, progress: Any) -> dict[int, list[ComparedItem]]:
+    def _chosen(self, asked: _Asked, progress: Any) -> dict[int, list[ChosenItem]]:
+        rows, ids = asked.examples.splits.test, asked.examples.choice_ids()
+        times = len(asked.tests) // max(len(rows), 1)
+        scores = choose(
+            self.model, self.adapter, asked.prompts, ids * times, asked.slots, self.token_budget, progress,
+            asked.families,
+        )  # fmt: skip
+        choices = [row.choices for row in rows] * times
+        return {slot: chosen_items(found, asked.truths, choices) for slot, found in scores.items()}
+
+    def _answered(self, asked: _Asked, progress: Any) -> dict[int, list[FreeAnswer]]:
         prompt, prompts = asked.examples.prompt, asked.prompts
         sizes = [len(ids) for ids in prompt.answer_ids(asked.truths)]
         rooms = answer_rooms(prompts, sizes, asked.examples.context, asked.max_new_tokens)
-        return compare_answers(
-            self.model, self.adapter, prompts, asked.truths, asked.slots, prompt.tokenizer, prompt.end_id, rooms,
+        return free_answers(
+            self.model, self.adapter, prompts, asked.slots, prompt.tokenizer, prompt.end_id, rooms,
             self.token_budget, progress, asked.families,
         )  # fmt: skip
 
@@ -157,10 +219,19 @@ class Evaluation:
         self.adapter.detach()
 
 
-def tokens_to_read(tests: Sequence[Example], evaluations: Sequence[str]) -> int:
-    """How many tokens one model has to read for these evaluations, as `progress` counts them."""
-    items = sum(len(example.ids) for example in tests) if {"likelihood", "classify"} & {*evaluations} else 0
-    return items + (sum(len(example.prompt_ids) for example in tests) if "similarity" in evaluations else 0)
+def tokens_to_read(
+    tests: Sequence[Example], evaluations: Sequence[str], examples: Examples | None = None
+) -> int:  # fmt: skip
+    """How many tokens one model has to read for these evaluations, as `progress` counts them. examples: where choices
+    are scored, whose they are."""
+    wanted = {*evaluations}
+    prompts = sum(len(example.prompt_ids) for example in tests)
+    tokens = sum(len(example.ids) for example in tests) if {"likelihood", "classify"} & wanted else 0
+    tokens += prompts if {"exact", "similarity"} & wanted else 0
+    if "choice" in wanted:
+        ids = examples.choice_ids() if examples is not None else []
+        tokens += prompts + sum(choice_tokens((), choices) for choices in ids)
+    return tokens
 
 
 def validation_losses(

@@ -25,6 +25,8 @@ def fitting(
     A number for which some rows do not fit is left out: on the rest alone it could not be compared.
     """
     room = max(map(len, examples.label_ids())) + EXTRA_TOKENS if "classify" in evaluations else 0
+    if "choice" in evaluations:
+        room = max((len(ids) for choices in examples.choice_ids() for ids in choices), default=0)
     made = {count: shot_prompts(examples, shots[:count], room) for count in counts}
     for one in made.values():
         if one.too_long:

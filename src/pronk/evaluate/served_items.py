@@ -7,11 +7,11 @@ from typing import Any
 
 from pronk.data.conversation import Conversation
 from pronk.errors import OptionError
-from pronk.evaluate import similarity
+from pronk.evaluate import exact, similarity
+from pronk.evaluate.answers import FreeAnswer
 from pronk.evaluate.classify import EXTRA_TOKENS, parse_label
-from pronk.evaluate.overlap import chrf, rouge_l
 from pronk.evaluate.served import ServedAnswer
-from pronk.evaluate.similarity import ComparedItem
+from pronk.recipe import Exact
 from pronk.tokens.examples import Examples
 
 # Another model's tokens are others than the base's: so many times the length is surely enough.
@@ -23,23 +23,27 @@ def longest_answer(examples: Examples, evaluations: Sequence[str], max_new_token
 
     Raises OptionError where nothing that is measured looks at answers.
     """
-    if not {"classify", "similarity"} & {*evaluations}:
+    answering = {"exact", "similarity"} & {*evaluations}
+    if not answering and "classify" not in evaluations:
         raise OptionError(
             "--against: a served model only answers, and this recipe measures likelihood alone; "
             "add `evaluate: [likelihood, similarity]`"
         )
-    if "similarity" in evaluations and max_new_tokens is not None:
+    if answering and max_new_tokens is not None:
         return max_new_tokens
     texts = [*examples.labels] if "classify" in evaluations else []
-    texts += [row.answer for row in examples.splits.test] if "similarity" in evaluations else []
+    texts += [row.answer for row in examples.splits.test] if answering else []
     return TOKENS_APART * max(map(len, examples.prompt.answer_ids(texts))) + EXTRA_TOKENS
 
 
 def served_records(
     answers: Sequence[ServedAnswer], rows: Sequence[Conversation], labels: Sequence[str],
-    evaluations: Sequence[str], ids: Sequence[str],
+    evaluations: Sequence[str], ids: Sequence[str], settings: Exact,
 ) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
-    """One record an item by evaluation, as a run folder holds them, without what a likelihood would need."""
+    """One record an item by evaluation, as a run folder holds them, without what a likelihood would need.
+
+    settings: of the evaluation exact.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     if "classify" in evaluations:
         found["classify"] = [
@@ -49,10 +53,9 @@ def served_records(
             }
             for name, row, answer in zip(ids, rows, answers, strict=True)
         ]  # fmt: skip
+    free, references = [FreeAnswer(one.text.strip(), one.ended) for one in answers], [row.answer for row in rows]
+    if "exact" in evaluations:
+        found["exact"] = exact.records(exact.exact_items(free, references, settings), ids)
     if "similarity" in evaluations:
-        compared = [
-            ComparedItem(text := one.text.strip(), rouge_l(text, row.answer), chrf(text, row.answer), one.ended)
-            for one, row in zip(answers, rows, strict=True)
-        ]
-        found["similarity"] = similarity.records(compared, ids)
+        found["similarity"] = similarity.records(similarity.compared(free, references), ids)
     return found

@@ -1,4 +1,4 @@
-"""Free answers beside the reference answers: every model answers greedily, and its answer is compared."""
+"""Free answers beside the reference answers: what they have in common, by ROUGE-L and chrF."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pronk.evaluate.batches import prompt_batches
+from pronk.evaluate.answers import FreeAnswer, free_answers
 from pronk.evaluate.overlap import chrf, rouge_l
 from pronk.model.adapter import WideAdapter
-from pronk.model.generate import score_and_answer
-from pronk.tokens.pack import pack_prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +19,6 @@ class ComparedItem:
     rouge_l: float
     chrf: float
     ended: bool
-
-
-def answer_rooms(
-    prompts: Sequence[Sequence[int]], references: Sequence[int], context: int, max_new_tokens: int | None
-) -> list[int]:
-    """How many tokens, end token included, the answer to each prompt may have.
-
-    references: tokens of each reference answer, the longest of which is the limit where max_new_tokens is None.
-    Prompt and answer together are at most `context` tokens, what the base model can read.
-    """
-    longest = max(references, default=0) if max_new_tokens is None else max_new_tokens
-    return [min(longest, context - len(prompt)) for prompt in prompts]
 
 
 def compare_answers(
@@ -48,25 +34,19 @@ def compare_answers(
     progress: Callable[[int], None] = lambda _: None,
     families: Sequence[int] | None = None,
 ) -> dict[int, list[ComparedItem]]:
-    """Answer every prompt under every slot, greedily, and compare with its reference.
+    """Answer every prompt under every slot (see free_answers), and compare with its reference."""
+    answers = free_answers(
+        model, adapter, prompts, slots, tokenizer, end_id, rooms, token_budget, progress, families
+    )  # fmt: skip
+    return {slot: compared(found, references) for slot, found in answers.items()}
 
-    rooms: how many tokens each answer may have (answer_rooms). An item's answer does not depend on what else
-    is in its batch: a batch goes on for the longest of its rooms, and what is beyond an answer's own is cut.
-    families: of the prompts, see tokens.pack.Member.
-    """
-    items: dict[int, list[ComparedItem | None]] = {slot: [None] * len(prompts) for slot in slots}
-    for batch in prompt_batches(prompts, slots, token_budget, max(rooms, default=0)):
-        kin = families and [families[item] for item, _ in batch]
-        reading = pack_prompts([prompts[item] for item, _ in batch], [slot for _, slot in batch], kin)
-        answers = score_and_answer(model, adapter, reading, (), max(rooms[item] for item, _ in batch), end_id)
-        kept = [ids[: rooms[item]] for (item, _), ids in zip(batch, answers.ids, strict=True)]
-        texts = tokenizer.batch_decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        for (item, slot), ids, ended, text in zip(batch, answers.ids, answers.ended, texts, strict=True):
-            answer, reference = text.strip(), references[item]
-            in_time = ended and len(ids) < rooms[item]  # the end token takes room too
-            items[slot][item] = ComparedItem(answer, rouge_l(answer, reference), chrf(answer, reference), in_time)
-        progress(sum(len(prompts[item]) for item, _ in batch))
-    return {slot: [item for item in found if item is not None] for slot, found in items.items()}
+
+def compared(answers: Sequence[FreeAnswer], references: Sequence[str]) -> list[ComparedItem]:
+    """Answers beside their references."""
+    return [
+        ComparedItem(one.text, rouge_l(one.text, reference), chrf(one.text, reference), one.ended)
+        for one, reference in zip(answers, references, strict=True)
+    ]
 
 
 def records(items: Sequence[ComparedItem], ids: Sequence[str]) -> list[dict[str, Any]]:

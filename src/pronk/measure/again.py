@@ -116,7 +116,8 @@ def _items(work: _Again) -> Items:
 
 def _columns(work: _Again, items: Items, overrides: Sequence[str]) -> dict[str, Column]:
     """Every base and, after it, what was trained over it, fleet by fleet as `pronk run` measures them."""
-    reader, columns = Reader(partial(say, work.console)), []
+    recipe = next(iter(work.places.values()))
+    reader, columns = Reader(recipe, items.splits, partial(say, work.console)), []
     for fleet in work.study.fleets:
         if fleet.measures_base:
             recipe = work.places[fleet.runs[0].name]

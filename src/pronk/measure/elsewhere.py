@@ -108,10 +108,11 @@ def _prepared(asked: Asked, tell: Any) -> _Work:
     models = find_models(asked.targets, prompt=asked.prompt, overrides=asked.of_models)
     recipe, items = _items(asked, models, tell)
     facts = _facts(asked, models, items[0], tell)
-    reader = Reader(tell)
+    recipe = asked.measuring(recipe)
+    reader = Reader(recipe, items[0].splits, tell)
     columns = [reader.column(one.name, one, own.splits, own.labels) for one, own in zip(models, items, strict=True)]
     named, entries = _listed(_rows(asked, columns, reader))
-    return _Work(named, entries, items[0], Wanted.of(asked.measuring(recipe)), facts, recipe.train.deterministic)
+    return _Work(named, entries, items[0], Wanted.of(recipe), facts, recipe.train.deterministic)
 
 
 def _items(asked: Asked, models: Sequence[Model], tell: Any) -> tuple[Recipe, list[Items]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pronk.ask.models import Model
+from pronk.data.split import Splits
 from pronk.errors import BaseModelError, OutOfMemoryError
 from pronk.recipe import Recipe
 from pronk.train.progress import say, work
@@ -176,13 +177,23 @@ def found_base(model: Model, tell: Callable[[str], None]) -> Any:
 
 
 class Reader:
-    """Items as models read them; what several models read alike is made once."""
+    """Items as models read them; what several models read alike is made once.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    recipe: what is measured, and on which general text. splits: whose test rows are the items. Raises RecipeError or
+    DataError where they cannot be measured so.
+    """
+
+    def __init__(self, recipe: Recipe, splits: Splits, tell: Callable[[str], None]) -> None:
+        from pronk.evaluate.exact import check_references
+        from pronk.train.session import passages_of
+
+        self._recipe, self._tell = recipe, tell
+        if "exact" in recipe.evaluations:
+            check_references(splits.test, recipe.exact)
+        self._passages = passages_of(recipe, splits, tell)
         self._made: dict[tuple[Any, ...], Examples] = {}
 
-    def column(self, name: str, model: Model, splits: Any, labels: tuple[str, ...]) -> Column:
+    def column(self, name: str, model: Model, splits: Splits, labels: tuple[str, ...]) -> Column:
         """A column, with its base found and its adapter checked; no weights are loaded. splits: the items as test.
 
         Raises BaseModelError for a base that is gone, StudyError for an adapter of another one, DataError for rows
@@ -196,7 +207,7 @@ class Reader:
         base = found_base(model, self._tell)
         return Column(name, model, base, self._examples(model, base, splits, labels))
 
-    def _examples(self, model: Model, base: Any, splits: Any, labels: tuple[str, ...]) -> Examples:
+    def _examples(self, model: Model, base: Any, splits: Splits, labels: tuple[str, ...]) -> Examples:
         from pronk.ask.asking import prompt_of
         from pronk.model.load import context_length, load_config
         from pronk.tokens.examples import Examples
@@ -205,5 +216,10 @@ class Reader:
         if key not in self._made:
             config = load_config(base)
             prompt = prompt_of(base, model.form)
-            self._made[key] = Examples(prompt, splits, context_length(config), config.vocab_size, labels)
+            examples = self._made[key] = Examples(
+                prompt, splits, context_length(config), config.vocab_size, labels, passages=self._passages,
+                exact=self._recipe.exact,
+            )  # fmt: skip
+            if "choice" in self._recipe.evaluations:
+                examples.choice_ids()  # raises where a choice does not fit
         return self._made[key]

@@ -11,7 +11,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from pronk.recipe.section import Section
 
 Rows = int | float
-Format = Literal["classify", "alpaca", "pairs", "messages", "sharegpt", "text"]
+Format = Literal["classify", "choice", "alpaca", "pairs", "messages", "sharegpt", "text"]
 FILE_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 # Not read, but plainly files: a name that ends so is never taken for a hub id.
 OTHER_ENDINGS = (".arrow", ".gz", ".jsonlines", ".ndjson", ".tsv", ".txt", ".xls", ".xlsx", ".yaml", ".yml", ".zip")
@@ -101,8 +101,9 @@ class Data(Section):
     )
     format: Format | None = Field(
         None,
-        description="classify: a text and its label. alpaca: instruction, input, output. pairs: a prompt and its "
-        "response. messages: OpenAI's list of {role, content}. sharegpt: a list of {from, value}. text: plain text "
+        description="classify: a text and its label. choice: a question, its choices (a list of texts) and the answer "
+        "(its place counted from 0, its letter, or its text). alpaca: instruction, input, output. pairs: a prompt and "
+        "its response. messages: OpenAI's list of {role, content}. sharegpt: a list of {from, value}. text: plain text "
         "to go on with. Found out from the columns where they leave no doubt, when absent.",
     )
     columns: dict[str, str] = Field(
@@ -119,9 +120,16 @@ class Data(Section):
         description="classify: the labels; {answer: value in the file} or a list of answers. "
         "Those found in the file, when absent.",
     )
+    choices: Literal["listed", "letters", "unlisted"] = Field(
+        "listed",
+        description="choice: how a question is asked, and what its answer is. listed: the question, an empty line, and "
+        "the choices, a line each behind `A. `, `B. ` …; the answer is the text of the right one. letters: the same, "
+        "the answer is its letter, as MMLU is mostly asked. unlisted: the question alone; the answer is the text, as "
+        "ARC and HellaSwag are asked. Training learns this answer; evaluate: [choice] compares the likelihoods of all.",
+    )
     instruction: str | None = Field(
         None,
-        description="What the model is asked to do with each text (classify, pairs); "
+        description="What the model is asked to do with each text (classify, choice, pairs); "
         "classify names the labels by default.",
     )
     system: str | None = Field(None, description="A system message before each conversation that has none of its own.")
@@ -138,6 +146,12 @@ class Data(Section):
         """Whether the examples have labels; None while a format still has to be found out."""
         formats = {source.format for source in self.sources}
         return None if None in formats else formats == {"classify"}
+
+    @property
+    def chooses(self) -> bool | None:
+        """Whether all examples are multiple choice; None while a format still has to be found out."""
+        formats = {source.format for source in self.sources}
+        return None if None in formats else formats == {"choice"}
 
     def _complete(self, given: str | Source) -> Source:
         if isinstance(given, str):
@@ -161,10 +175,12 @@ class Data(Section):
                     raise ValueError(f"labels: only the format classify has labels, not {format}")
                 if self.split.balanced:
                     raise ValueError(f"split.balanced: only the format classify can be balanced, not {format}")
-            if format not in ("classify", "pairs") and self.instruction is not None:
+            if format not in ("classify", "choice", "pairs") and self.instruction is not None:
                 raise ValueError(f"instruction: rows of the format {format} bring their own instruction")
             if format == "text" and self.system is not None:
                 raise ValueError("system: rows of the format text are plain text, without a system message")
+        if formats and "choice" not in formats and len(formats) == len(self.sources) and self.choices != "listed":
+            raise ValueError(f"choices: only the format choice has choices, not {formats[0]}")
         if "classify" in formats and set(formats) != {"classify"}:
             other = next(format for format in formats if format != "classify")
             raise ValueError(f"source: rows to classify and rows of the format {other} cannot be mixed")

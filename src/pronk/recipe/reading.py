@@ -64,7 +64,7 @@ def _resolve_paths(plain: dict[str, Any], folder: Path) -> None:
     study, start = plain.get("study"), plain.get("adapter")
     places = (
         (plain, "base"), (plain, "prompt"), (plain.get("data"), "source"), (start, "from"),
-        (study, "base"), (study, "adapter.from"),
+        (study, "base"), (study, "adapter.from"), (plain.get("forgetting"), "text"),
     )  # fmt: skip
     for inner, key in places:
         if isinstance(inner, dict) and key in inner:
@@ -105,7 +105,7 @@ def _override(plain: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise RecipeError(f"--set {override}: expected key=value, such as train.epochs=3")
     key, value = key.strip(), parse_yaml(text, f"--set {key}")
-    if key in ("base", "prompt", "study.base", "data.source", "adapter.from", "study.adapter.from"):
+    if key in ("base", "prompt", "study.base", "data.source", "adapter.from", "study.adapter.from", "forgetting.text"):
         value = _resolved(key.rsplit(".", 1)[-1], value, Path.cwd())
     if key == "study.base" and isinstance(value, str):
         value = [value]

@@ -12,6 +12,7 @@ from pronk.errors import RecipeError
 from pronk.recipe.baseline import Baseline
 from pronk.recipe.checks import check_allowed
 from pronk.recipe.data import Data, Source
+from pronk.recipe.measures import Exact, Forgetting
 from pronk.recipe.notation import Dumper, assign
 from pronk.recipe.problems import explained, suggestion
 from pronk.recipe.section import Section
@@ -28,6 +29,8 @@ NOT_STUDIED = (
 )  # fmt: skip
 
 
+Evaluation = Literal["likelihood", "classify", "choice", "exact", "similarity", "forgetting"]
+ANSWERING = ("exact", "similarity")  # evaluations for which models answer freely
 PROMPTS = ("alpaca", "chat", "llama2", "llama3")  # and the path of a template
 
 
@@ -62,15 +65,20 @@ class Recipe(Section):
     )
     adapter: Adapter = Field(Adapter(), description="The LoRA adapter.")
     train: Train = Field(Train(), description="The training.")
-    evaluate: list[Literal["likelihood", "classify", "similarity"]] | None = Field(
+    evaluate: list[Evaluation] | None = Field(
         None,
-        description="What is measured on the test rows. likelihood: loss and perplexity of the reference answers. "
-        "classify: labels, by likelihood and by answer. similarity: ROUGE-L and chrF of greedy answers against the "
-        "reference answers. likelihood, and classify for that format, when absent.",
+        description="What is measured on the test rows. likelihood: loss, perplexity and bits per byte of the "
+        "reference answers. classify: labels, by likelihood and by answer. choice: multiple choice, the likeliest "
+        "choice, as it is and by the letter (acc and acc_norm of lm-evaluation-harness). exact: greedy answers "
+        "that are the reference or not. similarity: ROUGE-L and chrF of greedy answers against the reference answers. "
+        "forgetting: the loss on general text outside the data. likelihood, and classify or choice for those formats, "
+        "when absent.",
     )
+    exact: Exact = Field(Exact(), description="How short answers are compared.")
+    forgetting: Forgetting = Field(Forgetting(), description="The general text.")
     max_new_tokens: PositiveInt | None = Field(
         None,
-        description="similarity: the longest answer in tokens, its end token included; as long as the longest "
+        description="exact, similarity: the longest answer in tokens, its end token included; as long as the longest "
         "reference answer of the test when absent.",
     )
     allow: list[str] = Field(
@@ -101,14 +109,9 @@ class Recipe(Section):
             raise ValueError("train.lora_plus_ratio: full: true has no matrices A and B; leave one of the two out")
         if self.train.max_steps is not None and "train.epochs" in self.study:
             raise ValueError("study.train.epochs: train.max_steps sets the length, so epochs would change nothing")
-        if self.evaluate is not None and "classify" in self.evaluate and self.data.classifies is False:
-            raise ValueError(f"evaluate: classify needs data.format: classify, not {self.data.sources[0].format}")
-        if "similarity" in (self.evaluate or []) and any(one.format == "text" for one in self.data.sources):
-            raise ValueError("evaluate: similarity compares answers, and rows of the format text have no question")
+        self._measures_fit()
         if any(self.baseline.shots) and any(one.format == "text" for one in self.data.sources):
             raise ValueError("baseline.shots: rows of the format text have no question to show examples of")
-        if self.max_new_tokens is not None and "similarity" not in (self.evaluate or []):
-            raise ValueError("max_new_tokens: only evaluate: [similarity] answers freely; add it, or leave the key out")
         if self.train.stop == "early" and not self.data.split.validation:
             raise ValueError("train.stop: early needs validation rows to watch; data.split.validation takes none")
         for key, values in self.study.items():
@@ -126,12 +129,33 @@ class Recipe(Section):
             raise ValueError("study.full: runs with full: true have no adapter to vary; make two studies")
         return self
 
+    def _measures_fit(self) -> None:
+        """What is measured, and how, goes with the data and with one another."""
+        wanted, formats = self.evaluate or [], [one.format for one in self.data.sources]
+        for kind, known in (("classify", self.data.classifies), ("choice", self.data.chooses)):
+            if kind in wanted and known is False:
+                other = next(format for format in formats if format != kind)
+                raise ValueError(f"evaluate: {kind} needs data.format: {kind}, not {other}")
+        if len(set(wanted)) < len(wanted):
+            raise ValueError(f"evaluate: a measure appears twice in {wanted}")
+        answering = [one for one in wanted if one in ANSWERING]
+        if answering and "text" in formats:
+            raise ValueError(f"evaluate: {answering[0]} compares answers, and rows of the format text have no question")
+        if self.max_new_tokens is not None and not answering:
+            raise ValueError(
+                "max_new_tokens: only evaluate: [exact] and [similarity] answer freely; add one, or leave the key out"
+            )
+        for key, changed in (("exact", self.exact != Exact()), ("forgetting", self.forgetting != Forgetting())):
+            if changed and key not in wanted:
+                raise ValueError(f"{key}: evaluate does not measure it; add evaluate: [{key}], or leave {key} out")
+
     @property
     def evaluations(self) -> tuple[str, ...]:
         """What is measured, the default resolved."""
         if self.evaluate is not None:
             return tuple(self.evaluate)
-        return ("likelihood", "classify") if self.data.classifies else ("likelihood",)
+        own = "classify" if self.data.classifies else "choice" if self.data.chooses else None
+        return ("likelihood", own) if own else ("likelihood",)
 
     def with_values(self, values: Mapping[str, Any], where: str = "study") -> Recipe:
         """A copy with dotted keys replaced and everything checked again; where: what a message begins with."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pronk.data.conversation import Conversation
+from pronk.data.conversation import Conversation, Message
+from pronk.data.general import Passage
 from pronk.data.split import Splits
-from pronk.errors import BaseModelError, RecipeError
+from pronk.errors import BaseModelError, DataError, RecipeError
+from pronk.recipe import Exact
 from pronk.tokens.example import learned_whole
 from pronk.tokens.prompt import Example, Prompt, TooLong
 
@@ -21,7 +23,8 @@ class Examples:
 
     Training and validation depend on max_length, and learn what is asked as well with on_prompt. Test does
     not, so that runs compare: it is all there up to what the base can read, and its answers alone count.
-    leave_out: training and validation do without rows whose prompt leaves no room for the answer.
+    leave_out: training and validation do without rows whose prompt leaves no room for the answer. passages: general
+    text outside the splits. exact: what of an answer is compared where that is measured.
     """
 
     prompt: Prompt
@@ -30,6 +33,8 @@ class Examples:
     vocabulary: int  # ids below this have an embedding
     labels: tuple[str, ...] = ()
     leave_out: bool = False
+    passages: Sequence[Passage] = ()
+    exact: Exact | None = None
     test: list[Example] = field(init=False)
     _cut: dict[tuple[str, int], list[Example]] = field(default_factory=dict)
     _left_out: dict[tuple[str, int], list[TooLong]] = field(default_factory=dict)
@@ -48,6 +53,31 @@ class Examples:
     def label_ids(self) -> list[list[int]]:
         """Each label as the ids of an answer, end token included."""
         return self.prompt.answer_ids(self.labels)
+
+    def choice_ids(self) -> list[list[list[int]]]:
+        """Of each test row the ids of its choices, without an end token; of a row without choices none.
+
+        Raises DataError for a row whose choice does not fit behind its prompt.
+        """
+        rows = self.splits.test
+        ids = iter(self.prompt.answer_ids([choice for row in rows for choice in row.choices]))
+        found = [[next(ids)[:-1] for _ in row.choices] for row in rows]
+        for row, example, choices in zip(rows, self.test, found, strict=True):
+            needed = len(example.prompt_ids) + max(map(len, choices), default=0)
+            if needed > self.context:
+                raise DataError(
+                    f"{row.place}: question and longest choice take {needed:,} tokens, and the base reads "
+                    f"{self.context:,}; leave such rows out of the test"
+                )
+        return found
+
+    def general(self) -> list[tuple[Passage, Example]]:
+        """The passages as ids, all of them targets but the first where no BOS stands before it; without an end token,
+        and cut to what the base can read."""
+        rows = [Conversation((Message("assistant", one.text),), one.place) for one in self.passages]
+        made = self._made(rows, self.context + 1)
+        bare = [replace(one, ids=one.ids[:-1], target=one.target[:-1]) for one in made]
+        return [(passage, one) for passage, one in zip(self.passages, bare, strict=True) if one.target.any()]
 
     def truncated(self) -> int:
         """How many answers lost tokens to max_length, over all that was made so far."""
@@ -99,12 +129,14 @@ class Examples:
 def make_examples(
     kind: str, tokenizer: Any, context: int, vocabulary: int, splits: Splits,
     labels: tuple[str, ...], max_lengths: Sequence[int | None], leave_out: bool = False,
+    passages: Sequence[Passage] = (), exact: Exact | None = None,
 ) -> Examples:  # fmt: skip
     """Everything tokenized, so that whatever is wrong with it shows before a model is loaded.
 
-    kind: the recipe's `prompt`. leave_out: see Examples.
+    kind: the recipe's `prompt`. leave_out, passages, exact: see Examples.
     """
-    examples = Examples(Prompt(kind, tokenizer), splits, context, vocabulary, labels, leave_out)
+    prompt = Prompt(kind, tokenizer)
+    examples = Examples(prompt, splits, context, vocabulary, labels, leave_out, passages, exact)
     for max_length in max_lengths:
         examples.train(max_length)
         examples.validation(max_length)

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from torch import Tensor
 
+from pronk.data.general import Passage, general_text
 from pronk.data.split import Splits
 from pronk.model.adapter import AdapterShape
 from pronk.model.hub import Base
@@ -62,13 +63,17 @@ class Outcome:
 
 
 def load_examples(
-    base: Base, recipes: Sequence[Recipe], splits: Splits, labels: tuple[str, ...], leave_out: bool = False
-) -> Examples:
+    base: Base, recipes: Sequence[Recipe], splits: Splits, labels: tuple[str, ...], leave_out: bool = False,
+    passages: Sequence[Passage] | None = None,
+) -> Examples:  # fmt: skip
     """The splits as ids and masks of a base, for recipes that differ in their training only.
 
     leave_out: do without rows whose prompt leaves no room for the answer, as where the recipes allow that.
+    passages: the general text, if it is read already.
     """
     config = load_config(base)
+    if passages is None:
+        passages = passages_of(recipes[0], splits)
     lengths = dict.fromkeys(recipe.train.max_length for recipe in recipes)
     return make_examples(
         recipes[0].prompt,
@@ -79,7 +84,16 @@ def load_examples(
         labels,
         list(lengths),
         leave_out or NO_ROOM in recipes[0].allow,
+        passages,
+        recipes[0].exact,
     )
+
+
+def passages_of(recipe: Recipe, splits: Splits, tell: Callable[[str], None] = lambda _: None) -> list[Passage]:
+    """The general text of a recipe that measures forgetting; nothing for others."""
+    if "forgetting" not in recipe.evaluations:
+        return []
+    return general_text(recipe.forgetting.text, [*splits.train, *splits.validation], tell)
 
 
 def train_fleet(

@@ -1,6 +1,5 @@
 """Real data sets: no error in any of them; what is told of each is true, and was read row by row."""
 
-import json
 import os
 from pathlib import Path
 
@@ -75,18 +74,13 @@ def test_no_error_and_only_what_is_true(name):
         assert all(".jsonl:" in row.place and "\n" not in row.text and len(row.text) < 160 for row in finding.rows)
 
 
-def test_multiple_choice(write):
-    """MMLU, its choices in the question and a letter for an answer."""
+@pytest.mark.parametrize("choices", ["listed", "letters"])
+def test_multiple_choice(choices):
+    """MMLU as it is."""
     if not REAL_DATA.exists():
         pytest.skip(f"the data is not here: {REAL_DATA}")
-    rows = []
-    for name in ("mmlu_test_8x57", "mmlu_dev"):
-        for line in (REAL_DATA / f"eval/{name}.jsonl").read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            choices = "\n".join(f"{letter}. {choice}" for letter, choice in zip("ABCDE", row["choices"], strict=False))
-            rows.append({"prompt": f"{row['question']}\n{choices}", "response": "ABCDE"[row["answer"]]})
-    path = write("mmlu.jsonl", rows)
-    findings = data_findings(*read_splits(Data(source=path, format="pairs")))
+    source = [str(REAL_DATA / f"eval/{name}.jsonl") for name in ("mmlu_test_8x57", "mmlu_dev")]
+    findings = data_findings(*read_splits(Data(source=source, choices=choices)))
     assert [(finding.name, finding.severity, finding.count) for finding in findings] == [
         ("exact-duplicates", "note", 1)
     ]

@@ -206,7 +206,7 @@ def condition(rows: Rows, lengths: Lengths, base: BaseFacts) -> Left | None:
 
 
 def _longest_field(rows: Rows, long: Sequence[Conversation]) -> str | None:
-    if rows.data.format in ("messages", "sharegpt"):
+    if rows.data.format in ("messages", "sharegpt", "choice"):  # lists, which data.where cannot measure
         return None
     totals: Counter[str] = Counter()
     for one in long:
@@ -221,6 +221,6 @@ def _texts(conversation: Conversation, rows: Rows) -> dict[str, str]:
         return {"text": answer}
     user = conversation.messages[-2]
     own = user.context if rows.data.format == "classify" or rows.data.instruction else user.content
-    values = {"text": own, "prompt": own, "instruction": user.content, "input": user.context}
+    values = {"text": own, "prompt": own, "question": own, "instruction": user.content, "input": user.context}
     values |= {"response": answer, "output": answer}
     return {field: values[field] for field in fields if field in values}

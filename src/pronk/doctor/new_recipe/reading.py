@@ -52,8 +52,10 @@ def formats_of(source: str, task: str | None = None) -> tuple[Look, list[Found]]
     look = look_at(Data(source=source))
     lists = _lists(look.first)
     every = [*look.fitting, *look.usual] if task or not look.fitting else [*look.fitting]
-    found = [one for one in every if not set(one.columns.values()) & set(_numbers_into(look, lists))]
-    if not any(one.format in (*TURN_FORMATS, "classify") for one in found) and (task == "classify" or not found):
+    numbers = set(_numbers_into(look, lists))
+    found = [one for one in every if one.format == "choice" or not set(one.columns.values()) & numbers]
+    certain = any(one.format in (*TURN_FORMATS, "classify", "choice") for one in found)
+    if not certain and (task == "classify" or not found):
         found += [one for one in [_with_labels(source, look, lists)] if one]
     return look, [one for one in found if task in (None, one.format)]
 
@@ -85,10 +87,10 @@ def usual_instruction(found: Found, rows: Rows) -> str | None:
 
 
 def unread_columns(look: Look) -> str:
-    """What to say of lists that no format reads, and that other columns need: the choices of multiple choice."""
+    """What to say of lists that no format reads, and that other columns need."""
     lists = _lists(look.first)
     numbers = _numbers_into(look, lists)
-    if not numbers:
+    if not numbers or any(one.format == "choice" for one in (*look.fitting, *look.usual)):
         return ""
     return f"no format reads the lists in {quoted(lists)}, so the model will not see them, nor {quoted(numbers)}"
 
