@@ -25,6 +25,7 @@ HOSTILE = [
     "</style></svg><svg onload=alert(1)>",
     "{{ 7 * 7 }} ${x^{2}} & é漢",
 ]
+LAYERS = {"qv": ["q_proj", "v_proj"], "all": "all-linear"}
 RUNS = {  # name: (settings, share of items it knows, unparsable share, final loss)
     "qv-2": ({"adapter.targets": ["q_proj", "v_proj"], "train.epochs": 2}, 0.74, 0.05, 0.62),
     "qv-3": ({"adapter.targets": ["q_proj", "v_proj"], "train.epochs": 3}, 0.77, 0.03, 0.55),
@@ -32,6 +33,20 @@ RUNS = {  # name: (settings, share of items it knows, unparsable share, final lo
     "all-linear-3": ({"adapter.targets": "all-linear", "train.epochs": 3}, 0.84, 0.0, 0.41),
     "all-linear-5": ({"adapter.targets": "all-linear", "train.epochs": 5}, 0.84, 0.0, 0.46),
 }
+SWEEP = {  # two settings: three learning rates, two choices of layers
+    f"lr-{rate}-{targets}": (
+        {"train.learning_rate": rate, "adapter.targets": LAYERS[targets]},
+        0.45 + 0.18 * step + 0.08 * (targets == "all"), 0.02, 0.9 - 0.1 * step,
+    )
+    for step, rate in enumerate((5e-05, 0.0002, 0.001))
+    for targets in LAYERS
+}  # fmt: skip
+SEEDS = {  # one setting, two seeds each
+    f"rank-{rank}-seed-{seed}": ({"adapter.rank": rank, "train.seed": seed}, 0.5 + 0.02 * rank, 0.02, 0.5)
+    for rank in (4, 16)
+    for seed in (1, 2)
+}
+KNOWN = {**RUNS, **SWEEP, **SEEDS}
 
 
 def build_study(
@@ -44,6 +59,7 @@ def build_study(
     hostile: bool = False,
     seed: int = 0,
     similarity: bool = False,
+    validation: bool = False,
 ) -> Path:
     """Write a study without comparisons into `folder` and return it.
 
@@ -74,8 +90,10 @@ def build_study(
             metrics |= {"rouge_l": float(near.mean()), "chrf": float(near.mean()) / 2, "unended": 1}
         run = _run(name, shown, metrics, position, hostile)
         if not run["baseline"]:
-            curve = _curve(_known(name)[0]["train.epochs"], _known(name)[3], random)
+            curve = _curve(_known(name)[0].get("train.epochs", 1), _known(name)[3], random)
             _write_lines(folder / "runs" / shown / "metrics.jsonl", curve)
+        if not run["baseline"] and validation:
+            _write_lines(folder / "runs" / shown / "validation.jsonl", _validations(_known(name)[3], random))
         written.append(run)
     if failed:
         message = HOSTILE[0] if hostile else "the loss was not finite at step 31; a lower learning rate may help"
@@ -87,15 +105,15 @@ def build_study(
 
 def _known(name: str) -> tuple[dict[str, Any], float, float, float]:
     """A run's settings, share of right answers, share of unparsable ones, and loss; default: the base."""
-    return RUNS.get(name, ({}, 0.43, 0.7, 2.3))
+    return KNOWN.get(name, ({}, 0.43, 0.7, 2.3))
 
 
 def _run(name: str, shown: str, metrics: dict[str, Any], position: int, hostile: bool) -> dict[str, Any]:
     settings = _known(name)[0]
-    run = {"name": shown, "base": "smollm2", "baseline": name not in RUNS, "status": "finished"}
+    run = {"name": shown, "base": "smollm2", "baseline": name not in KNOWN, "status": "finished"}
     run |= {"metrics": metrics, "settings": dict.fromkeys(settings, HOSTILE[1]) if hostile else settings}
-    if name in RUNS:
-        run |= _cost(position, settings["train.epochs"])
+    if name in KNOWN:
+        run |= _cost(position, settings.get("train.epochs", 1))
     if settings.get("train.epochs", 2) > 2 and not hostile:
         run["shared_with"] = [f"{name.rsplit('-', 1)[0]}-2"]
     return run
@@ -162,6 +180,16 @@ def _curve(epochs: int, final: float, random: np.random.Generator) -> list[dict[
             worse = 0.03 * max(0, step // 57 - 3)
             lines.append({"kind": "validation", "step": step, "epoch": step / 57, "loss": level * 1.1 + worse})
     return lines
+
+
+def _validations(final: float, random: np.random.Generator, rows: int = 24) -> list[dict[str, Any]]:
+    """Two validations of the same rows: summed nats and target tokens of each."""
+    tokens = random.integers(2, 6, rows)
+    return [
+        {"step": step, "epoch": step / 57, "tokens": tokens.tolist(),
+         "losses": np.round(random.gamma(4.0, level * final / 4.0, rows) * tokens, 4).tolist()}
+        for step, level in ((28, 1.4), (57, 1.1))
+    ]  # fmt: skip
 
 
 def _write_study(folder: Path, runs: list[dict[str, Any]], items: int, classify: bool, hostile: bool) -> None:

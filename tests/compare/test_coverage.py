@@ -114,6 +114,7 @@ def classified(cells: Floats) -> Iterator[tuple[Floats, Floats, Floats]]:
         yield label, a, b
 
 
+@pytest.mark.slow
 def test_macro_f1_where_nothing_differs() -> None:
     cells = equal_but_different()
     assert true_difference(cells) == pytest.approx(0, abs=1e-9)
@@ -248,12 +249,14 @@ WHERE = [(0.0, 1.0, 1.0), (0.05, 1.0, 1.0), (0.2, 1.0, 1.0), (1.0, 1.0, 1.0), (0
 def test_seeds_and_items(seeds: int, deviations: tuple[float, float, float]) -> None:
     found = [crossed(side) for (side,) in sides(seeds, *deviations)]
     assert covers([holds(one.interval, 0.0) for one in found])
+    assert not too_many_alarms([one.p_value for one in found])
     assert all((one.p_value <= 0.05) != holds(one.interval, 0.0) for one in found)
 
 
 def test_two_groups_with_seeds_of_their_own() -> None:
     found = [crossed(b, a) for a, b in sides(3, 0.1, 0.7, 0.7, groups=2)]
     assert covers([holds(one.interval, 0.0) for one in found])
+    assert not too_many_alarms([one.p_value for one in found])
 
 
 def right_and_wrong(seeds: int, deviation: float) -> Iterator[Side]:
@@ -270,7 +273,9 @@ def right_and_wrong(seeds: int, deviation: float) -> Iterator[Side]:
 @pytest.mark.parametrize(("seeds", "deviation"), [(2, 0.0), (3, 0.0), (3, 0.03)])
 def test_accuracy_over_seeds(seeds: int, deviation: float) -> None:
     least = least_variance(ITEMS)
-    assert covers([holds(crossed(one, least=least).interval, 0.0) for one in right_and_wrong(seeds, deviation)])
+    found = [crossed(one, least=least) for one in right_and_wrong(seeds, deviation)]
+    assert covers([holds(one.interval, 0.0) for one in found])
+    assert not too_many_alarms([one.p_value for one in found])
 
 
 def test_items_resampled_within_seeds_alone_are_seen() -> None:
@@ -321,7 +326,14 @@ SHARES = [0.0001, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98, 0
 
 @pytest.mark.parametrize(
     ("seeds", "low", "high"),
-    [(2, 0.94, 0.965), (3, 0.945, 0.957), (4, 0.945, 0.957), (5, 0.945, 0.957), (10, 0.945, 0.957), (30, 0.945, 0.957)],
+    [
+        (2, 0.945, 0.967),
+        (3, 0.945, 0.957),
+        (4, 0.945, 0.957),
+        (5, 0.945, 0.957),
+        (10, 0.945, 0.957),
+        (30, 0.945, 0.957),
+    ],
 )
 def test_whatever_the_share_of_the_seeds_is(seeds: int, low: float, high: float) -> None:
     found = [coverage_by_integration(seeds, share, both) for share in SHARES for both in (0.0, 0.5)]

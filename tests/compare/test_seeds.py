@@ -194,10 +194,13 @@ def test_a_measure_is_the_metric_that_the_summary_has() -> None:
 
 
 def test_items_over_seeds_reach_what_they_promise_and_no_number_helps_against_seeds() -> None:
-    assert items_over_seeds(0.1, 0.01, 0.0001, 50, 200, 0.05) is None
-    assert items_over_seeds(0.0, 0.0, 0.01, 1e6, 200, 0.05) is None
-    found = items_over_seeds(0.05, 0.0, 0.0025, 1e6, 200, 0.05)
-    assert found == pytest.approx(200 * 0.0025 * (1.959964 + 0.841621) ** 2 / 0.05**2, abs=1)
+    assert items_over_seeds(0.1, 0.01, 0.0001, 3, 200, 0.05) is None
+    assert items_over_seeds(0.0, 0.0, 0.01, 3, 200, 0.05) is None
+    found = items_over_seeds(0.05, 0.0, 0.0025, 3, 200, 0.05)
+    assert found == pytest.approx(200 * 0.0025 * (1.959964 + 0.841621) ** 2 / 0.05**2, rel=0.02)
+    few, many = (items_over_seeds(0.05, 0.0001, 0.0025, seeds, 200, 0.05) for seeds in (3, 10))
+    assert few is None  # Student's t with two degrees of freedom asks for 5.1 deviations of the seeds
+    assert many is not None
 
 
 def test_the_terminal_shows_groups_within_eighty_columns() -> None:

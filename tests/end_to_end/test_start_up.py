@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,18 @@ def test_report_loads_nothing_heavy(finished_study: Path) -> None:
     assert (loaded, done.returncode) == ([], 0), done.stderr
     assert (finished_study / "report.html").stat().st_size > 1000
     assert "tuned" in done.stdout
+
+
+def test_compare_loads_nothing_heavy(finished_study: Path, tmp_path: Path) -> None:
+    again = shutil.copytree(finished_study, tmp_path.with_name(f"{tmp_path.name}-again"))
+    page = tmp_path / "compare.html"
+    loaded, done = loaded_by("compare", str(finished_study), str(again), "--out", str(page), "--json")
+    assert (loaded, done.returncode) == ([], 0), done.stderr
+    assert [run["baseline"] for run in json.loads(done.stdout)["runs"]] == [True, False, False]
+    assert "studies compared" in page.read_text()
+    loaded, done = loaded_by("compare", str(finished_study))
+    assert (loaded, done.returncode) == ([], 2)
+    assert "name two or more study folders" in done.stderr
 
 
 def test_bad_recipe_is_refused_before_anything_heavy_is_loaded(tmp_path: Path) -> None:

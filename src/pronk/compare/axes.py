@@ -38,8 +38,8 @@ class Line:
 
     @property
     def label(self) -> str:
-        """The settings that the runs share, as `rank 16, targets all-linear`; empty where none varies."""
-        return ", ".join(f"{key.rsplit('.', 1)[-1]} {words.setting(value)}" for key, value in self.settings.items())
+        """The settings that the runs share, as `rank 16 · targets all-linear`; empty where none varies."""
+        return " · ".join(f"{key.rsplit('.', 1)[-1]} {words.setting(value)}" for key, value in self.settings.items())
 
     @property
     def means(self) -> list[tuple[Any, float]]:

@@ -62,7 +62,7 @@ def axis_views(
             continue
         chart = Chart(key, values, t.axis(key), f"axis-{place}")
         told = [axes.leader(line, comparisons, metric, lower_is_better(metric)) for line in found]
-        drawn = [{"title": t.metric(metric), "svg": chart.svg(found, t.metric(metric), "a", told)}]
+        drawn = [{"title": t.metric(metric), "svg": chart.svg(found, "", "a", told)}]
         beside = axes.lines(runs, key, losses)
         if beside:
             drawn.append({"title": t("axes.validation"), "svg": chart.svg(beside, t("curves.nats"), "b")})
@@ -72,7 +72,7 @@ def axis_views(
                 "title": t.axis(key),
                 "charts": drawn,
                 "legend": legend([line.label for line in found]) if len(found) > 1 else [],
-                "said": [_said(line, one, t) for line, one in zip(found, told, strict=True)],
+                "said": _said(found, told, t),
                 "validation": bool(beside),
                 "seeds": any(len(line.points) > len(line.means) for line in found),
             }
@@ -88,12 +88,17 @@ def legend(names: Sequence[str]) -> list[View]:
     ]
 
 
-def _said(line: Line, one: axes.Leader, t: Language) -> Any:
-    """What a line comes to, in a sentence."""
-    worse, ties = (t.listed([words.setting(value) for value in values]) for values in (one.worse, one.ties))
-    key = "one" if one.told else "not-compared" if not one.compared else "some" if one.worse else "none"
-    said = t(f"axes.{key}", best=words.setting(one.value), worse=worse, ties=ties)
-    return t("axes.line", line=line.label, said=said) if line.label else said
+def _said(found: Sequence[Line], told: Sequence[axes.Leader], t: Language) -> list[Any]:
+    """What the lines come to, a sentence for each; one for all where none of several has a best value."""
+    if len(found) > 2 and not any(one.worse for one in told) and any(one.compared for one in told):
+        return [t("axes.no-line", n=len(found))]
+    sentences = []
+    for line, one in zip(found, told, strict=True):
+        worse, ties = (t.listed([words.setting(value) for value in values]) for values in (one.worse, one.ties))
+        key = "one" if one.told else "not-compared" if not one.compared else "some" if one.worse else "none"
+        said = t(f"axes.{key}", best=words.setting(one.value), worse=worse, ties=ties)
+        sentences.append(t("axes.line", line=line.label, said=said) if line.label else said)
+    return sentences
 
 
 class Chart:
@@ -167,7 +172,7 @@ def grid_view(runs: list[Run], comparisons: list[View], metric: str, figures: Fi
             }
             for down in varied[row]
         ]
-        caption = ", ".join(f"{t.axis(key)} {words.setting(value)}" for key, value in zip(others, rest, strict=True))
+        caption = " · ".join(f"{t.axis(key)} {words.setting(value)}" for key, value in zip(others, rest, strict=True))
         if any(cell["value"] for one in rows for cell in one["cells"]):
             tables.append({"caption": caption, "rows": rows})
     heads = [words.setting(value) for value in varied[column]]

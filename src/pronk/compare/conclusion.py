@@ -149,10 +149,8 @@ def _tally(runs: list[Run], metric: str, comparisons: list[Comparison], t: Langu
     if len(found) < 2:
         return []
     better, ties, worse = (found.count(verdict) for verdict in ("better", "tie", "worse"))
-    runs_said = t.count("run", len(found))
-    if better == len(found):
-        return [t("tally.all", runs=runs_said)]
-    return [t("tally.some", runs=runs_said, better=better, ties=ties, worse=worse)]
+    key = "tally.all" if better == len(found) else "tally.some"
+    return [t(key, n=len(found), better=better, ties=ties, worse=worse)]
 
 
 def items_needed(ties: Sequence[Comparison], t: Language = ENGLISH) -> Markup | str:

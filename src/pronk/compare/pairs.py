@@ -37,7 +37,8 @@ def compare_runs(runs: list[Run], items: dict[str, RunItems]) -> list[Comparison
     """Compare runs item by item; a list of JSON-ready entries, as study.json holds them.
 
     Compared are every tuned run with its own base ("base"), every other tuned run with the best ("best"),
-    and every two tuned runs that differ in exactly one setting ("one key: train.epochs"); where the base was also
+    and every two tuned runs that differ in exactly one setting ("one key: train.epochs"), or, of several studies, in
+    none ("again"); where the base was also
     asked with examples in its prompt, each such row with the plain one ("base"), and every tuned run with the best of
     them ("few-shot"), which is chosen on these very items, in its favour. A pair appears once per metric, with all its
     reasons. `a` is the base or the earlier run, `b` the other; `difference`
@@ -101,8 +102,10 @@ def judge(comparisons: list[Comparison]) -> None:
 def _items_needed(entry: Comparison, mean_square: float | None, level: float) -> int | None:
     """mean_square: of an item's difference, in the unit of `difference`; None where that is no mean over items."""
     if "seeds" in entry:
-        parts = [entry["variance"] * share for share in (entry["seed_share"], 1.0 - entry["seed_share"])]
-        found = items_over_seeds(entry["difference"], *parts, entry["degrees_of_freedom"], entry["n"], level)
+        of_seeds = entry["variance"] * entry["seed_share"]
+        fewest = min(len(seeds) for seeds in entry["seeds"].values() if seeds)
+        of_items = entry["variance"] - of_seeds
+        found = items_over_seeds(entry["difference"], of_seeds, of_items, fewest, entry["n"], level)
     elif "only_a_right" in entry:
         found = items_for_mcnemar(entry["only_a_right"], entry["only_b_right"], entry["n"], level)
     elif mean_square is None:
@@ -189,6 +192,7 @@ def _pairs(runs: list[Run]) -> Iterator[Pair]:
             reasons = ["best"] if best is not None and best["name"] in (a["name"], b["name"]) else []
             keys = _differing_keys(a.get("settings") or {}, b.get("settings") or {})
             reasons += [f"one key: {keys[0]}"] if len(keys) == 1 and keys != [SEED] else []
+            reasons += ["again"] if not keys and a.get("study") != b.get("study") else []
             if reasons:
                 rest.append((a, b, reasons))
     yield from sorted(rest, key=lambda pair: "best" not in pair[2])

@@ -47,7 +47,7 @@ def quality_view(runs: list[Run], comparisons: list[View], metric: str, figures:
     kind = "tokens" if unit == "train_tokens" else "seconds"
     note = "quality.note" if untouched is not None else "quality.note-no-base"
     return {
-        "chart": chart(priced, front, untouched, (t(f"quality.{kind}"), t.metric(metric))),
+        "chart": chart(priced, front, untouched, (t(f"quality.{kind}"), "")),
         "note": t(note, metric=t.metric(metric), cost=t(f"quality.{kind}-inside")),
         "metric": t.metric(metric),
         "rows": [_row(place, front, kind, metric, comparisons, t) for place in range(len(front))],
@@ -85,7 +85,7 @@ def chart(priced: Sequence[Priced], front: Sequence[Priced], base: float | None,
             colour = charts.colour(0 if ahead else charts.COLOURS - 1)
             on.plot(one.cost, one.figure, marker="o", markersize=5.5 if ahead else 4.0, color=colour)
             if one.interval is not None:
-                on.plot([one.cost, one.cost], one.interval, color=colour, linewidth=1.0, alpha=0.6)
+                on.plot([one.cost, one.cost], one.interval, color=colour, linewidth=1.0, alpha=0.6 if ahead else 0.35)
         steps = [*[(one.cost, one.figure) for one in front], (max(costs), front[-1].figure)]
         (line,) = on.plot([x for x, _ in steps], [y for _, y in steps], drawstyle="steps-post")
         charts.styled(line, 0)
@@ -96,10 +96,10 @@ def chart(priced: Sequence[Priced], front: Sequence[Priced], base: float | None,
         on.set_xscale("log" if max(costs) >= 8 * min(costs) else "linear")
         on.xaxis.set_major_locator(MaxNLocator(nbins=5))
         on.xaxis.set_minor_locator(MaxNLocator(nbins=1))
-        on.xaxis.set_major_formatter(lambda value, _: words.size(value))
+        on.xaxis.set_major_formatter(lambda value, _: words.size(value).replace(".0 ", " "))
         on.margins(x=0.08)
 
-    return charts.drawn(draw, "quality", labels, size=(6.2, 3.2))
+    return charts.drawn(draw, "quality", labels, size=(5.2, 3.0))
 
 
 def _row(place: int, front: Sequence[Priced], kind: str, metric: str, comparisons: list[View], t: Language) -> View:

@@ -11,6 +11,8 @@ from pronk.compare.baseline import intervals
 from pronk.compare.items import RunItems, read_items, read_study
 from pronk.compare.languages import Language, language
 from pronk.compare.pairs import compare_runs, evaluated, primary_metric
+from pronk.compare.seed_view import seed_view
+from pronk.compare.seeds import seed_noise
 from pronk.runs import write_text
 
 _HERE = Path(__file__).parent
@@ -77,6 +79,7 @@ def _settings(folder: Path, runs: list[View], comparisons: list[View], items: di
         "metric": t.metric(metric),
         "axes": axis_views.axis_views(folder, runs, comparisons, metric, figures, t),
         "grid": axis_views.grid_view(runs, comparisons, metric, figures, t),
+        "seeds": seed_view(seed_noise(runs, items), metric, t),
         "quality": quality.quality_view(runs, comparisons, metric, figures, t),
         "settings": sections.settings(runs),
         "costs": sections.costs(runs, t),

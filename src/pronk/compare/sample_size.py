@@ -9,6 +9,8 @@ import math
 from scipy.special import stdtrit
 from scipy.stats import norm
 
+from pronk.compare.crossed import degrees_of_freedom
+
 POWER = 0.8
 MOST = 1_000_000  # items; a number beyond this is no advice
 
@@ -54,16 +56,21 @@ def items_from_interval(difference: float, low: float, high: float, n: int, leve
 
 
 def items_over_seeds(
-    difference: float, seed_variance: float, item_variance: float, freedom: float, n: int, level: float
+    difference: float, seed_variance: float, item_variance: float, seeds: int, n: int, level: float
 ) -> int | None:
     """The items at which groups of several seeds are told apart with 80% power; None where no number of items would.
 
-    `seed_variance` and `item_variance` are those of `difference` on `n` items; more items make the second smaller only.
-    `freedom`: of Student's t, as it is on these items, on the safe side where more of them leave the seeds to decide.
+    `seed_variance` and `item_variance` are those of `difference` on `n` items, of which more items make only the second
+    smaller. The more items, the larger the seeds' share, and the fewer the degrees of freedom: `seeds` less one in the
+    end. Counts are tried in steps of 2%, the smallest that will do is the answer.
     """
-    width = float(stdtrit(freedom, 1.0 - level / 2)) + float(norm.ppf(POWER))
-    room = (difference / width) ** 2 - seed_variance
-    if difference == 0 or room <= 0:
+    if difference == 0:
         return None
-    needed = n * item_variance / room
-    return math.ceil(needed) if needed <= MOST else None
+    for step in range(math.ceil(math.log(MOST / n) / math.log(1.02)) + 1):
+        items = math.ceil(n * 1.02**step)
+        rest = item_variance * n / items
+        freedom = degrees_of_freedom([(seed_variance, seeds - 1)], rest)
+        width = float(stdtrit(freedom, 1.0 - level / 2)) + float(norm.ppf(POWER))
+        if abs(difference) >= width * math.sqrt(seed_variance + rest):
+            return items if items <= MOST else None
+    return None

@@ -39,14 +39,16 @@ class Group:
 def groups(runs: Sequence[Run]) -> list[Group]:
     """The groups of a study, in the order of their first runs; runs without company are in none.
 
-    Give only runs whose item results are complete.
+    Give only runs whose item results are complete. Of runs with the same seed, from several studies, the first counts.
     """
     kept: dict[str, list[Run]] = {}
     for run in runs:
         settings = run.get("settings") or {}
         if SEED in settings and not run.get("baseline"):
             alike = [run.get("base"), run.get("quantize") or "none", _without_seed(settings)]
-            kept.setdefault(json.dumps(alike, sort_keys=True, default=str), []).append(run)
+            members = kept.setdefault(json.dumps(alike, sort_keys=True, default=str), [])
+            if all(one["settings"][SEED] != settings[SEED] for one in members):
+                members.append(run)
     return [_group(members) for members in kept.values() if len(members) > 1]
 
 
@@ -128,7 +130,10 @@ def _group(members: list[Run]) -> Group:
     members = sorted(members, key=lambda run: str(run["settings"][SEED]))
     first = members[0]
     seed = re.escape(str(first["settings"][SEED]))
-    stem = re.sub(rf"(^|_)seed-{seed}(?=_|$)", "", first["name"]).strip("_") or "tuned"
+    study, _, name = first["name"].rpartition("/")  # runs of several studies are named STUDY/RUN
+    stem = re.sub(rf"(^|_)seed-{seed}(?=_|$)", "", name).strip("_") or "tuned"
+    if study and all(run["name"].startswith(f"{study}/") for run in members):
+        stem = f"{study}/{stem}"
     seeds = tuple(run["settings"][SEED] for run in members)
     return Group(f"{stem} ({len(members)} seeds)", tuple(members), seeds, _without_seed(first["settings"]))
 

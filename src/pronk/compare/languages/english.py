@@ -51,13 +51,13 @@ FACTS = {
 }
 TEXTS = {
     "count.run": "{n} run|{n} runs",
-    "count.tuned": "the tuned run|all {n} tuned runs",
     "count.item": "{n} test item|{n} test items",
     "count.example": "{n} example|{n} examples",
     "count.comparison": "{n} comparison|{n} comparisons",
     "count.difference": "{n} difference|{n} differences",
     "count.tie": "{n} tie|{n} ties",
     "count.seed": "{n} seed|{n} seeds",
+    "count.setting": "{n} setting|{n} settings",
     "list.more": "{names} and {n} more",
     "interval": "{low} to {high}",
     "seconds": "{seconds} s",
@@ -86,7 +86,8 @@ TEXTS = {
     "gain.tie": "{gain}: a difference of {difference} (95% interval {interval}), which chance could explain: a tie.",
     "gain.tie-among": "{gain}: a difference of {difference} (95% interval {interval}), which chance could explain"
     " among {comparisons}: a tie.",
-    "few-shot.better": "With {examples} in its prompt the untouched base reaches {value}; the run is better than that.",
+    "few-shot.better": "With {examples} in its prompt the untouched base reaches {value}; the run is better than"
+    " that.",
     "few-shot.worse": "With {examples} in its prompt the untouched base reaches {value}; that is better than the"
     " run, so no fine-tuning is needed for it.",
     "few-shot.tie": "With {examples} in its prompt the untouched base reaches {value}; that the run differs from"
@@ -101,9 +102,9 @@ TEXTS = {
     "needed.one": "You would need about {n} test items to tell.",
     "needed.first": "The first of these takes about {n} test items to tell, the last more than anyone has.",
     "needed.range": "You would need about {first} test items to tell the first of these, {last} for all.",
-    "tally.all": "Of {runs} tuned runs, all are better than their base beyond chance.",
-    "tally.some": "Of {runs} tuned runs, {better} are better than their base beyond chance, {ties} cannot be told"
-    " from it, {worse} are worse.",
+    "tally.all": "All {n} tuned runs are better than their base beyond chance.",
+    "tally.some": "Of the {n} tuned runs, {better} are better than their base beyond chance, {ties} cannot be told"
+    " from it and {worse} are worse.",
     "ties.none": "Of {differences} tested, none is a tie.",
     "ties.one": "Of {differences} tested, 1 is a tie.",
     "ties.many": "Of {differences} tested, {n} are ties.",
@@ -113,7 +114,8 @@ TEXTS = {
     "limits.intervals": "Intervals are 95% and unadjusted: each stands for itself. Verdicts allow for all"
     " {comparisons} of this study (Holm), so an interval can leave out zero and the verdict still be a tie.",
     "limits.ties": "A tie means that {items} cannot tell, not that the runs are equal.",
-    "limits.chosen": "The best run was chosen by these same test items, so it looks a little better here than it is.",
+    "limits.chosen": "The best run was chosen by these same test items, so it looks a little better here than it"
+    " is.",
     "limits.seeds": "Every setting was trained with one seed: how much another seed would change was not assessed.",
     "limits.validation": "Overfitting was not assessed for {runs}.",
     "limits.generated": "Answers were scored, not written: what the runs write when asked was not assessed.",
@@ -160,27 +162,40 @@ TEXTS = {
     "axes.note": "{metric} with its 95% interval, unadjusted, against the setting; along a line all other settings"
     " are the same. A ring marks a value that is better, beyond chance, than every other value of its line. Without"
     " a ring these items cannot tell which value is best.",
-    "axes.seeds": "With several seeds each has a point of its own and the line joins their means; a value counts as"
-    " better only where every seed says so.",
+    "axes.seeds": "With several seeds each has a point of its own and the line joins their means; comparisons are"
+    " of all seeds together.",
     "axes.validation": "Validation loss",
     "axes.no-validation": "There was no validation, so no validation loss stands beside it.",
     "axes.line": "{line}: {said}",
     "axes.one": "{best} is ahead, better beyond chance than every other value.",
     "axes.some": "{best} is ahead, better beyond chance than {worse}; it cannot be told from {ties}.",
     "axes.none": "{best} is ahead, but cannot be told from {ties}: no best value beyond chance.",
+    "axes.no-line": "On none of these {n} lines can the value that is ahead be told from any other.",
     "axes.not-compared": "{best} is ahead; the values of this line were not compared.",
     "axes.region": "{metric} by {axis}",
     # two settings
     "grid.title": "Two settings at once",
-    "grid.note": "{metric}; the darker, the better. In brackets the 95% interval, unadjusted, or, where several"
+    "grid.note": "{metric}; the stronger the colour, the better. In brackets the 95% interval, unadjusted, or, where several"
     " seeds were trained, how many the mean is of.",
-    "grid.best": "The framed value is better, beyond chance, than every other tuned run.",
-    "grid.no-best": "No value is framed: the best cannot be told from some other tuned run.",
+    "grid.best": "The framed value is better, beyond chance, than every other.",
+    "grid.no-best": "No value is framed: the best cannot be told from some other.",
     "grid.region": "{metric} by {row} and {column}",
     "grid.corner": "{row} ↓ {column} →",
     "grid.none": "–",
     # seeds
     "seeds.title": "Seed noise",
+    "seeds.note": "Runs that differ in their seed alone. Dots are the seeds; the bar is the 95% interval of their"
+    " mean, unadjusted, over seeds and items.",
+    "seeds.said": "The seed alone moves {metric} by about {deviation} (standard deviation within a setting, pooled"
+    " over {groups}), so two single runs of one setting differ by about {two}. The means of the settings lie up to"
+    " {apart} apart.",
+    "seeds.said-one": "The seed alone moves {metric} by about {deviation} (standard deviation), so two single runs"
+    " of this setting differ by about {two}.",
+    "seeds.region": "{metric} over the seeds",
+    "seeds.setting": "Setting",
+    "seeds.mean": "Mean",
+    "seeds.range": "Lowest and highest",
+    "seeds.deviation": "Standard deviation",
     # cost and quality
     "quality.title": "Cost against quality",
     "quality.note": "{metric} with its 95% interval, unadjusted, against {cost}. The stepped line is the Pareto"
@@ -297,6 +312,28 @@ TEXTS = {
     "cost.shared": "shares training with {runs}",
     "data.title": "Data",
     "environment.title": "Environment",
+    # several studies
+    "reason.again": "the same recipe, run again",
+    "across.title": "{n} studies compared",
+    "across.eyebrow": "pronk compare",
+    "across.note": "By {metric}, all on the same {items}. “Against its base” is judged after Holm’s adjustment.",
+    "across.comparisons": "Differences are the second run minus the first, item by item. Intervals are 95% and"
+    " <b>unadjusted</b>: each stands for itself. Verdicts go by the adjusted p, which allows for all {family}"
+    " comparisons on this page.",
+    "across.study": "Study",
+    "across.date": "Date",
+    "across.folder": "Folder",
+    "across.device": "Device",
+    "across.studies": "Studies",
+    "across.all": "{n} studies",
+    "across.differences": "What differs between the studies",
+    "across.differences-note": "Recipe keys, rows of data and versions. A difference between runs of two studies can"
+    " come from any of them.",
+    "across.same": "They do not differ in recipe, data or environment.",
+    "across.key": "Setting",
+    "across.base": "<b>{row}</b> is one row, with the figures of {study}; its {metric} was not the same everywhere:"
+    " {figures}.",
+    "across.figure": "{value} in {study}",
     # how this was judged
     "method.title": "How this was judged",
     "method.items": "<b>Same items.</b> Every comparison pairs two runs’ results on the same test items;"
@@ -327,7 +364,7 @@ TEXTS = {
     "method.seeds": "<b>Seeds.</b> A comparison of two runs allows for chance in the choice of test items, not in"
     " training: another seed gives another run. Where runs differ in their seed alone, “(3 seeds)” stands for all"
     " of them, and comparisons of such groups allow for both kinds of chance: crossed random effects of seeds and"
-    " items, Student’s t with degrees of freedom that hold from two seeds on (94 to 96.5% covered with 2, 94.5 to"
+    " items, Student’s t with degrees of freedom that hold from two seeds on (94.6 to 96.6% covered with 2, 94.5 to"
     " 95.7% with 3 or more). With few seeds their intervals are wide, as they must be.",
     "method.loss": "<b>Loss and perplexity.</b> Per target token of the reference answers. They do not compare"
     " across tokenizers, so runs on different bases are not compared by them.",

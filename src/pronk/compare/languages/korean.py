@@ -54,13 +54,13 @@ FACTS = {
 }
 TEXTS = {
     "count.run": "실행 {n}개",
-    "count.tuned": "튜닝한 실행|튜닝한 실행 {n}개 모두",
     "count.item": "테스트 항목 {n}개",
     "count.example": "예시 {n}개",
     "count.comparison": "비교 {n}건",
     "count.difference": "차이 {n}건",
     "count.tie": "무승부 {n}건",
     "count.seed": "시드 {n}개",
+    "count.setting": "설정 {n}개",
     "list.more": "{names} 외 {n}개",
     "interval": "{low} ~ {high}",
     "seconds": "{seconds}초",
@@ -83,7 +83,8 @@ TEXTS = {
     "gain.base": "{gain}, 베이스는 {value}",
     "gain.perplexities": "{gain}(퍼플렉시티는 각각 {run}, {base})",
     "gain.not-compared": "{gain}입니다.",
-    "gain.better": "{gain}입니다. 차이는 {difference}(95% 신뢰 구간 {interval})이며, 우연만으로는 설명되지 않습니다.",
+    "gain.better": "{gain}입니다. 차이는 {difference}(95% 신뢰 구간 {interval})이며, 우연만으로는 설명되지"
+    " 않습니다.",
     "gain.worse": "{gain}입니다. 차이는 {difference}(95% 신뢰 구간 {interval})이며, 우연만으로는 설명되지 않을 만큼"
     " 나빠졌습니다.",
     "gain.tie": "{gain}입니다. 차이는 {difference}(95% 신뢰 구간 {interval})이며, 우연일 수 있습니다. 무승부입니다.",
@@ -104,9 +105,9 @@ TEXTS = {
     "needed.first": "그중 가장 빨리 가려지는 것에 테스트 항목이 {n}개쯤 필요하고, 마지막 것은 아무리 모아도 가릴 수"
     " 없습니다.",
     "needed.range": "그중 하나라도 가리려면 테스트 항목이 {first}개쯤, 모두 가리려면 {last}개쯤 필요합니다.",
-    "tally.all": "튜닝한 {runs} 모두 우연을 넘어서는 차이로 베이스보다 낫습니다.",
-    "tally.some": "튜닝한 {runs} 가운데 {better}개는 우연을 넘어서는 차이로 베이스보다 낫고, {ties}개는 베이스와"
-    " 가릴 수 없으며, {worse}개는 더 나쁩니다.",
+    "tally.all": "튜닝한 실행 {n}개 모두 우연을 넘어서는 차이로 베이스보다 낫습니다.",
+    "tally.some": "튜닝한 실행 {n}개 가운데 {better}개는 우연을 넘어서는 차이로 베이스보다 낫고, {ties}개는"
+    " 베이스와 가릴 수 없으며, {worse}개는 더 나쁩니다.",
     "ties.none": "검정한 {differences} 가운데 무승부는 없습니다.",
     "ties.one": "검정한 {differences} 가운데 무승부는 1건입니다.",
     "ties.many": "검정한 {differences} 가운데 무승부는 {n}건입니다.",
@@ -117,7 +118,8 @@ TEXTS = {
     " {comparisons} 전체를 감안해 보정했습니다(Holm). 그래서 구간에 0이 들지 않아도 무승부일 수 있습니다.",
     "limits.ties": "무승부는 {items}만으로는 가릴 수 없다는 뜻이지, 두 실행이 같다는 뜻이 아닙니다.",
     "limits.chosen": "가장 좋은 실행은 바로 이 테스트 항목으로 골랐으므로 실제보다 조금 더 좋아 보입니다.",
-    "limits.seeds": "설정마다 시드 하나로만 학습했습니다. 시드가 달라지면 결과가 얼마나 달라지는지는 재지 않았습니다.",
+    "limits.seeds": "설정마다 시드 하나로만 학습했습니다. 시드가 달라지면 결과가 얼마나 달라지는지는 재지"
+    " 않았습니다.",
     "limits.validation": "다음 실행은 과적합 여부를 판정하지 못했습니다: {runs}.",
     "limits.generated": "라벨의 우도만 재었습니다. 직접 물었을 때 어떤 답을 쓰는지는 재지 않았습니다.",
     "limits.labels-only": "손실은 정답을 얼마나 예상했는지만 말해 줍니다. 직접 쓴 답이 맞는지는 재지 않았습니다.",
@@ -162,27 +164,39 @@ TEXTS = {
     "axes.note": "설정값에 따른 {metric} 값과 95% 신뢰 구간(보정 전)입니다. 한 선 위에서는 다른 설정이 모두"
     " 같습니다. 고리는 그 값이 같은 선의 다른 모든 값보다 우연을 넘어서는 차이로 낫다는 표시입니다. 고리가 없으면"
     " 이 항목들만으로는 어떤 값이 가장 좋은지 가릴 수 없습니다.",
-    "axes.seeds": "시드가 여럿이면 시드마다 점을 하나씩 찍고 선은 그 평균을 잇습니다. 모든 시드에서 더 나을 때만"
-    " 낫다고 봅니다.",
+    "axes.seeds": "시드가 여럿이면 시드마다 점을 하나씩 찍고 선은 그 평균을 잇습니다. 비교는 모든 시드를 묶어서"
+    " 합니다.",
     "axes.validation": "검증 손실",
     "axes.no-validation": "검증 행이 없어 검증 손실은 나란히 보여 줄 수 없습니다.",
     "axes.line": "{line}: {said}",
     "axes.one": "{best}에서 가장 좋고, 다른 모든 값보다 우연을 넘어서는 차이로 낫습니다.",
     "axes.some": "{best}에서 가장 좋습니다. 우연을 넘어서는 차이가 나는 값: {worse}. 가릴 수 없는 값: {ties}.",
     "axes.none": "{best}에서 가장 좋지만 다음 값과는 가릴 수 없습니다: {ties}. 우연을 넘어 가장 좋은 값은 없습니다.",
+    "axes.no-line": "이 {n}개 선 모두에서 가장 좋은 값을 다른 값과 가릴 수 없습니다.",
     "axes.not-compared": "{best}에서 가장 좋습니다. 이 선의 값끼리는 비교하지 않았습니다.",
     "axes.region": "{axis}에 따른 {metric}",
     # two settings
     "grid.title": "두 설정을 함께 보기",
     "grid.note": "{metric} 값입니다. 진할수록 좋습니다. 괄호 안은 95% 신뢰 구간(보정 전)이며, 여러 시드로"
     " 학습했다면 몇 개의 평균인지를 적었습니다.",
-    "grid.best": "테두리를 두른 값은 튜닝한 다른 모든 실행보다 우연을 넘어서는 차이로 낫습니다.",
-    "grid.no-best": "테두리를 두른 값이 없습니다. 가장 좋은 실행과 가릴 수 없는 다른 실행이 있기 때문입니다.",
+    "grid.best": "테두리를 두른 값은 다른 모든 값보다 우연을 넘어서는 차이로 낫습니다.",
+    "grid.no-best": "테두리를 두른 값이 없습니다. 가장 좋은 값과 가릴 수 없는 다른 값이 있기 때문입니다.",
     "grid.region": "{row}, {column}에 따른 {metric}",
     "grid.corner": "{row} ↓ {column} →",
     "grid.none": "–",
     # seeds
     "seeds.title": "시드에 따른 차이",
+    "seeds.note": "시드만 다른 실행들입니다. 점은 시드 하나하나이고, 막대는 그 평균의 95% 신뢰 구간(보정 전)으로"
+    " 시드와 항목의 우연을 모두 담습니다.",
+    "seeds.said": "시드만 바꾸어도 {metric} 값이 {deviation}쯤 달라집니다(설정 안에서 잰 표준편차, {groups}를 합친"
+    " 값). 그래서 같은 설정의 실행 둘은 {two}쯤 차이 납니다. 설정별 평균은 많게는 {apart}만큼 떨어져 있습니다.",
+    "seeds.said-one": "시드만 바꾸어도 {metric} 값이 {deviation}쯤 달라집니다(표준편차). 그래서 이 설정의 실행 둘은"
+    " {two}쯤 차이 납니다.",
+    "seeds.region": "시드에 따른 {metric}",
+    "seeds.setting": "설정",
+    "seeds.mean": "평균",
+    "seeds.range": "최저와 최고",
+    "seeds.deviation": "표준편차",
     # cost and quality
     "quality.title": "비용과 품질",
     "quality.note": "{cost}에 따른 {metric} 값과 95% 신뢰 구간(보정 전)입니다. 계단선은 파레토 경계입니다. 잰"
@@ -300,6 +314,29 @@ TEXTS = {
     "cost.shared": "학습을 함께한 실행: {runs}",
     "data.title": "데이터",
     "environment.title": "환경",
+    # several studies
+    "reason.again": "같은 레시피를 다시 실행",
+    "across.title": "실험 {n}개 비교",
+    "across.eyebrow": "pronk compare",
+    "across.note": "{metric} 순입니다. 모두 같은 {items}에서 잰 값이며, “베이스 대비” 판정은 Holm의 방법으로"
+    " 보정했습니다.",
+    "across.comparisons": "차이는 항목별로 잰, 뒤의 실행에서 앞의 실행을 뺀 값입니다. 구간은 95% 신뢰 구간이며"
+    " <b>보정하지 않았으므로</b> 각각 따로 읽어야 합니다. 판정은 이 페이지의 비교 {family}건 전체를 감안해 보정한"
+    " p값을 따릅니다.",
+    "across.study": "실험",
+    "across.date": "날짜",
+    "across.folder": "폴더",
+    "across.device": "장치",
+    "across.studies": "실험 목록",
+    "across.all": "실험 {n}개",
+    "across.differences": "실험마다 다른 것",
+    "across.differences-note": "레시피 키, 데이터 행 수, 버전입니다. 두 실험의 실행이 다른 까닭은 이 가운데 어느 것일"
+    " 수도 있습니다.",
+    "across.same": "레시피, 데이터, 환경이 모두 같습니다.",
+    "across.key": "설정",
+    "across.base": "<b>{row}</b>: 한 행으로 보이며 값은 {study}의 것입니다. 모든 실험에서 똑같지는 않았습니다({metric}"
+    " {figures}).",
+    "across.figure": "{study} {value}",
     # how this was judged
     "method.title": "판정 방법",
     "method.items": "<b>같은 항목.</b> 모든 비교는 같은 테스트 항목에서 두 실행의 결과를 짝지어 합니다. 차이는 뒤의"
@@ -330,7 +367,7 @@ TEXTS = {
     "method.seeds": "<b>시드.</b> 두 실행의 비교는 테스트 항목을 고를 때의 우연은 감안하지만 학습할 때의 우연은"
     " 감안하지 않습니다. 시드가 다르면 다른 실행이 됩니다. 시드만 다른 실행들은 “(3 seeds)”처럼 한 묶음으로 적고,"
     " 묶음끼리의 비교는 두 우연을 모두 감안합니다. 시드와 항목의 교차 임의 효과에 t 분포를 쓰며, 자유도는 시드가"
-    " 둘일 때부터 맞도록 정했습니다(포함 확률은 시드 2개에서 94~96.5%, 3개 이상에서 94.5~95.7%). 시드가 적으면"
+    " 둘일 때부터 맞도록 정했습니다(포함 확률은 시드 2개에서 94.6~96.6%, 3개 이상에서 94.5~95.7%). 시드가 적으면"
     " 구간이 넓을 수밖에 없습니다.",
     "method.loss": "<b>손실과 퍼플렉시티.</b> 정답의 목표 토큰 하나당 값입니다. 토크나이저가 다르면 견줄 수"
     " 없으므로 베이스가 다른 실행은 이 값으로 비교하지 않습니다.",
