@@ -134,15 +134,17 @@ def test_the_wrong_rows_are_refused(
     assert contents(study) == before
 
 
-def test_an_evaluation_is_added_and_what_is_there_is_kept(study: Path, pronk: Pronk) -> None:
-    before = items(study)
-    told = pronk("eval", str(study), "--evaluate", "similarity", "--set", "max_new_tokens=4", "--json")
+def test_evaluations_are_added_and_what_is_there_is_kept(study: Path, pronk: Pronk) -> None:
+    before, added = items(study), ("exact", "forgetting", "similarity")
+    told = pronk("eval", str(study), "--evaluate", ",".join(added), "--set", "max_new_tokens=4", "--json")
     assert told.code == 0, told.err
     after = items(study)
-    assert {name: text for name, text in after.items() if not name.endswith("similarity")} == before
-    assert {name for name in after if name.endswith("similarity")} == {f"{run}/similarity" for run in ROWS}
+    assert {name: text for name, text in after.items() if not name.endswith(added)} == before
+    # of general text examples in a prompt say nothing
+    expected = {f"{run}/{kind}" for run in ROWS for kind in added} - {"base_2-shot/forgetting"}
+    assert after.keys() - before.keys() == expected
     for run in json.loads(told.out)["runs"]:
-        assert {"accuracy", "nll", "rouge_l"} <= set(run["metrics"])
+        assert {"accuracy", "nll", "rouge_l", "exact_match"} <= set(run["metrics"])
     assert "ROUGE-L" in (study / "report.html").read_text()
 
 
@@ -383,8 +385,25 @@ def test_a_base_alone_on_a_file(place: Workplace, tiny_base: Path, tmp_path: Pat
     arguments = [str(tiny_base), "--data", str(place.folder / "rows.jsonl"), "--prompt", "alpaca"]
     runs = measured(pronk, *arguments, "--evaluate", "likelihood", "--out", str(tmp_path / "out"))
     assert list(runs) == ["tiny"]
-    assert set(runs["tiny"]["metrics"]) == {"nll", "perplexity"}
+    assert "nll" in runs["tiny"]["metrics"]
+    assert "accuracy" not in runs["tiny"]["metrics"]
     assert len((tmp_path / "out" / "items.jsonl").read_text().splitlines()) == 60
+
+
+def test_multiple_choice_is_measured_the_same_again_and_from_a_file(workplace: Workplace, pronk: Pronk) -> None:
+    rows = [{"question": f"{i} + 1?", "choices": [str(i), str(i + 1), "9"], "answer": 1} for i in range(8)]
+    workplace.write_rows(rows)
+    workplace.recipe["data"] |= {"format": "choice", "split": {"validation": 0, "test": 4}}
+    workplace.recipe["train"]["max_steps"] = 1
+    assert pronk(*workplace.arguments()).code == 0
+    before = items(workplace.out)
+    assert "tuned/choice" in before
+    assert pronk("eval", str(workplace.out)).code == 0
+    assert items(workplace.out) == before
+    file = str(workplace.folder / "rows.jsonl")
+    runs = measured(pronk, str(workplace.out), "--data", file, "--out", str(workplace.folder / "other"))
+    assert runs.keys() == {"base", "tuned"}
+    assert len((workplace.folder / "other" / "items.jsonl").read_text().splitlines()) == 8
 
 
 # --- what is wrong is one message, before anything is loaded -------------------------------------
