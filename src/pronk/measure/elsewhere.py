@@ -180,7 +180,7 @@ def _seen(models: Sequence[Model], items: Items, tell: Any) -> str:
 
 
 @dataclass(frozen=True)
-class Row:
+class _Row:
     """A column and the name of its base, one for all columns over the same base. added: the base of runs, which
     nobody named."""
 
@@ -194,35 +194,35 @@ class Row:
         return self.column.base.location, self.column.model.recipe.quantize
 
 
-def _rows(asked: Asked, columns: Sequence[Column], reader: Reader) -> list[Row]:
+def _rows(asked: Asked, columns: Sequence[Column], reader: Reader) -> list[_Row]:
     """All that is measured. A base that is named is that of the runs over it, and asked as they are, unless --prompt
     says how."""
     if not asked.base:
-        return [Row(one, one.model.origin or one.base.name) for one in columns]
+        return [_Row(one, one.model.origin or one.base.name) for one in columns]
     rows = _with_bases(columns, reader)
     added = {row.kept for row in rows if row.added and asked.prompt is None}
     return [row for row in rows if row.column.model.origin or row.added or row.kept not in added]
 
 
-def _with_bases(columns: Sequence[Column], reader: Reader) -> list[Row]:
+def _with_bases(columns: Sequence[Column], reader: Reader) -> list[_Row]:
     """Each base before the first run over it, asked in that run's form."""
-    rows: list[Row] = []
+    rows: list[_Row] = []
     bases: dict[tuple[str, str], str] = {}
     for column in columns:
         model, examples = column.model, column.examples
         if model.origin is None:
-            rows.append(Row(column, column.base.name))
+            rows.append(_Row(column, column.base.name))
             continue
         untouched = Model("base", model.recipe.model_copy(update={"base": model.origin}), model.form)
-        base = Row(reader.column("base", untouched, examples.splits, examples.labels), model.origin, added=True)
+        base = _Row(reader.column("base", untouched, examples.splits, examples.labels), model.origin, added=True)
         if base.kept not in bases:
             bases[base.kept] = model.origin
             rows.append(base)
-        rows.append(Row(column, bases[base.kept]))
+        rows.append(_Row(column, bases[base.kept]))
     return rows
 
 
-def _listed(rows: Sequence[Row]) -> tuple[dict[str, Column], dict[str, dict[str, Any]]]:
+def _listed(rows: Sequence[_Row]) -> tuple[dict[str, Column], dict[str, dict[str, Any]]]:
     """The columns and their entries in study.json, under names that can be folders."""
     settings = _settings([row.column.model for row in rows if row.column.model.origin])
     several = [row for row in rows if row.added][1:]
@@ -230,10 +230,8 @@ def _listed(rows: Sequence[Row]) -> tuple[dict[str, Column], dict[str, dict[str,
     entries: dict[str, dict[str, Any]] = {}
     for row in rows:
         model, quantize = row.column.model, row.column.model.recipe.quantize
-        name = f"base {row.base} {quantize}" if row.added and several else row.column.name
-        name = _free(
-            "_".join(slug(part) for part in (name.split(" ") if row.added else [name.replace("/", "_")])), columns
-        )
+        kind = ["base", slug(row.base), quantize] if several else ["base"]
+        name = _free("_".join(kind) if row.added else slug(row.column.name.replace("/", "_")), columns)
         columns[name] = replace(row.column, name=name)
         kept = {"base": row.base, "quantize": quantize, "baseline": model.origin is None}
         entries[name] = {"name": name, **kept, "settings": settings.get(id(model), {}), **_of_its_study(model)}
