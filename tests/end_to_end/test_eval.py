@@ -134,6 +134,7 @@ def test_the_wrong_rows_are_refused(
     assert contents(study) == before
 
 
+@pytest.mark.slow  # what is compared grows with the measures
 def test_evaluations_are_added_and_what_is_there_is_kept(study: Path, pronk: Pronk) -> None:
     before, added = items(study), ("exact", "forgetting", "similarity")
     told = pronk("eval", str(study), "--evaluate", ",".join(added), "--set", "max_new_tokens=4", "--json")
