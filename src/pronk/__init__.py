@@ -1,6 +1,7 @@
 """pronk: fine-tune Llama models on the GPU you have, and know whether it helped.
 
-In Python: `pronk.run("recipe.yaml")`, `pronk.generate(...)`, `pronk.report("studies/recipe")`; see pronk.api.
+In Python: `pronk.run("recipe.yaml")`, `pronk.eval(...)`, `pronk.generate(...)`, `pronk.report("studies/recipe")`; see
+pronk.api.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ if TYPE_CHECKING:
     from pronk.api import generate, report, run
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "generate", "report", "run"]
+__all__ = ["__version__", "generate", "report", "run"]  # eval is not: `from pronk import *` would hide Python's own
+# pronk.evaluate is a room of this package, so the function has the name of the command
+VERBS = {"eval": "evaluate", "generate": "generate", "report": "report", "run": "run"}
 
 
 def __getattr__(name: str) -> Any:
     """The functions of pronk.api, imported when they are first asked for: `import pronk` costs nothing."""
-    if name in ("generate", "report", "run"):
+    if name in VERBS:
         from pronk import api
 
-        return getattr(api, name)
+        return getattr(api, VERBS[name])
     raise AttributeError(f"module 'pronk' has no attribute {name!r}")

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pronk import ask
 from pronk.compare import words
@@ -23,7 +23,7 @@ from pronk.compare.terminal import terminal_summary
 from pronk.errors import OptionError
 from pronk.runs import RunFolder, StudyFolder, new_folder
 
-__all__ = ["Answers", "Comparison", "Run", "Study", "generate", "report", "run"]
+__all__ = ["Answers", "Comparison", "Run", "Study", "evaluate", "generate", "report", "run"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs on one metric. difference: b minus a, with its 95% interval. verdict: better, worse or tie, of b."""
+    """Two runs on one metric. difference: b minus a, with its 95% interval. verdict: better, worse or tie, of b.
+    items_needed: of a tie, about how many items would tell; None of what is told, or where no number would."""
 
     a: str
     b: str
@@ -59,6 +60,7 @@ class Comparison:
     p_value: float
     p_adjusted: float
     verdict: str
+    items_needed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,37 @@ def report(study: str | Path, lang: str = "en") -> Study:
     return _opened(StudyFolder.open(Path(study)))
 
 
+def evaluate(
+    *models: str | Path | Study | Run,
+    data: str | Path | None = None,
+    split: Literal["test", "validation"] = "test",
+    evaluations: Sequence[str] | None = None,
+    out: str | Path | None = None,
+    base: bool = True,
+    prompt: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Study:
+    """Measure what was trained, or any base, afterwards: `pronk eval`, from Python `pronk.eval(...)`.
+
+    One study alone is measured again, on its own test rows and into its own folder. Runs, studies, adapters and bases
+    together are measured on the same rows: their own, or those of `data`, a file read as they read theirs; the result
+    is a study in `out`, a new folder. split: which of their own rows. evaluations: in place of the recipe's, such as
+    ["likelihood"]. base: also the base of the runs. prompt: how a base is asked.
+    Raises PronkError if something about them is wrong, KeyboardInterrupt if stopped: what was measured is kept.
+    """
+    from pronk import measure
+    from pronk.model.memory.sizes import steady_allocator
+
+    steady_allocator()
+    targets, names = [_target(one) for one in models], None if evaluations is None else [*evaluations]
+    file = None if data is None else str(data)
+    asked = measure.Asked(targets, file, split, names, prompt, _texts(overrides), base)
+    folder, interrupted = measure.evaluate(asked, Path(out) if out else None, _console())
+    if interrupted:
+        raise KeyboardInterrupt(f"what was measured is saved; open it with pronk.report({str(folder.path)!r})")
+    return _opened(folder)
+
+
 def generate(
     *models: str | Path | Study | Run,
     questions: str | Sequence[str] | None = None,
@@ -207,7 +240,7 @@ def _opened(folder: StudyFolder) -> Study:
     runs = tuple(_run(folder.path, entry) for entry in details["runs"])
     names = list(Comparison.__dataclass_fields__)
     comparisons = [
-        Comparison(**{key: entry[key] for key in names} | {"interval": tuple(entry["interval"])})
+        Comparison(**{key: entry[key] for key in names if key in entry} | {"interval": tuple(entry["interval"])})
         for entry in details.get("comparisons") or ()
     ]
     return Study(folder.path, runs, tuple(comparisons), details)

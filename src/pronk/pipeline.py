@@ -16,12 +16,12 @@ from pronk.data.split import Splits, read_splits
 from pronk.data.words import counted
 from pronk.doctor.ready import Ready, prepare
 from pronk.errors import InputError, OutOfMemoryError
+from pronk.measure.together import Wanted, measure
 from pronk.recipe import Recipe
 from pronk.runs import StudyFolder, disk_guard, new_study, write_text
 from pronk.study import Fleet, Study, plan_study
 from pronk.train.interrupt import Interruption, listen
 from pronk.train.progress import say
-from pronk.train.progress import work as progress
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,6 +74,7 @@ def run_study(
     What can be wrong with recipe, data and base is found before anything is trained, and then nothing is left
     behind. Raises KeyboardInterrupt if the user stops it before there is anything to keep.
     """
+    from pronk.compare.conclude import conclude
     from pronk.doctor.checking import refused_by_name
     from pronk.model.determinism import deterministic
     from pronk.train.mirror import Mirror
@@ -115,7 +116,7 @@ def run_study(
             write_text(folder.run(run.name).path / "recipe.yaml", run.recipe.to_yaml())
         interrupted = _run_fleets(ready, work)
         work.summary |= {"phases": clock.seconds, "total_seconds": sum(clock.seconds.values())}
-        _conclude(folder, work.summary)
+        conclude(folder, work.summary)
         if mirror is not None:
             mirror.copy_all(folder)
     return folder, interrupted
@@ -140,9 +141,11 @@ def plan(recipe: Recipe, gpu: int | None, console: Console) -> list[Fit]:
 
 def report(path: Path, language: str = "en") -> Path:
     """Compare a study's runs anew and write its report; needs neither torch nor the base model."""
+    from pronk.compare.conclude import conclude
+
     folder = StudyFolder.open(path)
     with disk_guard(path):
-        return _conclude(folder, folder.read(), language)
+        return conclude(folder, folder.read(), language)
 
 
 def _prepare(study: Study, splits: Splits, labels: tuple[str, ...], gpu: int | None, console: Console) -> list[Ready]:
@@ -169,7 +172,7 @@ def _run_fleets(ready: Sequence[Ready], work: Work) -> bool:
     done, why = 0, ""
     try:
         for one in ready:
-            interrupted = _run_fleet(one, work)
+            interrupted = _run_fleet(one, work, [other.fleet for other in ready[done + 1 :]])
             done += 1
             if interrupted:
                 break
@@ -191,12 +194,11 @@ def _not_trained(fleet: Fleet, why: str) -> list[dict[str, Any]]:
     """The runs of a fleet that failed as a whole, or (no why) was never begun, as study.json lists them."""
     status = {"status": "failed", "message": why} if why else {"status": "interrupted", "message": "not begun"}
     kept = {"base": fleet.base, "quantize": fleet.quantize, "baseline": False}
-    runs = [run for trained in fleet.trained for run in trained.runs]
-    return [{"name": run.name, **status, **kept, "settings": run.settings} for run in runs]
+    return [{"name": run.name, **status, **kept, "settings": run.settings} for run in fleet.runs]
 
 
-def _run_fleet(ready: Ready, work: Work) -> bool:
-    """Train and evaluate one fleet and add its runs to the summary."""
+def _run_fleet(ready: Ready, work: Work, later: Sequence[Fleet]) -> bool:
+    """Train and evaluate one fleet and add its runs to the summary. later: the fleets that come after it."""
     from pronk.doctor.environment import environment, peak_memory
     from pronk.evaluate.evaluation import validation_losses
     from pronk.model.load import load_for_fleet, resolve_dtype
@@ -236,6 +238,10 @@ def _run_fleet(ready: Ready, work: Work) -> bool:
             work.stop.check, ready.recompute,
         )  # fmt: skip
     release(device)  # an evaluation needs memory in other sizes
+    trained = _entries(ready, work.study, outcomes, [], peak_memory(device))
+    waiting = [entry for fleet in later for entry in _not_trained(fleet, "")]
+    # whatever may end the process from here on, even the system for lack of memory, `pronk eval` can complete this
+    work.folder.write({**work.summary, "runs": [*work.summary["runs"], *trained, *waiting]})
     work.clock.lap("train")
     if not interrupted and work.splits.test:
         try:
@@ -305,22 +311,8 @@ def _measure(
     ready: Ready, model: Any, adapters: Sequence[tuple[AdapterShape, Mapping[str, Any]]], work: Work
 ) -> list[Evaluated]:
     """The model as it stands and the given adapters on all test items."""
-    from pronk.evaluate.evaluation import Evaluation
-    from pronk.model.memory.guard import memory_guard
-
-    truths = [conversation.answer for conversation in work.splits.test]
-    recipe = work.study.recipe
-    with memory_guard("evaluating"):
-        evaluation = Evaluation(model, adapters, ready.evaluation_tokens)
-        with progress(work.console, "evaluating", evaluation.work(ready.examples, recipe.evaluations)) as bar:
-
-            def advance(tokens: int) -> None:
-                bar.advance(tokens)
-                work.stop.check()
-
-            results = evaluation.run(ready.examples, truths, recipe.evaluations, advance, recipe.max_new_tokens)
-        evaluation.close()
-    return results
+    wanted = Wanted.of(work.study.recipe)
+    return measure(model, adapters, ready.examples, wanted, work.console, work.stop.check, ready.evaluation_tokens)
 
 
 def _entries(
@@ -329,12 +321,9 @@ def _entries(
     """The runs of a fleet as study.json lists them. bases: the rows of the untouched base that were measured."""
     fleet = ready.fleet
     kept = {"base": fleet.base, "quantize": fleet.quantize}
-    settings = {key: value for key, value in kept.items() if len(study.recipe.study.get(key, [])) > 1}
-    shots = {fleet.few_shot(count): {"shots": count} for count in study.recipe.baseline.shots if count}
-    base = {**kept, "baseline": True, "settings": settings, "status": "finished"}
     runs = {run.name: run for run in study.runs}
     group = {run.name: one for one in fleet.trained for run in one.runs}
-    entries: list[dict[str, Any]] = [{"name": name, **base, **shots.get(name, {})} for name in bases]
+    entries = study.baselines(fleet, bases)
     for outcome in outcomes:
         seconds, tokens = outcome.cost["train_seconds"], outcome.cost["train_tokens"]
         entries.append(
@@ -357,24 +346,6 @@ def _entries(
             }
         )
     return entries
-
-
-def _conclude(folder: StudyFolder, summary: dict[str, Any], language: str = "en") -> Path:
-    """Metrics, comparisons, study.json and the report, all from the item results in the folder."""
-    from pronk.compare.items import read_items
-    from pronk.compare.overfitting import overfitting
-    from pronk.compare.pairs import compare_runs, evaluated
-    from pronk.compare.report import write_report
-    from pronk.compare.summary import run_metrics
-
-    items = {run["name"]: read_items(folder.path, run["name"]) for run in summary["runs"] if evaluated(run)}
-    for run in summary["runs"]:
-        run["metrics"] = run_metrics(items[run["name"]]) if run["name"] in items else {}
-        if not run["baseline"]:
-            run["overfitting"] = overfitting(folder.path, run["name"])
-    summary["comparisons"] = compare_runs(summary["runs"], items)
-    folder.write(summary)
-    return write_report(folder.path, language)
 
 
 def _tell_plan(work: Work) -> None:

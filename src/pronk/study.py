@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -70,6 +71,11 @@ class Fleet:
         """Whether the base itself is trained: it must be measured before."""
         return self.trained[0].recipe.full
 
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs of the study that this fleet trains, in the order of their training."""
+        return tuple(run for trained in self.trained for run in trained.runs)
+
 
 @dataclass(frozen=True)
 class Study:
@@ -79,10 +85,23 @@ class Study:
     runs: tuple[Run, ...]
     fleets: tuple[Fleet, ...]
 
+    def baselines(self, fleet: Fleet, names: Sequence[str]) -> list[dict[str, Any]]:
+        """The untouched base of a fleet as study.json lists it: of its possible rows, those that `names` holds."""
+        kept = {"base": fleet.base, "quantize": fleet.quantize}
+        varied = {key for key in kept if len({getattr(other, key) for other in self.fleets}) > 1}
+        entry = {**kept, "baseline": True, "settings": {key: kept[key] for key in kept if key in varied}}
+        entry["status"] = "finished"
+        rows = {fleet.few_shot(count): {"shots": count} for count in self.recipe.baseline.shots if count}
+        return [{"name": name, **entry, **rows.get(name, {})} for name in names]
+
 
 def plan_study(recipe: Recipe) -> Study:
     """Lay out the runs and the fleets of a recipe."""
-    runs = _grid(recipe)
+    return study_of(recipe, _grid(recipe))
+
+
+def study_of(recipe: Recipe, runs: Sequence[Run]) -> Study:
+    """Lay out the fleets of runs. recipe: all that they have in common, such as their data."""
     groups: dict[tuple[str, Quantize], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.recipe.base, run.recipe.quantize), []).append(run)
@@ -97,7 +116,7 @@ def plan_study(recipe: Recipe) -> Study:
 
 def _fleets(kept: tuple[str, Quantize], members: list[Run], all_kept: list[tuple[str, Quantize]]) -> list[Fleet]:
     """The fleets of runs over one base; its baseline is named by what tells it from the other bases'."""
-    telling = [_slug(value) for at, value in enumerate(kept) if any(other[at] != value for other in all_kept)]
+    telling = [slug(value) for at, value in enumerate(kept) if any(other[at] != value for other in all_kept)]
     recipe, baseline = members[0].recipe, "_".join([BASELINE, *telling])
     double, dtype = recipe.double_quantization is not False, recipe.train.dtype
     return [
@@ -113,7 +132,7 @@ def _grid(recipe: Recipe) -> list[Run]:
         chosen = dict(zip(axes, values, strict=True))
         # an axis of one value sets it; it tells no runs apart
         settings = {key: value for key, value in chosen.items() if len(axes[key]) > 1}
-        name = "_".join(f"{key.rsplit('.', 1)[-1]}-{_slug(value)}" for key, value in settings.items())
+        name = "_".join(f"{key.rsplit('.', 1)[-1]}-{slug(value)}" for key, value in settings.items())
         if recipe.double_quantization is not None and chosen.get("quantize", recipe.quantize) != "nf4":
             chosen["double_quantization"] = None  # it speaks of the study's nf4 runs only
         full = recipe.with_values({"study": {}, **chosen})
@@ -121,10 +140,10 @@ def _grid(recipe: Recipe) -> list[Run]:
     return runs
 
 
-def _slug(value: Any) -> str:
+def slug(value: Any) -> str:
     """A value as part of a folder name."""
     if isinstance(value, list):
-        return "+".join(_slug(item) for item in value)
+        return "+".join(slug(item) for item in value)
     if value is None or isinstance(value, bool):
         return {None: "none", True: "true", False: "false"}[value]
     if isinstance(value, str) and ("/" in value or "\\" in value):

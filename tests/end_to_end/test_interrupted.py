@@ -157,7 +157,7 @@ def test_a_signal_while_saving_still_ends_in_a_study(
     assert workplace.study()["runs"]
 
 
-@pytest.mark.parametrize("name", ["run", "_compared"])
+@pytest.mark.parametrize("name", ["run", "_answered"])
 def test_a_signal_while_evaluating_keeps_what_was_trained(
     workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -69,6 +69,7 @@ def test_a_study_is_what_its_folder_says(study: Any, place: Workplace) -> None:
     assert len(study.comparisons) == len(whole["comparisons"]) > 0
     first, entry = study.comparisons[0], whole["comparisons"][0]
     assert (first.a, first.verdict, first.interval) == (entry["a"], entry["verdict"], tuple(entry["interval"]))
+    assert [one.items_needed for one in study.comparisons] == [one["items_needed"] for one in whole["comparisons"]]
     assert (study.path, study.name) == (place.out, "study")
     assert study.report.is_file()
 
@@ -112,6 +113,23 @@ def test_a_study_is_opened_again(study: Any) -> None:
     again = pronk.report(str(study.path))
     assert [one.metrics for one in again.runs] == [one.metrics for one in study.runs]
     assert again.best == study.best
+
+
+def test_eval_takes_what_run_gave(study: Any, place: Workplace) -> None:
+    """Runs on other rows into a new folder; the study itself comes out as it went in."""
+    out = place.folder / "other"
+    other = pronk.eval(study["rank-4"], data=place.folder / "rows.jsonl", evaluations=["likelihood"], out=out)
+    assert [one.name for one in other.runs] == ["base", "rank-4"]
+    assert "nll" in other["rank-4"].metrics
+    assert "accuracy" not in other["rank-4"].metrics
+    assert other.path == out
+    again = pronk.eval(study)
+    assert [one.metrics for one in again.runs] == [one.metrics for one in study.runs]
+    assert again.path == study.path
+    with pytest.raises(OptionError, match="name at least one run, study, adapter or base to measure"):
+        pronk.eval()
+    with pytest.raises(OptionError, match="--split: found 'train', expected one of test, validation"):
+        pronk.eval(study, split="train")
 
 
 def test_generate_takes_what_run_gave(study: Any) -> None:

@@ -101,7 +101,7 @@ def _ask_all(
         if model.adapter:
             model.adapter.check_fits(linear_layer_sizes(base))
         key = base.location, form.kind, form.tokens
-        prompt = prompts[key] = prompts.get(key) or _prompt(base, form)
+        prompt = prompts[key] = prompts.get(key) or prompt_of(base, form)
         ids = prompt.question_ids([form.messages(question) for question in questions])
         if form.plain:
             ids = [one[:-1] for one in ids]  # a text to go on with has not ended
@@ -112,7 +112,8 @@ def _ask_all(
     return asked
 
 
-def _prompt(base: Any, form: Form) -> Prompt:
+def prompt_of(base: Any, form: Form) -> Prompt:
+    """The form of a base, or of the tokenizer that a model brings."""
     from pronk.model.load import load_tokenizer
     from pronk.tokens.prompt import Prompt
 

@@ -82,7 +82,8 @@ def _find(target: str, given: list[str], overrides: list[str]) -> list[Model]:
     """given: the overrides with the form, for what has none of its own."""
     path = Path(target).expanduser()
     if (path / "study.json").is_file():
-        return [_run(folder, overrides) for folder in _runs_with_weights(path)]
+        elsewhere = [model for source in _sources(path) for model in _find(source, given, overrides)]
+        return elsewhere or [_run(folder, overrides) for folder in _runs_with_weights(path)]
     if (path / "recipe.yaml").is_file():
         return [_run(path, overrides)]
     if (path / CONFIG).is_file():
@@ -113,6 +114,14 @@ def refuse_missing(target: str, expected: str) -> None:
             return
         why = f" (a folder {path.parts[0]} is here, so this is no hub id)"
     raise StudyError(f"{target}: there is no such folder; expected {expected}{why}")
+
+
+def _sources(study: Path) -> list[str]:
+    """Where the models of a study lie that `pronk eval` has put together; none of a study that trained its own."""
+    entries = [one for one in study_around(study / "runs" / "any").get("runs") or () if isinstance(one, dict)]
+    named = [str(one["source"]) for one in entries if one.get("source")]
+    # no name to look for on the hub, and no study, which could name this one again
+    return [one for one in named if Path(one).is_absolute() and not (Path(one) / "study.json").is_file()]
 
 
 def _runs_with_weights(study: Path) -> list[Path]:
@@ -165,20 +174,20 @@ def _instruction(data: Data, run: Path) -> str | None:
     """What stood before each question in training; rows of most formats bring their own."""
     if data.instruction or not data.classifies:
         return data.instruction
-    labels = list(data.labels or _study(run).get("labels") or ())
+    labels = list(data.labels or study_around(run).get("labels") or ())
     return default_instruction([str(label) for label in labels]) if len(labels) > 1 else None
 
 
 def _status(run: Path) -> str:
     """What study.json says of a run, if it does."""
-    for entry in _study(run).get("runs") or ():
+    for entry in study_around(run).get("runs") or ():
         if isinstance(entry, dict) and entry.get("name") == run.name:
             said = ", ".join(str(entry[key]) for key in ("status", "message") if entry.get(key))
             return f"; study.json says: {said}"
     return ""
 
 
-def _study(run: Path) -> dict[str, Any]:
+def study_around(run: Path) -> dict[str, Any]:
     """study.json of the study that a run lies in; empty if there is none that can be read."""
     try:
         study = json.loads((run.parents[1] / "study.json").read_text(encoding="utf-8"))

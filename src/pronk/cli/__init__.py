@@ -4,6 +4,7 @@ studies.py  demo, run, plan, report
 checks.py   check, tokens, init, doctor
 asking.py   generate, inspect
 comparing.py  compare
+measuring.py  eval
 benches.py  bench
 shared.py   options and how a result is shown
 """
@@ -18,7 +19,7 @@ from typing import Annotated
 import typer
 
 from pronk import __version__
-from pronk.cli import asking, benches, checks, comparing, studies
+from pronk.cli import asking, benches, checks, comparing, measuring, studies
 from pronk.cli.shared import say
 from pronk.errors import PronkError
 
@@ -35,6 +36,7 @@ for verb in (
     comparing.compare, asking.generate, asking.inspect,
 ):  # fmt: skip
     app.command()(verb)
+app.command("eval")(measuring.evaluate)  # not a name for a function: Python has one
 app.add_typer(benches.bench, name="bench")
 
 

@@ -72,7 +72,7 @@ def report(
     from pronk import pipeline
 
     page = pipeline.report(study, code)
-    _show(StudyFolder.open(study), page, as_json)
+    show_study(StudyFolder.open(study), page, as_json)
 
 
 def _run(
@@ -95,22 +95,43 @@ def _run(
     except KeyboardInterrupt:
         say("interrupted; nothing was trained, so nothing is kept")
         sys.exit(130)
+    study = folder.read()
     if interrupted:
         say(f"interrupted; what was trained is saved in {folder.path}")
+        if _unmeasured(study):
+            say(f"this measures what came to its end: pronk eval {folder.path}")
         sys.exit(130)
-    _show(folder, write_report(folder.path, code) if code != "en" else folder.path / "report.html", as_json)
-    runs = [run for run in folder.read()["runs"] if not run["baseline"]]
+    show_study(folder, write_report(folder.path, code) if code != "en" else folder.path / "report.html", as_json)
+    problems = _problems(study, folder.path)
+    for line in problems:
+        say(line)
+    if problems:
+        sys.exit(1)
+
+
+def _problems(study: dict[str, Any], path: Path) -> list[str]:
+    """What is missing of a study that came to its end."""
+    runs = [run for run in study["runs"] if not run["baseline"]]
     if all(run["status"] == "failed" for run in runs):
-        say("no run came to its end; the report says why")
-        sys.exit(1)
+        return ["no run came to its end; the report says why"]
+    lines = []
     # one run that diverges is a result; runs that were not trained at all are none
-    untrained = [run["name"] for run in runs if "trainable_parameters" not in run]
-    if untrained:
-        say(f"{len(untrained)} of {len(runs)} runs were not trained; the report says why: {', '.join(untrained)}")
-        sys.exit(1)
+    if untrained := [run["name"] for run in runs if "trainable_parameters" not in run]:
+        names = ", ".join(untrained)
+        lines.append(f"{len(untrained)} of {len(runs)} runs were not trained; the report says why: {names}")
+    if unmeasured := _unmeasured(study):
+        count = f"{len(unmeasured)} of {len(runs)} runs are"
+        lines.append(f"{count} trained but not measured; this measures what is missing: pronk eval {path}")
+    return lines
 
 
-def _show(folder: Any, page: Path, as_json: bool) -> None:
+def _unmeasured(study: dict[str, Any]) -> list[str]:
+    """Runs that came to their end, and whose evaluation did not."""
+    ended = [run for run in study["runs"] if not run["baseline"] and run["status"] in ("finished", "stopped_early")]
+    return [run["name"] for run in ended if study["data"]["test"] and not run["metrics"]]
+
+
+def show_study(folder: Any, page: Path, as_json: bool) -> None:
     """The ranking and the verdicts in the terminal, or all of study.json."""
     import json
 

@@ -1,0 +1,473 @@
+"""`pronk eval`: what was trained, measured afterwards, is what `pronk run` measured; and what can go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_line import LABELS, Told, Workplace, labelled_rows
+from safetensors.torch import load_file, save_file
+
+import pronk
+import pronk.measure.again as pronk_again
+import pronk.measure.items as pronk_items
+import pronk.measure.together as pronk_together
+from pronk.data.split import read_splits
+from pronk.evaluate import classify
+from pronk.evaluate.evaluation import Evaluation
+from pronk.recipe import read_recipe
+
+Pronk = Callable[..., Told]
+ROWS = ("base", "base_2-shot", "rank-2", "rank-4")
+
+
+def items(study: Path) -> dict[str, str]:
+    """Every item file of a study, by run and evaluation."""
+    return {f"{file.parents[1].name}/{file.stem}": file.read_text() for file in sorted(study.glob("runs/*/items/*"))}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def loud(study: Path) -> None:
+    """Make the adapters of a study large and different: a tiny model's barely change anything."""
+    for number, file in enumerate(sorted(study.glob("runs/*/adapter/*.safetensors"))):
+        draw = torch.Generator().manual_seed(number)
+        state = {name: torch.randn(t.shape, generator=draw) * 0.3 for name, t in load_file(file).items()}
+        save_file(state, file)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Workplace:
+    """A study of two runs and the base asked with two examples."""
+    place = Workplace(tmp_path_factory.mktemp("measured"), tiny_base)
+    place.recipe |= {"study": {"adapter.rank": [2, 4]}, "baseline": {"shots": [2]}}
+    place.recipe["train"] |= {"learning_rate": 0.05}
+    _, recipe, *_ = place.arguments()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the tests: sums of another number of threads may round otherwise
+    pronk.run(recipe, out=place.out)
+    torch.set_num_threads(threads)
+    return place
+
+
+@pytest.fixture
+def study(place: Workplace, tmp_path: Path) -> Path:
+    """A copy of that study, to be changed."""
+    shutil.copytree(place.out, tmp_path / "study")
+    return tmp_path / "study"
+
+
+# --- into the study itself -----------------------------------------------------------------------
+
+
+def test_an_untouched_study_measures_the_same_byte_for_byte(study: Path, pronk: Pronk) -> None:
+    before, told_before = items(study), json.loads((study / "study.json").read_text())
+    shutil.rmtree(study / "runs" / "base")
+    for file in study.glob("runs/*/items/*"):
+        file.unlink()
+    told = pronk("eval", str(study), "--json")
+    assert told.code == 0, told.err
+    assert items(study) == before
+    assert set(before) == {f"{run}/{kind}" for run in ROWS for kind in ("classify", "likelihood")}
+    after = json.loads(told.out)
+    assert after.pop("evaluation")["evaluations"] == ["likelihood", "classify"]
+    assert after == told_before
+
+
+def swapped(patch: pytest.MonkeyPatch) -> None:
+    """The adapters of two runs change places."""
+    original = Evaluation.__init__
+
+    def faulty(self: Evaluation, model: Any, adapters: Any, budget: Any = None) -> None:
+        shapes, states = [one[0] for one in adapters], [one[1] for one in adapters]
+        original(self, model, list(zip(shapes[::-1], states[::-1], strict=True)), budget)
+
+    patch.setattr(Evaluation, "__init__", faulty)
+
+
+def no_adapter(patch: pytest.MonkeyPatch) -> None:
+    """Every run is measured as its base."""
+    original = Evaluation.__init__
+
+    def faulty(self: Evaluation, model: Any, adapters: Any, budget: Any = None) -> None:
+        zero = [(shape, {name: torch.zeros_like(t) for name, t in state.items()}) for shape, state in adapters]
+        original(self, model, zero, budget)
+
+    patch.setattr(Evaluation, "__init__", faulty)
+
+
+@pytest.mark.parametrize("fault", [swapped, no_adapter])
+def test_a_planted_fault_shows(study: Path, pronk: Pronk, monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
+    before = items(study)
+    fault(monkeypatch)
+    assert pronk("eval", str(study)).code == 0
+    after = items(study)
+    assert after["base/likelihood"] == before["base/likelihood"]
+    assert after["rank-2/likelihood"] != before["rank-2/likelihood"]
+    assert after["rank-4/likelihood"] != before["rank-4/likelihood"]
+
+
+def test_the_wrong_rows_are_refused(
+    place: Workplace, study: Path, pronk: Pronk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation taken for test; then the data itself changed."""
+    before = contents(study)
+    with monkeypatch.context() as patch:
+        original = pronk_items.own_items
+        patch.setattr(pronk_again, "own_items", lambda recipe, _, tell: original(recipe, "validation", tell))
+        told = pronk("eval", str(study))
+    assert told.code == 2
+    assert "other test items than when it ran (now 6, then 12)" in told.err
+    place.write_rows([{**row, "text": row["text"] + "!"} for row in labelled_rows(60)], "changed.jsonl")
+    told = pronk("eval", str(study), "--set", f"data.source={place.folder / 'changed.jsonl'}")
+    assert told.code == 2
+    assert "item 0 is now" in told.err
+    assert contents(study) == before
+
+
+@pytest.mark.slow  # what is compared grows with the measures
+def test_evaluations_are_added_and_what_is_there_is_kept(study: Path, pronk: Pronk) -> None:
+    before, added = items(study), ("exact", "forgetting", "similarity")
+    told = pronk("eval", str(study), "--evaluate", ",".join(added), "--set", "max_new_tokens=4", "--json")
+    assert told.code == 0, told.err
+    after = items(study)
+    assert {name: text for name, text in after.items() if not name.endswith(added)} == before
+    # of general text examples in a prompt say nothing
+    expected = {f"{run}/{kind}" for run in ROWS for kind in added} - {"base_2-shot/forgetting"}
+    assert after.keys() - before.keys() == expected
+    for run in json.loads(told.out)["runs"]:
+        assert {"accuracy", "nll", "rouge_l", "exact_match"} <= set(run["metrics"])
+    assert "ROUGE-L" in (study / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_study_of_whole_models_and_quantized_bases_measures_the_same(
+    tmp_path: Path, tiny_base: Path, pronk: Pronk
+) -> None:
+    """Several bases in memory, one after another; whole models in the place of adapters."""
+    place = Workplace(tmp_path, tiny_base)
+    place.recipe["study"] = {"quantize": ["none", "nf4"]}
+    place.recipe["train"]["max_steps"] = 2
+    assert pronk(*place.arguments()).code == 0
+    before = items(place.out)
+    assert pronk("eval", str(place.out)).code == 0
+    assert items(place.out) == before
+    place.out = tmp_path / "whole"
+    del place.recipe["adapter"], place.recipe["study"]
+    place.recipe["full"] = True
+    assert pronk(*place.arguments()).code == 0
+    before = items(place.out)
+    assert pronk("eval", str(place.out)).code == 0
+    assert items(place.out) == before
+
+
+# --- what a run could not finish -----------------------------------------------------------------
+
+
+def plant(monkeypatch: pytest.MonkeyPatch, error: BaseException, after: int = 0) -> None:
+    """Reading a batch raises, but for the first few."""
+    original, calls = classify.score_and_answer, []
+
+    def raising(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) > after:
+            raise error
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(classify, "score_and_answer", raising)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("killed")])
+def test_what_an_evaluation_left_is_completed(
+    workplace: Workplace, pronk: Pronk, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """It ran out of memory, which is told with the command that completes it; or the process came to a sudden end."""
+    workplace.recipe["train"]["max_steps"] = 2
+    with monkeypatch.context() as patch:
+        plant(patch, error)
+        if isinstance(error, torch.OutOfMemoryError):
+            told = pronk(*workplace.arguments())
+            assert told.code == 1
+            assert "1 of 1 runs are trained but not measured" in told.err
+            assert f"pronk eval {workplace.out}" in told.err
+        else:
+            with pytest.raises(RuntimeError, match="killed"):
+                pronk(*workplace.arguments())
+    assert not list(workplace.out.glob("runs/*/items"))
+    told = pronk("eval", str(workplace.out))
+    assert told.code == 0, told.err
+    assert [run["name"] for run in workplace.study()["runs"]] == ["base", "tuned"]
+    assert all(run["metrics"]["accuracy"] >= 0 for run in workplace.study()["runs"])
+    whole = items(workplace.out)
+    workplace.out = workplace.folder / "at-once"
+    assert pronk(*workplace.arguments()).code == 0
+    assert items(workplace.out) == whole
+
+
+def test_memory_that_runs_out_halves_the_batches(study: Path, pronk: Pronk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same figures in smaller batches, up to how products of other sizes round."""
+    before = {name: text for name, text in items(study).items() if name.endswith("classify")}
+    original, sizes = Evaluation.__init__, []
+
+    def small(self: Evaluation, model: Any, adapters: Any, budget: int | None) -> None:
+        sizes.append(budget)
+        if budget and budget > 2048:  # rows with examples ask for as many as there is room for
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        original(self, model, adapters, budget)
+
+    monkeypatch.setattr(Evaluation, "__init__", small)
+    told = pronk("eval", str(study))
+    assert told.code == 0, told.err
+    assert sizes[:3] == [8192, 4096, 2048]
+    assert "evaluating: memory ran out; again in batches of 2,048 tokens" in told.err
+    after = items(study)
+    for name, text in before.items():
+        for one, other in zip(text.splitlines(), after[name].splitlines(), strict=True):
+            row, again = json.loads(one), json.loads(other)
+            assert again["scores"] == pytest.approx(row["scores"], abs=1e-4)
+
+
+def test_ctrl_c_keeps_what_is_whole(study: Path, pronk: Pronk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the first base nothing is written; in the second the first is, and study.json says what the files say."""
+    before = contents(study)
+
+    def pressed(*_: Any, **__: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(*_, **__)
+
+    original = classify.score_and_answer
+    monkeypatch.setattr(classify, "score_and_answer", pressed)
+    told = pronk("eval", str(study))
+    assert told.code == 130
+    assert "Traceback" not in told.err
+    assert "nothing was measured, so nothing has changed" in told.err
+    assert contents(study) == before
+    told = pronk("eval", str(study), "--split", "validation", "--out", str(study.parent / "other"))
+    assert told.code == 130
+    assert "nothing was measured" in told.err
+    assert not (study.parent / "other").exists()
+
+
+def test_ctrl_c_between_two_bases_keeps_the_first(
+    study: Path, tiny_base: Path, pronk: Pronk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_base, study.parent / "second")
+    original, calls = pronk_together._of_group, []
+
+    def pressed(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(pronk_together, "_of_group", pressed)
+    out = study.parent / "other"
+    told = pronk("eval", str(study / "runs" / "rank-2"), str(study.parent / "second"), "--out", str(out))
+    assert told.code == 130
+    assert f"interrupted; what was measured is saved in {out}" in told.err
+    runs = {run["name"]: run for run in json.loads((out / "study.json").read_text())["runs"]}
+    assert {name: run["status"] for name, run in runs.items()} == {
+        "base": "finished", "rank-2": "finished", "second": "interrupted",
+    }  # fmt: skip
+    assert runs["rank-2"]["metrics"]
+    assert not runs["second"]["metrics"]
+    assert not (out / "runs" / "second").exists()
+
+
+# --- elsewhere: several studies, other items, any base -------------------------------------------
+
+
+def measured(pronk: Pronk, *arguments: str) -> dict[str, dict[str, Any]]:
+    """The runs of what was measured, by name."""
+    told = pronk("eval", *arguments, "--json")
+    assert told.code == 0, told.err
+    return {run["name"]: run for run in json.loads(told.out)["runs"]}
+
+
+def alike(one: Path, other: Path) -> None:
+    """The same answers, and likelihoods up to how products of other sizes round."""
+    for name in ("classify.jsonl", "likelihood.jsonl"):
+        pairs = zip((one / name).read_text().splitlines(), (other / name).read_text().splitlines(), strict=True)
+        for row, again in ((json.loads(a), json.loads(b)) for a, b in pairs):
+            assert row.keys() == again.keys()
+            for key in ("id", "tokens", "label", "predicted", "generated", "generated_label"):
+                assert row.get(key) == again.get(key)
+            assert again.get("loss") == pytest.approx(row.get("loss"), abs=1e-4)
+            assert again.get("scores") == pytest.approx(row.get("scores"), abs=1e-4)
+
+
+@pytest.fixture
+def second(study: Path, pronk: Pronk) -> Path:
+    """Another study of the same rows, with other adapters."""
+    other = study.parent / "second"
+    shutil.copytree(study, other)
+    loud(other)
+    assert pronk("eval", str(other)).code == 0
+    return other
+
+
+def test_runs_of_two_studies_are_measured_as_each_measures_itself(study: Path, second: Path, pronk: Pronk) -> None:
+    out = study.parent / "both"
+    runs = measured(pronk, str(study / "runs" / "rank-2"), str(second), "--out", str(out))
+    assert list(runs) == ["base", "study_rank-2", "second_rank-2", "rank-4"]
+    alike(study / "runs" / "base" / "items", out / "runs" / "base" / "items")
+    alike(study / "runs" / "rank-2" / "items", out / "runs" / "study_rank-2" / "items")
+    for name, row in (("rank-2", "second_rank-2"), ("rank-4", "rank-4")):
+        alike(second / "runs" / name / "items", out / "runs" / row / "items")
+        own = next(run for run in json.loads((second / "study.json").read_text())["runs"] if run["name"] == name)
+        assert runs[row]["metrics"] == pytest.approx(own["metrics"], rel=1e-4)
+        assert runs[row]["train_tokens"] == own["train_tokens"]
+        assert runs[row]["source"] == str(second / "runs" / name)
+    assert runs["rank-4"]["settings"]["adapter.rank"] == 4
+    assert (out / "items.jsonl").read_text() == (study / "items.jsonl").read_text()
+    before = contents(out)
+    assert pronk("report", str(out)).code == 0
+    assert contents(out) == before
+    told = pronk("generate", str(out), "--questions", "Why?", "--max-new-tokens", "2", "--json")
+    assert [one["model"] for one in json.loads(told.out)["answers"]] == ["study/rank-2", "second/rank-2", "rank-4"]
+
+
+def test_other_items_are_read_as_the_run_reads_its_own(study: Path, pronk: Pronk) -> None:
+    """The test rows in a file of their own give the study's own figures; a file without one of the labels has them
+    among the choices all the same."""
+    rows = [json.loads(line) for line in (study / "items.jsonl").read_text().splitlines()]
+    file, out = study.parent / "mine.jsonl", study.parent / "mine"
+    file.write_text("".join(json.dumps({"text": row["input"], "label": row["label"]}) + "\n" for row in rows))
+    told = pronk("eval", str(study), "--data", str(file), "--out", str(out))
+    assert told.code == 0, told.err
+    assert "trained on" not in told.err
+    for run in ("base", "rank-2", "rank-4"):
+        alike(study / "runs" / run / "items", out / "runs" / run / "items")
+    few = [row for row in labelled_rows(60) if row["label"] != "neutral"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*few, few[0]]))
+    told = pronk("eval", str(study / "runs" / "rank-2"), "--data", str(file), "--no-base", "--out", f"{out}-2")
+    assert told.code == 0, told.err
+    (row, *_) = (Path(f"{out}-2") / "runs" / "rank-2" / "items" / "classify.jsonl").read_text().splitlines()
+    assert tuple(json.loads(row)["scores"]) == LABELS
+    assert "warning: items that were trained on: 33 of 41 by rank-2" in told.err
+    assert "items that ask what another one asks: 1" in told.err
+
+
+def test_validation_rows_are_those_of_the_training(study: Path, place: Workplace, pronk: Pronk) -> None:
+    out = study.parent / "validation"
+    measured(pronk, str(study), "--split", "validation", "--out", str(out))
+    splits, _ = read_splits(read_recipe(place.folder / "recipe.yaml").data)
+    inputs = [json.loads(line)["input"] for line in (out / "items.jsonl").read_text().splitlines()]
+    assert inputs == [row.subject for row in splits.validation]
+
+
+def test_an_adapter_from_elsewhere_and_its_base_by_another_name(study: Path, tiny_base: Path, pronk: Pronk) -> None:
+    """A copy of a run's adapter is measured as the run; a base that is named is the base of the runs over it."""
+    shutil.copytree(study / "runs" / "rank-4" / "adapter", study.parent / "theirs")
+    out = study.parent / "out"
+    targets = [str(tiny_base), str(study / "runs" / "rank-4"), str(study.parent / "theirs")]
+    runs = measured(pronk, *targets, "--prompt", "alpaca", "--out", str(out))
+    assert [(name, run["baseline"]) for name, run in runs.items()] == [
+        ("tiny", True), ("base", True), ("rank-4", False), ("theirs", False),
+    ]  # fmt: skip
+    assert len({run["base"] for run in runs.values()}) == 1
+    alike(out / "runs" / "rank-4" / "items", out / "runs" / "theirs" / "items")
+    alike(out / "runs" / "tiny" / "items", out / "runs" / "base" / "items")
+    runs = measured(pronk, *targets[:2], "--out", f"{out}-2")
+    assert list(runs) == ["base", "rank-4"]
+
+
+def test_a_base_alone_on_a_file(place: Workplace, tiny_base: Path, tmp_path: Path, pronk: Pronk) -> None:
+    """How the file is read is found from its columns; what is measured may be said."""
+    arguments = [str(tiny_base), "--data", str(place.folder / "rows.jsonl"), "--prompt", "alpaca"]
+    runs = measured(pronk, *arguments, "--evaluate", "likelihood", "--out", str(tmp_path / "out"))
+    assert list(runs) == ["tiny"]
+    assert "nll" in runs["tiny"]["metrics"]
+    assert "accuracy" not in runs["tiny"]["metrics"]
+    assert len((tmp_path / "out" / "items.jsonl").read_text().splitlines()) == 60
+
+
+def test_multiple_choice_is_measured_the_same_again_and_from_a_file(workplace: Workplace, pronk: Pronk) -> None:
+    rows = [{"question": f"{i} + 1?", "choices": [str(i), str(i + 1), "9"], "answer": 1} for i in range(8)]
+    workplace.write_rows(rows)
+    workplace.recipe["data"] |= {"format": "choice", "split": {"validation": 0, "test": 4}}
+    workplace.recipe["train"]["max_steps"] = 1
+    assert pronk(*workplace.arguments()).code == 0
+    before = items(workplace.out)
+    assert "tuned/choice" in before
+    assert pronk("eval", str(workplace.out)).code == 0
+    assert items(workplace.out) == before
+    file = str(workplace.folder / "rows.jsonl")
+    runs = measured(pronk, str(workplace.out), "--data", file, "--out", str(workplace.folder / "other"))
+    assert runs.keys() == {"base", "tuned"}
+    assert len((workplace.folder / "other" / "items.jsonl").read_text().splitlines()) == 8
+
+
+# --- what is wrong is one message, before anything is loaded -------------------------------------
+
+
+def refusal(pronk: Pronk, *arguments: str) -> str:
+    told = pronk("eval", *arguments)
+    assert told.code == 2
+    assert "Traceback" not in told.err
+    assert "loading" not in told.err
+    return told.err
+
+
+def test_what_is_missing_is_told(study: Path, place: Workplace, tmp_path: Path, pronk: Pronk) -> None:
+    run, rows = str(study / "runs" / "rank-2"), str(place.folder / "rows.jsonl")
+    assert "a base or an adapter has no items of its own" in refusal(pronk, str(place.recipe["base"]))
+    assert "there is no such folder" in refusal(pronk, str(tmp_path / "none"))
+    assert "--split: found 'train', expected one of test, validation" in refusal(pronk, str(study), "--split", "train")
+    assert "leave one of them out" in refusal(pronk, str(study), "--split", "validation", "--data", rows)
+    assert "evaluate: found 'bleu'" in refusal(pronk, str(study), "--evaluate", "bleu")
+    assert "add --out DIR" in refusal(pronk, str(study), "--set", "quantize=nf4")
+    assert "this folder is not empty" in refusal(pronk, run, "--out", str(study))
+    shutil.move(study / "runs" / "rank-2" / "adapter", tmp_path / "gone")
+    before = contents(study)
+    assert "its weights are gone" in refusal(pronk, str(study))
+    assert "this run has no weights" in refusal(pronk, run, "--data", rows)
+    assert contents(study) == before
+
+
+def test_a_base_that_is_gone_is_told_with_the_run_and_the_remedy(study: Path, tiny_base: Path, pronk: Pronk) -> None:
+    for file in study.glob("runs/*/recipe.yaml"):
+        file.write_text(file.read_text().replace(str(tiny_base), "/gone/tiny"))
+    for arguments in ([str(study)], [str(study / "runs" / "rank-2"), "--out", str(study.parent / "out")]):
+        said = refusal(pronk, *arguments)
+        assert "/gone/tiny" in said
+        assert "if it lies elsewhere now: --set base=" in said
+    assert not (study.parent / "out").exists()
+    before = items(study)
+    assert pronk("eval", str(study), "--set", f"base={tiny_base}").code == 0
+    assert items(study) == before
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"sentence": "a", "label": "neutral"}], "there is no column 'text' for text; the columns are"),
+        ([{"text": "a", "label": "good"}], "the label 'good' is not one of negative, neutral and positive"),
+        (["{"], "bad.jsonl"),
+        ([], "bad.jsonl"),
+    ],
+)
+def test_items_in_the_wrong_form(study: Path, place: Workplace, pronk: Pronk, rows: list[Any], said: str) -> None:
+    place.write_rows(rows, "bad.jsonl")
+    out = study.parent / "out"
+    assert said in refusal(pronk, str(study), "--data", str(place.folder / "bad.jsonl"), "--out", str(out))
+    assert not out.exists()
+
+
+def test_runs_with_different_items_are_not_compared(study: Path, pronk: Pronk) -> None:
+    other = study.parent / "other"
+    shutil.copytree(study, other)
+    for file in other.glob("runs/*/recipe.yaml"):
+        file.write_text(file.read_text().replace("test: 12", "test: 9"))
+    said = refusal(pronk, str(study), str(other), "--out", str(study.parent / "out"))
+    assert "have different items (12 and 9 rows)" in said
+    assert "--data FILE" in said
