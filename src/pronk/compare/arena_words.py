@@ -46,8 +46,15 @@ def _one_pair(pair: Result) -> str:
         return f"The votes do not tell {a} and {b} apart: each won half of the comparisons."
     return (
         f"The votes do not settle which of the two is better. {better} is ahead of {worse}: {figures}; but that "
-        "could be chance. This does not mean that they are equal: more questions may tell."
+        f"could be chance. This does not mean that they are equal: more questions may tell.{_beforehand(bounds)}"
     )
+
+
+def _beforehand(bounds: Sequence[float]) -> str:
+    """Why a tie may have an interval that says otherwise."""
+    if bounds[0] <= 0.5:
+        return ""
+    return " (The interval leaves 50% out, but holds for a number of votes fixed beforehand, not for stopping at will.)"
 
 
 def _several(pairs: Sequence[Result]) -> list[str]:
