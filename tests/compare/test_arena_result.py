@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import pytest
 from study_builder import HOSTILE, build_study
 
 from pronk.compare.arena import arena_result, result_of, settled, store_result
-from pronk.compare.arena_words import section, sentences, terminal_lines
+from pronk.compare.arena_texts import ENGLISH, KOREAN
+from pronk.compare.arena_words import Words, section, terminal_lines
 from pronk.compare.contest import Contest, Matter, contest_file, contest_of_items, read_contest, write_contest
 from pronk.compare.report import render
 from pronk.compare.votes import Vote, answers_id, append_votes, votes_file
@@ -28,6 +31,10 @@ def vote(number: int, choice: Any, judge: str = "anna", pair: tuple[str, str] = 
     return Vote(f"q{number}", *pair, choice, "ab" if number % 2 else "ba", judge, answers=answers_id(*texts))
 
 
+def sentences(result: Any) -> list[str]:
+    return Words().sentences(result)
+
+
 def test_one_pair_in_figures_and_words() -> None:
     votes = [vote(k, "b") for k in range(14)] + [vote(14, "tie"), vote(15, "both_bad"), vote(16, "a")]
     found = result_of(contest(), [*votes, replace(vote(17, "a"), answers="others")])
@@ -40,8 +47,8 @@ def test_one_pair_in_figures_and_words() -> None:
     assert pair["interval_any_time"][0] < pair["interval"][0] < 15 / 17 < pair["interval"][1]
     said = sentences(found)
     assert said[0].startswith("tuned is better than base: it won 88% of the comparisons (95% interval ")
-    assert said[1] == "17 votes by anna on 17 of 20 questions (q.jsonl)."
-    assert said[-1] == "1 vote on other answers are in the file and left out."
+    assert said[1] == "Votes: 17, by anna, on 17 of 20 questions (q.jsonl)."
+    assert said[-1] == "Votes on other answers, in the file and left out: 1."
 
 
 def test_directions_are_those_of_the_study_whatever_the_alphabet() -> None:
@@ -151,3 +158,23 @@ def test_the_terminal_s_lines() -> None:
     assert lines[0] == "tuned against base: ▲ better"
     assert lines[1].endswith("; won 11, lost 0, tied 0, 1 both bad")
     assert max(map(len, lines[:2])) <= 80
+
+
+def test_both_languages_have_the_same_texts_and_blanks() -> None:
+    assert ENGLISH.keys() == KOREAN.keys()
+    for key, text in ENGLISH.items():
+        blanks = [{name for _, name, _, _ in Formatter().parse(one[key]) if name} for one in (ENGLISH, KOREAN)]
+        assert blanks[0] == blanks[1], (key, text)
+
+
+def test_the_section_in_korean() -> None:
+    names = ("base", "one", "two")
+    votes = [vote(k, "b", judge, ("base", "one")) for k in range(12) for judge in ("anna", "ben")]
+    votes += [vote(k, "a", pair=("one", "two")) for k in range(12)]
+    page = section(result_of(contest(names=names), votes), "ko")
+    assert "이름을 가린 투표" in page
+    assert "one &gt; base" in page
+    words = re.sub("<[^>]*>|&[a-z]+;", " ", page)
+    assert set(re.findall("[A-Za-z]{3,}", words)) <= {
+        "base", "one", "two", "anna", "ben", "run", "jsonl", "Cohen", "Bradley", "Terry",
+    }  # fmt: skip

@@ -57,7 +57,7 @@ def test_a_whole_vote(tmp_path: Path) -> None:
     assert {vote.seconds for vote in votes if vote.kind == "person"} == {2.0}
     found = one.result({"judge": "anna"})
     assert "tuned-run" in found["said"][0]
-    assert "1 pair of answers was identical" in found["said"][1]
+    assert "Pairs of answers that were identical: 1." in found["said"][2]
     assert (found["pairs"][0]["wins_b"], found["pairs"][0]["ties"], found["pairs"][0]["identical"]) == (5, 1, 1)
 
 
