@@ -110,7 +110,7 @@ class Arena:
                 plain(one["name"]),
                 percent(one["win_rate"]),
                 words.between(one["interval"]),
-                "–".join(map(str, one["places"])),
+                place_of(one),
             ]
             for one in found["ranking"] or ()
         ]
