@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections import Counter
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 
 from pronk.compare.contest import Contest, Matter
 from pronk.compare.votes import append_votes, read_votes, votes_file
-from pronk.errors import OptionError, StudyError
+from pronk.errors import OptionError, ResourceError, StudyError
 from pronk.ui.arena import SURE, Arena
 
 NAMES = ("base-model", "tuned-run")
@@ -196,6 +197,19 @@ def test_three_contestants_meet_in_all_pairs(tmp_path: Path) -> None:
         ("base-model", "one"), ("base-model", "two"), ("one", "two"),
     }  # fmt: skip
     assert found["ranking"][0][0] == "two"
+
+
+def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = arena(tmp_path)
+    view = one.next({"judge": "anna"})
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pronk.compare.votes.os.fsync", full)
+        with pytest.raises(ResourceError, match="no space left on this disk"):
+            one.vote({"judge": "anna", "pair": view["pair"], "choice": "left"})
 
 
 def test_a_broken_file_of_votes_is_said(tmp_path: Path) -> None:

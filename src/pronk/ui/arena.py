@@ -21,6 +21,7 @@ from pronk.compare.votes import Choice, Order, Vote, append_rows, append_votes, 
 from pronk.data.terminal import plain
 from pronk.data.words import counted, is_whole
 from pronk.errors import OptionError
+from pronk.runs import disk_guard
 from pronk.ui.local_page import Page, read_page
 
 LONGEST_NAME = 60
@@ -72,7 +73,7 @@ class Arena:
                 raise OptionError("this pair was voted on already, in another window perhaps; reload the page")
             match = self._order(judge)[view["pair"]]
             order = self._sides(judge, match)
-            append_votes(self.file, [self._vote(match, judge, _choice(body.get("choice"), order), order, body)])
+            self._keep([self._vote(match, judge, _choice(body.get("choice"), order), order, body)])
             return self._next(judge)
 
     def undo(self, body: Mapping[str, Any]) -> View:
@@ -83,7 +84,7 @@ class Arena:
             if own and not self._told(judge):
                 places = {_place(match): match for match in self.matches}
                 last = own[-1]
-                append_votes(self.file, [self._vote(places[_place(last)], judge, None, last.order, {})])
+                self._keep([self._vote(places[_place(last)], judge, None, last.order, {})])
             return self._next(judge)
 
     def result(self, body: Mapping[str, Any]) -> View:
@@ -98,7 +99,10 @@ class Arena:
                 raise OptionError("nobody has voted yet, so there is no result")
             if not self._told(judge):
                 now = datetime.now(UTC).isoformat(timespec="seconds")
-                append_rows(self.told_file, [{"judge": judge, "contestants": self.contest.contestants, "time": now}])
+                with disk_guard(self.told_file):
+                    append_rows(
+                        self.told_file, [{"judge": judge, "contestants": self.contest.contestants, "time": now}]
+                    )
         found, words = result_of(self.contest, votes), Words()
         pairs = [
             {**pair, "win_rate": percent(pair["win_rate"]), "interval": words.between(pair["interval"]),
@@ -106,12 +110,7 @@ class Arena:
             for pair in found["pairs"]
         ]  # fmt: skip
         ranking = [
-            [
-                plain(one["name"]),
-                percent(one["win_rate"]),
-                words.between(one["interval"]),
-                place_of(one),
-            ]
+            [plain(one["name"]), percent(one["win_rate"]), words.between(one["interval"]), place_of(one)]
             for one in found["ranking"] or ()
         ]
         return {"said": [plain(sentence) for sentence in words.sentences(found)], "pairs": pairs, "ranking": ranking}
@@ -135,7 +134,7 @@ class Arena:
         view = {"judge": judge, "done": sum(place in done for place in of), "of": len(of)}
         if self._told(judge):
             return {**view, "finished": True, "told": True}
-        append_votes(self.file, passed)
+        self._keep(passed)
         if current is None:
             return {**view, "finished": True, "told": False}
         news = self._news(judge, [*votes, *passed])
@@ -174,6 +173,10 @@ class Arena:
     def _votes(self) -> list[Vote]:
         return self.contest.counting([vote for vote in read_votes(self.file) if vote.kind != "model"])
 
+    def _keep(self, votes: Sequence[Vote]) -> None:
+        with disk_guard(self.file):
+            append_votes(self.file, votes)
+
     def _told(self, judge: str) -> bool:
         told = [(row.get("judge"), row.get("contestants")) for _, row in read_lines(self.told_file, half=True)]
         return (judge, list(self.contest.contestants)) in told
@@ -186,8 +189,12 @@ class Arena:
         known = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < 1e6
         return Vote(
             match.matter.id, match.a, match.b, choice, order, judge, kind, match.answers_id,
-            datetime.now(UTC).isoformat(timespec="seconds"), round(float(seconds), 1) if known and seconds else None,
+            _now(), round(float(seconds), 1) if known and seconds else None,
         )  # fmt: skip
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _place(one: Match | Vote) -> tuple[str, str, str]:
