@@ -275,6 +275,8 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "one contestant": (
         ["{}", "--run", "one", "--no-base", "--questions", "a?"], "a contest needs two models, found one; name one",
     ),
+    "runs without answers": (["{}/runs/one"], "no two of its runs have written answers to the test items"),
+    "no study and no question": (["smollm2", "--out", "{}/new"], "is no study and has no test items"),
     "no such file": (["{}", "--questions", "none.jsonl"], "there is no such file of questions"),
     "an adapter that is gone": (["{}/runs/gone", "--questions", "a?"], "this run has no weights"),
     "a name that is none": (["{}", "--questions", "a?", "--judge", " "], "a name has 1 to 60 letters"),

@@ -56,11 +56,13 @@ def find_contest(
     """
     from pronk.train.progress import say
 
-    before = read_contest(study)
-    if questions is None and before is not None and not runs:
+    before, named = read_contest(study), [] if _is_study(targets) else list(targets)
+    if questions is None and before is not None and not runs and not named:
         return before
     if questions is None or list(questions) == [TEST_ITEMS]:
-        contest: Contest | None = contest_of_items(study, runs, base)
+        if not (study / "study.json").is_file():
+            raise OptionError(f"{study} is no study and has no test items: say what to ask with --questions FILE")
+        contest: Contest | None = contest_of_items(study, runs or [Path(one).name for one in named], base)
     else:
         contest = _answered(study, targets, runs, questions, base, settings, console, overrides)
     if contest is None:
@@ -82,7 +84,7 @@ def _answered(
     from pronk.ask.contest import make_contest
     from pronk.ask.models import find_models
 
-    if runs and (len(targets) != 1 or not (Path(targets[0]) / "study.json").is_file()):
+    if runs and not _is_study(targets):
         raise OptionError("--run chooses among the runs of one study: name the study's folder alone")
     named = [str(Path(targets[0]) / "runs" / name) for name in runs] or list(targets)
     models = find_models(named, overrides=overrides)
@@ -90,6 +92,11 @@ def _answered(
         models = find_models(named, with_base=True, overrides=overrides)
     source = ", ".join(Path(one).name if Path(one).suffix else "questions of the command" for one in questions)
     return make_contest(study, models, asked, checked, source, console)
+
+
+def _is_study(targets: Sequence[str]) -> bool:
+    """Whether all that was named is one study's folder."""
+    return len(targets) == 1 and (Path(targets[0]).expanduser() / "study.json").is_file()
 
 
 def tell_size(contest: Contest, console: Console) -> None:
