@@ -82,6 +82,13 @@ def test_a_second_judge_adds_no_evidence_for_being_sure() -> None:
     assert settled(contest(), [vote(k, "b") for k in range(9)]) == (1, 0)
 
 
+def test_what_is_settled_stays_settled() -> None:
+    """Nine wins settle it; losses after them do not unsettle it, and the interval says the same."""
+    found = result_of(contest(), [vote(k, "b" if k < 9 else "a") for k in range(13)])["pairs"][0]
+    assert (found["verdict"], found["sure_after"]) == ("better", 9)
+    assert found["interval_any_time"][0] >= 0.5
+
+
 def test_a_favoured_place_is_said() -> None:
     votes = [replace(vote(k, "a" if k % 2 else "b")) for k in range(20)]  # always who stood first
     assert any(

@@ -100,7 +100,7 @@ def _pair(a: str, b: str, votes: Sequence[Vote], family: int) -> Result:
         scores.setdefault(vote.question, []).append(_score(vote, b))
     rate, interval = win_rate(scores)
     level, first = LEVEL / family, _first_scores(own, a, b)
-    sure, bounds = sure_after(first, level), always_valid_interval(*_counts(first), level)
+    sure = sure_after(first, level)
     said = [vote.vote for vote in own]
     return entry | {
         "questions": len(scores),
@@ -111,10 +111,21 @@ def _pair(a: str, b: str, votes: Sequence[Vote], family: int) -> Result:
         "identical": sum(vote.kind == "identical" for vote in own),
         "win_rate": rate,
         "interval": interval,
-        "interval_any_time": list(bounds),
+        "interval_any_time": _any_time(first, sure, level),
         "sure_after": sure,
         "verdict": "tie" if sure is None else "better" if sum(first[:sure]) > sure / 2 else "worse",
     }  # fmt: skip
+
+
+def _any_time(scores: Sequence[float], sure: int | None, level: float) -> list[float]:
+    """The interval that holds whenever one stops: it holds at all votes together, so also what two of them have in
+    common, the last and the one at which it was sure. Without that, later votes could blur what is settled."""
+    low, high = always_valid_interval(*_counts(scores), level)
+    if sure is not None:
+        then = always_valid_interval(*_counts(scores[:sure]), level)
+        both = max(low, then[0]), min(high, then[1])
+        low, high = both if both[0] < both[1] else (low, high)
+    return [low, high]
 
 
 def _score(vote: Vote, name: str) -> float:
