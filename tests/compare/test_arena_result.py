@@ -110,8 +110,8 @@ def test_several_contestants_are_judged_more_strictly() -> None:
     assert found["pairs"][0]["verdict"] == "better"
     assert found["ranking"][0]["name"] == "one"
     said = sentences(found)
-    assert said[0].startswith("Ahead is one: against the average of the others it would win ")
-    assert said[1] == "Settled are 1 of 2 pairs: one over base. The others could be chance."
+    assert said[1].startswith("Ahead is one: against the average of the others it would win ")
+    assert said[0] == "Settled are 1 of 2 pairs: one over base. The others could be chance."
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class Words:
     def sentences(self, result: Result) -> list[str]:
         """The conclusion, then its limits, in plain words."""
         pairs = result["pairs"]
-        said = [self._one_pair(pairs[0])] if len(pairs) == 1 else [*self._ranked(result), self._several(pairs)]
+        said = [self._one_pair(pairs[0])] if len(pairs) == 1 else [self._several(pairs), *self._ranked(result)]
         return [
             *said, *self._what_was_voted(result), *self._of_judges(result), *self._first_place(result),
             *([self("left_out", count=result["left_out"])] if result["left_out"] else []),
