@@ -14,7 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -94,10 +96,22 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     if not content:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b", buffering=0) as file:
+    with _IN_TURN, path.open("a+b", buffering=0) as file:
+        _wait_for_others(file)
         _cut_half_a_line(file)
         file.write(content.encode())
         os.fsync(file.fileno())
+
+
+_IN_TURN = threading.Lock()  # of this process
+
+
+def _wait_for_others(file: Any) -> None:
+    """Hold the file until it is closed: another process's line that is being written must not look like half a one."""
+    with suppress(ImportError, OSError):  # Windows has no such lock, some network disks neither
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _cut_half_a_line(file: Any) -> None:
