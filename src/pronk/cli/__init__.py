@@ -5,6 +5,7 @@ checks.py   check, tokens, init, doctor
 asking.py   generate, inspect
 comparing.py  compare
 measuring.py  eval
+voting.py   arena
 benches.py  bench
 shared.py   options and how a result is shown
 """
@@ -19,7 +20,7 @@ from typing import Annotated
 import typer
 
 from pronk import __version__
-from pronk.cli import asking, benches, checks, comparing, measuring, studies
+from pronk.cli import asking, benches, checks, comparing, measuring, studies, voting
 from pronk.cli.shared import say
 from pronk.errors import PronkError
 
@@ -33,7 +34,7 @@ app = typer.Typer(
 )
 for verb in (
     studies.demo, checks.init, checks.doctor, checks.tokens, checks.check, studies.plan, studies.run, studies.report,
-    comparing.compare, asking.generate, asking.inspect,
+    comparing.compare, asking.generate, asking.inspect, voting.arena,
 ):  # fmt: skip
     app.command()(verb)
 app.command("eval")(measuring.evaluate)  # not a name for a function: Python has one

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pronk.compare import axis_views, conclusion, flips, quality, sections, words
+from pronk.compare import arena_words, axis_views, conclusion, flips, quality, sections, words
 from pronk.compare.baseline import intervals
 from pronk.compare.items import RunItems, read_items, read_study
 from pronk.compare.languages import Language, language
@@ -56,6 +56,7 @@ def render(study_folder: Path, code: str = "en") -> str:
         **_head(study, runs, comparisons, items, t),
         **_settings(study_folder, runs, comparisons, items, t),
         **_tables(study_folder, study, comparisons, items, t),
+        arena=arena_words.section(study.get("arena"), t.code),
     )
 
 
