@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from pronk.compare import sections, words
 from pronk.compare.items import RunItems, read_items, read_study
+from pronk.compare.judged_shown import judged_views
 from pronk.compare.pairs import compare_runs, evaluated, primary_metric
 from pronk.runs import write_text
 
@@ -52,6 +53,7 @@ def render(study_folder: Path) -> str:
         ranking=sections.ranking(runs, comparisons),
         tables=sections.comparisons_by_metric(comparisons),
         family=len(comparisons),
+        judged=judged_views(study),
         curves=curves,
         overfitting=sections.overfitting(runs),
         confusions=sections.confusions(runs, items, study.get("labels") or []),

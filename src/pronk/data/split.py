@@ -52,9 +52,12 @@ class Splits:
     def test_items(self) -> list[dict[str, str | None]]:
         """The test rows as a study folder lists them."""
         return [
-            {"id": str(number), "input": row.subject, "reference": row.answer, "label": row.label, "place": row.place}
+            {
+                "id": str(number), "input": row.subject, "reference": row.answer, "label": row.label,
+                "place": row.place, **({"question": row.asked} if row.asked != row.subject else {}),
+            }
             for number, row in enumerate(self.test)
-        ]
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True)
