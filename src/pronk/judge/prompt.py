@@ -29,8 +29,8 @@ REFERENCE = """\
 A reference answer is given, which is held to be right. An answer that says the same in other words is as good; \
 where there is no single right answer it is only one of many."""
 REASONED = """\
-Reply with one JSON object and nothing else: {"reason": "one or two sentences", "verdict": "A"}, where verdict is \
-"A", "B" or "tie"."""
+Reply with one JSON object and nothing else. It has two keys: "reason", one or two sentences, and after it "verdict", \
+which is "A", "B" or "tie"."""
 CHOSEN = (
     'Reply with one of these three lines and nothing else: {"verdict": "A"} or {"verdict": "B"} or {"verdict": "tie"}'
 )
