@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -81,12 +81,17 @@ def answers_id(one: str, other: str) -> str:
 
 
 def append_votes(path: Path, votes: Iterable[Vote]) -> None:
-    """Add votes at the end of a file, in one write that is on the disk when this returns.
+    """Add votes at the end of a file; see append_rows."""
+    append_rows(path, [asdict(vote.ordered()) for vote in votes])
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add lines of JSON at the end of a file, in one write that is on the disk when this returns.
 
     Several processes may append to one file. Half a line that a power failure left behind is cut off first.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = "".join(json.dumps(asdict(vote.ordered())) + "\n" for vote in votes)
+    content = "".join(json.dumps(row) + "\n" for row in rows)
     with path.open("a+b", buffering=0) as file:
         _cut_half_a_line(file)
         file.write(content.encode())
@@ -94,10 +99,12 @@ def append_votes(path: Path, votes: Iterable[Vote]) -> None:
 
 
 def _cut_half_a_line(file: Any) -> None:
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - 2**16))
-    tail = file.read()
-    if tail and not tail.endswith(b"\n"):
+    size, window, tail = file.seek(0, os.SEEK_END), 2**12, b""
+    while b"\n" not in tail and len(tail) < size:
+        window *= 4
+        file.seek(max(0, size - window))
+        tail = file.read()
+    if not tail.endswith(b"\n"):
         file.truncate(size - len(tail) + tail.rfind(b"\n") + 1)
 
 
