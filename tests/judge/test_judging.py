@@ -168,7 +168,7 @@ def test_the_key_is_nowhere(study: Path, judge_server: Serve) -> None:
     assert not [text for text in [*files, *told, json.dumps(record)] if KEY in text]
     server.plan = [401]
     with pytest.raises(OptionError) as error:
-        run(study, server, items=12, pairs="all")
+        run(make_study(study.parent / "another", 1, lambda name, _: name), server)
     assert "refuses the key" in str(error.value)
     assert KEY not in str(error.value)
 
@@ -298,9 +298,8 @@ def one_order_only(patch: pytest.MonkeyPatch) -> None:
 def _said_once(one: Any, wanted: Any, meaning: Any) -> Any:
     """What the first order says is taken for both."""
     if meaning is judging.FIRST_IS_B:
-        mirrored = next(w for m in one.matches for w in m.readings() if (w.first, w.second) == (wanted.second, wanted.first)
-                        and w.question == wanted.question)  # fmt: skip
-        return _said_once(one, mirrored, judging.FIRST_IS_A)
+        readings = {(each.question, each.first, each.second): each for m in one.matches for each in m.readings()}
+        return _said_once(one, readings[wanted.question, wanted.second, wanted.first], judging.FIRST_IS_A)
     choice = one.kept.said(wanted)
     return "missing" if choice is None else meaning[choice]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,8 +39,11 @@ def judge(
         str | None,
         typer.Option(help="base: each run against its base; best: against the best run; all.", show_default="base"),
     ] = None,
+    runs: Annotated[
+        list[str] | None, typer.Option("--run", metavar="NAME", help="Only this run of the study. Again for more.")
+    ] = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens of an answer to --questions.", show_default="512")
+        int | None, typer.Option(help="Most tokens of an answer to --questions.", show_default="256")
     ] = None,
     verdict_tokens: Annotated[
         int | None, typer.Option(help="Most tokens of a verdict with its reason.", show_default="512")
@@ -57,12 +59,13 @@ def judge(
     """Have a model judge the answers of runs, in both orders, and say how far to trust it."""
     from pronk import judge as room
     from pronk.compare.judged_shown import judged_table
+    from pronk.data.terminal import plain_json
     from pronk.evaluate.spending import Limits
 
     limits = {"tokens": limit_tokens, "cost": limit_cost, "price_in": price_in, "price_out": price_out}
     more: dict[str, Any] = {
         "url": url, "questions": questions, "references": references, "items": items, "pairs": pairs,
-        "max_new_tokens": max_new_tokens, "verdict_tokens": verdict_tokens, "timeout": timeout,
+        "runs": runs, "max_new_tokens": max_new_tokens, "verdict_tokens": verdict_tokens, "timeout": timeout,
         "limits": Limits(**_given(limits)), "yes": yes,
     }  # fmt: skip
     options = room.Options(model, **_given(more))
@@ -73,7 +76,7 @@ def judge(
         say(OFF)
         sys.exit(130)
     if found.record is not None:
-        print(json.dumps(found.record, indent=2, ensure_ascii=False) if as_json else judged_table(found.record))
+        print(plain_json(found.record, indent=2) if as_json else judged_table(found.record))
     if found.interrupted:
         say(OFF)
         sys.exit(130)

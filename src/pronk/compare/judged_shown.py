@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pronk.compare import words
+from pronk.data.terminal import plain
 from pronk.data.words import counted
 
 View = dict[str, Any]
@@ -21,7 +22,7 @@ def judged_table(record: View) -> str:
     names = f"{'':{PAIR}}{'second':>{RATE}}  {'95%':{INTERVAL}}{'win/tie/loss':>{WINS}}"
     lines = [head, "", names, f"{'first → second':{PAIR}}{'preferred':>{RATE}}  {'interval':{INTERVAL}}"]
     lines += [_row(pair) for pair in record["pairs"]]
-    return "\n".join([*(line.rstrip() for line in lines), "", *notes(record)])
+    return plain("\n".join([*(line.rstrip() for line in lines), "", *notes(record)]))
 
 
 def _row(pair: View) -> str:
@@ -44,6 +45,12 @@ def notes(record: View) -> list[str]:
     for key, said in (("unparsable", "no verdict after several tries"), ("missing", "no reply")):
         if lost := sum(pair[key] for pair in pairs):
             found.append(f"{counted(lost, 'pair')} not counted: {said}.")
+    asked = record.get("asked") or {}
+    if asked.get("limited"):
+        found.append("A limit was reached: with a higher --limit-tokens or --limit-cost the same command goes on.")
+    if retries := sum(asked.get("retries", {}).values()):
+        reasons = ", ".join(f"{words.number(count, 0)} × {name}" for name, count in asked["retries"].items())
+        found.append(f"Asked again {counted(retries, 'time')}: {reasons}.")
     if record.get("cut"):
         found.append(f"{record['cut']:,} replies were cut at their longest length: raise --max-new-tokens.")
     if record.get("own"):

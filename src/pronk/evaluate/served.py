@@ -81,7 +81,8 @@ def ask_each(
     """Each question's place and its answer, or why there is none, as they come; a few are under way at once.
 
     longest: tokens of an answer at most. settings: of the request; temperature 0 where they do not name one.
-    tally: counts tokens and retries; what its limits do not allow is not asked, and its place does not come.
+    tally: counts tokens and retries; what its limits do not allow is not asked, and its place does not come. One that
+    holds answers tells that this server gives some.
     seconds: to wait for an answer. stop: asked now and then; once it is true nothing new is asked or tried again, and
     what is under way still comes. Raises OptionError where the key, the model or the address is wrong, where none of
     the first questions is answered, and where the server has gone.
@@ -90,7 +91,8 @@ def ask_each(
     caller = Caller(server, {"temperature": 0, "max_tokens": longest, **(settings or {})}, seconds, tally, halted)
     asking = _Asking(caller, questions, halted)
     try:
-        yield from asking.first(stop)
+        if not tally.answers:
+            yield from asking.first(stop)
         yield from asking.rest(stop)
     finally:
         halted.set()

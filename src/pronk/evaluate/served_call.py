@@ -103,7 +103,7 @@ class Caller:
         self._open = urllib.request.build_opener(_NoRedirect).open
         self._settings: dict[str, Any] = dict(settings)
         self._resume = 0.0  # nobody asks before: the server has said so to one of us
-        self._proved = False  # it has answered once, as a server of this kind does
+        self._proved = tally.answers > 0  # it has answered, as a server of this kind does
 
     def ask(self, question: Sequence[Message]) -> ServedAnswer | ServedFailure:
         """One answer; several tries where the server is busy or slow. Raises OptionError for what no question mends."""

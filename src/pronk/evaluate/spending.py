@@ -36,7 +36,8 @@ class Tally:
     """Counted while several threads ask: answers, tokens, retries by reason, questions that got no answer.
 
     estimated: tokens among those counted that no server told: by bytes, and for tries that ran out of time, which
-    may have been worked for, and billed. seconds: waiting for answers that came, summed over the threads.
+    may have been worked for, and billed. limited: something was not asked, as a limit would be passed. seconds:
+    waiting for answers that came, summed over the threads.
     """
 
     limits: Limits = Limits()
@@ -44,6 +45,7 @@ class Tally:
     tokens_in: int = 0
     tokens_out: int = 0
     estimated: int = 0
+    limited: bool = False
     seconds: float = 0.0
     retries: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
@@ -65,9 +67,10 @@ class Tally:
         with self._lock:
             held = math.ceil(rough_in * max(1.0, self._ratio())), longest_out
             read, written = self.tokens_in + self._held[0] + held[0], self.tokens_out + self._held[1] + held[1]
-            if self.limits.tokens is not None and read + written > self.limits.tokens:
-                return None
-            if self.limits.cost is not None and self.limits.price(read, written) > self.limits.cost:
+            limits = self.limits
+            dear = limits.cost is not None and limits.price(read, written) > limits.cost
+            if dear or (limits.tokens is not None and read + written > limits.tokens):
+                self.limited = True
                 return None
             self._held = self._held[0] + held[0], self._held[1] + held[1]
             return held
@@ -102,7 +105,7 @@ class Tally:
         return {
             "answers": self.answers, "tokens_in": self.tokens_in, "tokens_out": self.tokens_out,
             "estimated_tokens": self.estimated, "cost": self.cost, "retries": dict(self.retries),
-            "failures": dict(self.failures),
+            "failures": dict(self.failures), "limited": self.limited,
         }  # fmt: skip
 
     def _ratio(self) -> float:

@@ -6,11 +6,9 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
 
 from pronk.compare.contest import Contest, Matter
 from pronk.compare.judged import Judged, Said, Side
-from pronk.compare.pairs import baseline_of, best_run
 from pronk.errors import StudyError
 from pronk.judge.estimate import Estimate
 from pronk.judge.judges import Judge
@@ -74,17 +72,17 @@ def some_of(contest: Contest, count: int | None) -> Contest:
     return replace(contest, matters=tuple(one for one in contest.matters if one.id in kept))
 
 
-def pairs_of(runs: Sequence[dict[str, Any]], contestants: Sequence[str], kind: str) -> list[Pair]:
+def pairs_of(contestants: Sequence[str], bases: Mapping[str, str], best: str | None, kind: str) -> list[Pair]:
     """Which models are judged against which, the base or the best run first. kind: see Options.pairs.
 
-    runs: as study.json lists them. Raises StudyError where that leaves no pair.
+    bases: of each run. best: the best run. Raises StudyError where that leaves no pair.
     """
-    known = [run for run in runs if run["name"] in contestants]
-    pairs: list[Pair] = list(combinations(contestants, 2))
-    if kind != "all":
-        best = best_run(known)
-        against = [(best if kind == "best" else baseline_of(run, known), run) for run in known]
-        pairs = [(one["name"], run["name"]) for one, run in against if one is not None and one is not run]
+    if kind == "all":
+        pairs = list(combinations(contestants, 2))
+    elif kind == "best":
+        pairs = [(best, name) for name in contestants if best in contestants and name != best and best is not None]
+    else:
+        pairs = [(bases[name], name) for name in contestants if bases.get(name) in contestants]
     if not pairs:
         raise StudyError(
             f"--pairs {kind}: there is no such pair among {', '.join(contestants) or 'no answers'}; try --pairs all"
@@ -100,6 +98,7 @@ class Judging:
         readings = [one for match in found if not match.identical for one in match.readings()]
         self.wanted = list({one.key(kept.identity): one for one in readings}.values())
         self._tokens: dict[str, int] = {}  # of each reading that is open, by key
+        self._lost: set[str] = set()  # keys of those that got no reply; the next command asks again
 
     def open(self) -> list[Wanted]:
         """The readings that are still to be asked for."""
@@ -125,7 +124,7 @@ class Judging:
     def run(self, stop: Callable[[], bool], advance: Callable[[int], None]) -> None:
         """Ask for everything that is open; for what was no verdict again, TRIES times in all."""
         for attempt in range(TRIES):
-            wanted = [one for one in self.open() if self.kept.tried(one) == attempt]
+            wanted = [one for one in self.open() if self.kept.tried(one) == attempt and not self._is_lost(one)]
             self._ask(wanted, attempt > 0, stop, advance)
             if stop():
                 return
@@ -138,10 +137,15 @@ class Judging:
         self, wanted: Sequence[Wanted], again: bool, stop: Callable[[], bool], advance: Callable[[int], None]
     ) -> None:
         for place, reply in self.judge.replies([one.reading for one in wanted], again, stop):
-            if reply is not None:
+            if reply is None:
+                self._lost.add(wanted[place].key(self.kept.identity))
+            else:
                 self.kept.add(wanted[place], reply)
             if reply is None or not self.kept.open(wanted[place]):
                 advance(1)
+
+    def _is_lost(self, wanted: Wanted) -> bool:
+        return wanted.key(self.kept.identity) in self._lost
 
     def _judged(self, match: Match) -> Judged:
         a_first, b_first = match.readings()

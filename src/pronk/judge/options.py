@@ -21,7 +21,8 @@ class Options:
     model: a model of this machine, as `pronk generate` takes it; with `url`, the name that the server knows it by.
     questions: as `pronk generate` takes them; the study's own test items when empty. references: a file of answers
     that are right. items: judge only so many questions. pairs: each run against its base, against the best run, or
-    all with all. max_new_tokens: of an answer to a question. verdict_tokens: of a verdict with its reason. timeout:
+    all with all. runs: only these of the study, all when empty. max_new_tokens: of an answer to a question, as for
+    `pronk generate` when None. verdict_tokens: of a verdict with its reason. timeout:
     seconds to wait for one. limits, yes: ask no more once so much is spent; ask nobody before.
     """
 
@@ -31,7 +32,8 @@ class Options:
     references: Path | None = None
     items: int | None = None
     pairs: str = "base"
-    max_new_tokens: int = 512
+    runs: Sequence[str] = ()
+    max_new_tokens: int | None = None
     verdict_tokens: int = 512
     timeout: float = 120.0
     limits: Limits = field(default_factory=Limits)

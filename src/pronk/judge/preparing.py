@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pronk.compare.contest import Contest, contest_of_items
 from pronk.compare.items import read_lines, read_study
+from pronk.compare.pairs import baseline_of, best_run
 from pronk.data.questions import read_questions
 from pronk.errors import OptionError
 from pronk.evaluate.spending import Tally
@@ -23,7 +24,18 @@ from pronk.recipe import generation_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pronk.ask.models import Model
+
 References = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is judged. bases: the base of each run, by the names of the contest."""
+
+    contest: Contest
+    references: References
+    bases: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -50,16 +62,16 @@ def prepare(study: Path, options: Options, console: Console) -> Prepared | None:
     """
     runs, tally = read_study(study)["runs"], Tally(options.limits)
     judge, start = _judge(study, runs, options, tally, console)
-    found = _of_questions(study, options, console) if options.questions else _of_items(study)
+    found = _of_questions(study, options, console) if options.questions else _of_items(study, runs, options)
     if found is None:
         return None
-    contest, references = found
-    contest = some_of(contest, options.items)
+    contest, best = some_of(found.contest, options.items), best_run(runs)
+    pairs = pairs_of(contest.contestants, found.bases, str(best["name"]) if best else None, options.pairs)
     kept = Kept(votes_file(study, judge.name), judge.name, judge.identity)
-    judging = Judging(judge, kept, matches(contest, pairs_of(runs, contest.contestants, options.pairs), references))
+    judging = Judging(judge, kept, matches(contest, pairs, found.references))
     with console.status("counting tokens"):
         judging.count()
-    return Prepared(judge, judging, contest, references, tally, start)
+    return Prepared(judge, judging, contest, found.references, tally, start)
 
 
 def _judge(
@@ -85,14 +97,15 @@ def _judge(
     return judge, Estimate(0, 0, 0, "counted with the judge's tokenizer")
 
 
-def _of_items(study: Path) -> tuple[Contest, References]:
+def _of_items(study: Path, runs: list[dict[str, Any]], options: Options) -> Material:
     """The study's own test items, whose reference answers are at hand."""
     rows = {str(row.get("id")): row.get("reference") for _, row in read_lines(study / "items.jsonl")}
     known = {name: (text,) for name, text in rows.items() if isinstance(text, str) and text.strip()}
-    return contest_of_items(study), known
+    bases = {run["name"]: base["name"] for run in runs if not run.get("baseline") and (base := baseline_of(run, runs))}
+    return Material(contest_of_items(study, options.runs), known, bases)
 
 
-def _of_questions(study: Path, options: Options, console: Console) -> tuple[Contest, References] | None:
+def _of_questions(study: Path, options: Options, console: Console) -> Material | None:
     """The answers of all runs and their bases to questions of a file, written in one batch and kept in the study."""
     from pronk.ask.contest import make_contest
     from pronk.ask.models import find_models
@@ -100,9 +113,20 @@ def _of_questions(study: Path, options: Options, console: Console) -> tuple[Cont
     questions = read_questions(options.questions, several_turns=True)
     references: References = {}
     if options.references is not None:
-        references = read_references(options.references, Path(options.questions[0]), questions)
-    models = find_models([str(study)], with_base=True)
-    settings = generation_settings({"max_new_tokens": options.max_new_tokens})
-    source = ", ".join(Path(one).name for one in options.questions)
+        references = read_references(options.references, Path(options.questions[0]).expanduser(), questions)
+    named = [str(study / "runs" / name) for name in options.runs] or [str(study)]
+    models = find_models(named, with_base=True)
+    settings = generation_settings({"max_new_tokens": options.max_new_tokens} if options.max_new_tokens else {})
+    source = ", ".join(Path(one).name if Path(one).suffix else "questions of the command" for one in options.questions)
     contest = make_contest(study, models, questions, settings, source, console)
-    return None if contest is None else (replace(contest, source=source), references)
+    return None if contest is None else Material(contest, references, _bases(models))
+
+
+def _bases(models: Sequence[Model]) -> dict[str, str]:
+    """The name of each run's base among the models."""
+    own = {(model.recipe.base, model.recipe.quantize): model.name for model in models if model.origin is None}
+    return {
+        model.name: own[model.origin, model.recipe.quantize]
+        for model in models
+        if model.origin is not None and (model.origin, model.recipe.quantize) in own
+    }
