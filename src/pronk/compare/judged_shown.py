@@ -5,6 +5,7 @@ record: an entry of `judged` in study.json, see pronk.judge. Names and the judge
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from pronk.compare import words
@@ -12,6 +13,7 @@ from pronk.data.terminal import plain
 from pronk.data.words import counted
 
 View = dict[str, Any]
+COLUMNS = 80
 PAIR, RATE, INTERVAL, WINS = 34, 9, 14, 12
 
 
@@ -22,7 +24,8 @@ def judged_table(record: View) -> str:
     names = f"{'':{PAIR}}{'second':>{RATE}}  {'95%':{INTERVAL}}{'win/tie/loss':>{WINS}}"
     lines = [head, "", names, f"{'first → second':{PAIR}}{'preferred':>{RATE}}  {'interval':{INTERVAL}}"]
     lines += [_row(pair) for pair in record["pairs"]]
-    return plain("\n".join([*(line.rstrip() for line in lines), "", *notes(record)]))
+    below = [textwrap.fill(note, COLUMNS, subsequent_indent="  ") for note in notes(record)]
+    return plain("\n".join([*(line.rstrip() for line in lines), "", *below]))
 
 
 def _row(pair: View) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Protocol
 
 from pronk.ask.choosing import Chooser
+from pronk.ask.contest import identity
 from pronk.errors import DataError
 from pronk.evaluate.served import WORKERS, ServedFailure, Server, ask_each
 from pronk.evaluate.spending import Tally, rough_tokens
 from pronk.judge.kept import Reply
 from pronk.judge.prompt import Reading, messages
 from pronk.judge.verdict import CHOICES, Verdict, read_verdict
+from pronk.recipe import Generation
 
 # The form of a reply, for servers that can hold a model to one; others say that they cannot, and do without.
 SCHEMA = {
@@ -103,7 +104,7 @@ class LocalJudge:
     def __init__(self, chooser: Chooser, own: bool = False) -> None:
         self.chooser, self.own = chooser, own
         self.name = chooser.model.name
-        self.identity = f"{chooser.base.location}, {_weights(chooser)}, choosing"
+        self.identity = f"{identity(chooser.model, Generation())}, choosing"
         self._done = (0, 0.0)  # tokens read, seconds
 
     def tokens(self, readings: Sequence[Reading]) -> list[int]:
@@ -141,17 +142,6 @@ class LocalJudge:
 
     def _ids(self, readings: Sequence[Reading]) -> list[list[int]]:
         return self.chooser.question_ids([messages(reading, reasoned=False) for reading in readings])
-
-
-def _weights(chooser: Chooser) -> str:
-    """What tells a run's adapter from that of another training in the same folder."""
-    adapter = chooser.model.adapter
-    if adapter is None:
-        return "base"
-    digest = hashlib.sha256()
-    for file in sorted(adapter.folder.glob("adapter_*")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def allowed_replies() -> list[str]:
