@@ -61,12 +61,11 @@ def result_of(contest: Contest, votes: Sequence[Vote]) -> Result:
 
 
 def settled(contest: Contest, votes: Sequence[Vote]) -> tuple[int, int]:
-    """Of how many pairs it is sure who is better, and of how many it no longer can become so."""
-    counting, sure, hopeless = contest.counting(votes), 0, 0
+    """Of how many pairs it is sure who is better, and of how many the questions left can no longer tell."""
+    sure, hopeless, level = 0, 0, LEVEL / len(contest.pairs)
     matches = list(contest.matches())
     for a, b in contest.pairs:
-        level = LEVEL / len(contest.pairs)
-        scores = _first_scores(counting, a, b)
+        scores = _first_scores(votes, a, b)
         left = sum((match.a, match.b) == (a, b) for match in matches) - len(scores)
         if sure_after(scores, level) is not None:
             sure += 1

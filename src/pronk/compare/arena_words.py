@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from scipy.stats import binomtest
 
-from pronk.compare.words import VERDICTS, short
+from pronk.compare.words import VERDICTS, number, short
 from pronk.data.words import counted, enumerated
 
 Result = Mapping[str, Any]
@@ -90,14 +90,14 @@ def _of_judges(result: Result) -> list[str]:
     lines = []
     for pair in found["pairs"]:
         bounds = pair["interval"]
-        sure = f", 95% interval {bounds[0]:.2f} to {bounds[1]:.2f}" if bounds else ""
-        kappa = "undefined" if pair["cohens_kappa"] is None else f"{pair['cohens_kappa']:.2f}{sure}"
+        sure = f", 95% interval {number(bounds[0], 2)} to {number(bounds[1], 2)}" if bounds else ""
+        kappa = "undefined" if pair["cohens_kappa"] is None else f"{number(pair['cohens_kappa'], 2)}{sure}"
         lines.append(
             f"{pair['judges'][0]} and {pair['judges'][1]} said the same of {percent(pair['agreed'])} of the "
             f"{counted(pair['units'], 'pair')} of answers that both judged (Cohen’s κ {kappa})."
         )
     if len(found["judges"]) > 2 and found["krippendorffs_alpha"] is not None:
-        lines.append(f"All judges together: Krippendorff’s α {found['krippendorffs_alpha']:.2f}.")
+        lines.append(f"All judges together: Krippendorff’s α {number(found['krippendorffs_alpha'], 2)}.")
     return lines
 
 
@@ -107,10 +107,10 @@ def _first_place(result: Result) -> list[str]:
     won, decided = result["first_won"]
     if binomtest(won, decided).pvalue >= ODD_PLACE:
         return []
-    side = "first" if won > decided / 2 else "second"
+    side = "first (left, or above)" if won > decided / 2 else "second (right, or below)"
     share = percent(max(won, decided - won) / decided)
     return [
-        f"The answer that stood {side} (left, or above) won {share} of the {decided} votes for one side, which is more "
+        f"The answer that stood {side} won {share} of the {decided} votes for one side, which is more "
         "than chance: places may have been voted for. Sides were drawn anew each time, so that blurs the result but "
         "favours nobody."
     ]

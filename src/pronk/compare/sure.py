@@ -14,35 +14,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float64]
+
 LEVEL = 0.05  # the most false alarms
 _POINTS = 255
-# Shares of won votes to bet on, and what is staked on each: Beta(2, 2), which of Beta(a, a) needs about the fewest
+# Shares of won votes to bet on, and what is staked on each: Beta(2, 2), which of all Beta(a, a) needs about the fewest
 # votes where the better one wins 65 to 80% of those that are no ties. A grid of bets is as fair as a continuum.
 _SHARE_P = (np.arange(_POINTS) + 0.5) / _POINTS
 _LOG_STAKE_P = np.log(_SHARE_P * (1 - _SHARE_P) / np.sum(_SHARE_P * (1 - _SHARE_P)))
 
 
+@lru_cache(maxsize=2**16)  # asked for again after every vote
 def log_e_value(wins: int, ties: int, losses: int, mean: float = 0.5) -> float:
     """The natural logarithm of the e-value against a mean score of `mean`; a win scores 1, a tie 1/2, a loss 0.
 
-    Betting on a share p means to stake lambda = (p - mean) / (mean (1 - mean)) on every score x, which multiplies the
-    capital by 1 + lambda (x - mean): it is never negative, and 1 on average where the mean is right. With mean 1/2 ties
-    change nothing: an exact sign test of the wins among wins and losses.
+    With mean 1/2 ties change nothing: an exact sign test of the wins among wins and losses.
     """
-    bet_P = (_SHARE_P - mean) / (mean * (1 - mean))
-    grown_P = sum(
-        count * np.log1p(bet_P * (score - mean)) for count, score in ((wins, 1.0), (ties, 0.5), (losses, 0.0)) if count
-    )
-    capital_P = _LOG_STAKE_P + grown_P
-    largest = float(capital_P.max())
-    return largest + math.log(float(np.exp(capital_P - largest).sum()))
+    return float(_log_e_values(wins, ties, losses, np.array([mean]))[0])
 
 
-def sure_after(scores: Sequence[float] | NDArray[np.float64], level: float = LEVEL) -> int | None:
+def _log_e_values(wins: int, ties: int, losses: int, mean_M: Floats) -> Floats:
+    """The same against each of several means.
+
+    Betting on a share p means to stake lambda = (p - mean) / (mean (1 - mean)) on every score x, which multiplies the
+    capital by 1 + lambda (x - mean): it is never negative, and 1 on average where the mean is right.
+    """
+    mean_M1 = mean_M[:, None]
+    bet_MP = (_SHARE_P - mean_M1) / (mean_M1 * (1 - mean_M1))
+    capital_MP = np.broadcast_to(_LOG_STAKE_P, bet_MP.shape)
+    for count, score in ((wins, 1.0), (ties, 0.5), (losses, 0.0)):
+        capital_MP = capital_MP + count * np.log1p(bet_MP * (score - mean_M1))
+    largest_M1 = capital_MP.max(axis=1, keepdims=True)
+    return np.asarray(largest_M1[:, 0] + np.log(np.exp(capital_MP - largest_M1).sum(axis=1)))
+
+
+def sure_after(scores: Sequence[float] | Floats, level: float = LEVEL) -> int | None:
     """After how many of the scores (n,), in the order in which they came, it was sure; None if it never was.
 
     Scores are 1, 1/2 or 0, each of another question: a second opinion on the same question is no new bet.
@@ -68,12 +79,12 @@ def always_valid_interval(wins: int, ties: int, losses: int, level: float = LEVE
     It covers the truth at every look with a probability of 1 - level at least, so it is wider than an interval for a
     number of votes that was fixed beforehand. Found on a grid of a thousandth, rounded outwards.
     """
-    means = np.arange(1, 1000) / 1000
-    kept = [float(mean) for mean in means if log_e_value(wins, ties, losses, float(mean)) < -math.log(level)]
-    if not kept:
+    mean_M = np.arange(1, 1000) / 1000
+    kept = mean_M[_log_e_values(wins, ties, losses, mean_M) < -math.log(level)]
+    if not len(kept):
         middle = (wins + ties / 2) / max(1, wins + ties + losses)
         return middle, middle
-    return max(0.0, kept[0] - 0.001), min(1.0, kept[-1] + 0.001)
+    return max(0.0, float(kept[0]) - 0.001), min(1.0, float(kept[-1]) + 0.001)
 
 
 def _place(score: float) -> int:

@@ -90,8 +90,10 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
     Several processes may append to one file. Half a line that a power failure left behind is cut off first.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = "".join(json.dumps(row) + "\n" for row in rows)
+    if not content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b", buffering=0) as file:
         _cut_half_a_line(file)
         file.write(content.encode())

@@ -44,8 +44,8 @@ async function begin(name) {
 }
 
 async function turnTo(view, done) {
-  if (view.finished) return result({});
   shown = view;
+  if (view.finished) return view.told ? result({}) : through(view);
   since = performance.now();
   const where = `Pair ${view.done + 1} of ${view.of}`;
   at("where").textContent = where;
@@ -58,6 +58,15 @@ async function turnTo(view, done) {
   confirmStop(false);
   show("vote");
   at("status").textContent = [done, where, view.news].filter(Boolean).join(". ");
+}
+
+// The last vote can be taken back as long as no name was told.
+function through(view) {
+  at("all").textContent = view.of > 0 ? `You have voted on all ${view.of} pairs. Names are told now.`
+    : "All answers are identical: there is nothing to vote on.";
+  at("back").hidden = view.of === 0;
+  show("through");
+  at("reveal").focus();
 }
 
 function drawn(turn, number, count) {
@@ -94,16 +103,20 @@ async function result(body) {
   const found = await ask("/api/result", { judge, ...body });
   at("conclusion").textContent = found.said[0];
   at("limits").replaceChildren(...found.said.slice(1).map((sentence) => make("li", sentence)));
-  at("pairs").replaceChildren(...found.pairs.map(line));
+  at("pairs").replaceChildren(...found.pairs.map((pair) => line(
+    `${pair.b} against ${pair.a}`, VERDICTS[pair.verdict], pair.win_rate, pair.interval, pair.wins_b, pair.wins_a,
+    pair.ties, pair.both_bad,
+  )));
+  at("ranking").replaceChildren(...found.ranking.map((one) => line(...one)));
+  at("ranked").hidden = found.ranking.length === 0;
   show("end");
 }
 
-function line(pair) {
+function line(name, ...values) {
   const row = document.createElement("tr");
-  const head = make("th", `${pair.b} against ${pair.a}`);
+  const head = make("th", name);
   head.scope = "row";
-  const figures = [pair.wins_b, pair.wins_a, pair.ties, pair.both_bad, pair.win_rate, pair.interval];
-  row.append(head, ...[...figures, VERDICTS[pair.verdict]].map((value) => make("td", value)));
+  row.append(head, ...values.map((value) => make("td", value)));
   return row;
 }
 
@@ -122,15 +135,17 @@ at("who").addEventListener("submit", (event) => {
 for (const button of document.querySelectorAll("[data-choice]")) {
   button.addEventListener("click", () => choose(button.dataset.choice));
 }
-at("undo").addEventListener("click", undo);
+for (const id of ["undo", "back"]) at(id).addEventListener("click", undo);
+at("reveal").addEventListener("click", () => doing(() => result({})));
 at("stop").addEventListener("click", () => confirmStop(true));
 at("no").addEventListener("click", () => { confirmStop(false); at("where").focus(); });
 at("yes").addEventListener("click", () => doing(() => result({ stop: true })));
 at("again").addEventListener("click", () => doing(async () => { judge = ""; await start(); at("judge").value = ""; }));
 at("close").addEventListener("click", () => doing(async () => { await ask("/api/close", {}); show("closed"); }));
 document.addEventListener("keydown", (event) => {
-  if (at("vote").hidden || event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
-  const choice = KEYS[event.key] || KEYS[event.key.toLowerCase()];
+  const voting = !at("vote").hidden;
+  if ((!voting && at("through").hidden) || event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
+  const choice = voting && (KEYS[event.key] || KEYS[event.key.toLowerCase()]);
   if (!choice && event.key.toLowerCase() !== "u") return;
   event.preventDefault();
   if (choice) choose(choice); else undo();

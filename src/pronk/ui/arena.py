@@ -105,7 +105,11 @@ class Arena:
              "a": plain(pair["a"]), "b": plain(pair["b"])}
             for pair in found["pairs"]
         ]  # fmt: skip
-        return {"said": [plain(sentence) for sentence in sentences(found)], "pairs": pairs}
+        ranking = [
+            [plain(one["name"]), percent(one["win_rate"]), between(one["interval"]), "–".join(map(str, one["places"]))]
+            for one in found["ranking"] or ()
+        ]
+        return {"said": [plain(sentence) for sentence in sentences(found)], "pairs": pairs, "ranking": ranking}
 
     # --- a judge's way through the contest ------------------------------------------------------
 
@@ -122,16 +126,15 @@ class Arena:
                 current = number
                 break
             passed.append(self._vote(match, judge, "tie", "both", {}, "identical"))
+        of = [_place(match) for match in order if not match.identical]
+        view = {"judge": judge, "done": sum(place in done for place in of), "of": len(of)}
         if self._told(judge):
-            return {"judge": judge, "finished": True}
-        if passed:
-            append_votes(self.file, passed)
+            return {**view, "finished": True, "told": True}
+        append_votes(self.file, passed)
         if current is None:
-            return {"judge": judge, "finished": True}
-        of = [match for match in order if not match.identical]
-        news = self._news([*votes, *passed])
-        view = {"judge": judge, "pair": current, "done": sum(_place(match) in done for match in of), "of": len(of)}
-        return {**view, "turns": self._turns(judge, order[current]), "news": news}
+            return {**view, "finished": True, "told": False}
+        news = self._news(judge, [*votes, *passed])
+        return {**view, "pair": current, "turns": self._turns(judge, order[current]), "news": news}
 
     def _turns(self, judge: str, match: Match) -> list[View]:
         answers = [match.matter.answers[name] for name in (match.a, match.b)]
@@ -141,8 +144,14 @@ class Arena:
             for asked, one, other in zip(match.matter.turns, left, right, strict=True)
         ]
 
-    def _news(self, votes: Sequence[Vote]) -> str:
-        """Whether one may stop: said without saying in whose favour."""
+    def _news(self, judge: str, votes: Sequence[Vote]) -> str:
+        """Whether one may stop: said without saying in whose favour, and only to those whose votes are new questions.
+
+        Who votes on what others have voted on tells how far people agree; that is never settled.
+        """
+        first = {_place(vote): vote.judge for vote in reversed(votes)}
+        if judge not in first.values():
+            return ""
         sure, hopeless = settled(self.contest, votes)
         if sure + hopeless < len(self.contest.pairs):
             return ""
