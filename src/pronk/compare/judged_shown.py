@@ -13,6 +13,7 @@ from pronk.data.terminal import plain
 from pronk.data.words import counted
 
 View = dict[str, Any]
+BY_PLACE = 0.5  # share of pairs that the order decides, from which a judge is of no use
 COLUMNS = 80
 PAIR, RATE, INTERVAL, WINS = 34, 9, 14, 12
 
@@ -22,7 +23,12 @@ def judged_table(record: View) -> str:
     served = f" at {record['server']}" if record.get("server") else ""
     head = f"judge: {words.short(record['judge'], 40)}{served}, {_source(record)}"
     names = f"{'':{PAIR}}{'second':>{RATE}}  {'95%':{INTERVAL}}{'win/tie/loss':>{WINS}}"
-    lines = [head, "", names, f"{'first → second':{PAIR}}{'preferred':>{RATE}}  {'interval':{INTERVAL}}"]
+    lines = [
+        *textwrap.wrap(head, COLUMNS),
+        "",
+        names,
+        f"{'first → second':{PAIR}}{'preferred':>{RATE}}  {'interval':{INTERVAL}}",
+    ]
     lines += [_row(pair) for pair in record["pairs"]]
     below = [textwrap.fill(note, COLUMNS, subsequent_indent="  ") for note in notes(record)]
     return plain("\n".join([*(line.rstrip() for line in lines), "", *below]))
@@ -55,7 +61,7 @@ def notes(record: View) -> list[str]:
         reasons = ", ".join(f"{words.number(count, 0)} × {name}" for name, count in asked["retries"].items())
         found.append(f"Asked again {counted(retries, 'time')}: {reasons}.")
     if record.get("cut"):
-        found.append(f"{record['cut']:,} replies were cut at their longest length: raise --max-new-tokens.")
+        found.append(f"{record['cut']:,} replies were cut at their longest length: raise --verdict-tokens.")
     if record.get("own"):
         found.append("The judge is one of those it judges: models are known to prefer their own answers.")
     if len(pairs) > 1:
@@ -66,13 +72,16 @@ def notes(record: View) -> list[str]:
 def _position(found: View) -> str:
     if not found["of"]:
         return ""
-    share = f"{found['count']} of {found['of']} ({_share(found)})"
-    leaning = f", {found['first']} of them to what stood first" if found["count"] else ""
-    return f"The order decided in {share}{leaning}: ties."
+    cases = f"{found['count']:,} of {found['of']:,} ({_share(found)})"
+    leaning = f", {found['first']:,} of them for what stood first" if found["count"] else ""
+    said = f"The order decided in {cases}{leaning}: ties."
+    if found["interval"][0] > BY_PLACE:
+        said += " This judge goes by place, not by answers: take a stronger one."
+    return said
 
 
 def _length(found: View) -> str:
-    return f"The longer answer won {found['count']} of {found['of']} ({_share(found)})." if found["of"] else ""
+    return f"The longer answer won {found['count']:,} of {found['of']:,} ({_share(found)})." if found["of"] else ""
 
 
 def _agreement(record: View) -> list[str]:

@@ -36,8 +36,11 @@ def win_rate(scores: Mapping[str, Sequence[float]], level: float = 0.95) -> tupl
     flat = np.array([score for one in scores.values() for score in one])
     n, mean = len(flat), float(flat.mean())
     effect = _design_effect(sums_Q, counts_Q, flat)
-    wins, losses = float((flat == 1).sum()) / effect, float((flat == 0).sum()) / effect
-    low, high = tango_interval(losses, wins, n / effect, level)
+    wins, losses, ties = (
+        float(count) / effect for count in ((flat == 1).sum(), (flat == 0).sum(), (flat == 0.5).sum())
+    )
+    # summed again: rounded by itself, n / effect may come out below wins + losses, or below the one that it must be
+    low, high = tango_interval(losses, wins, max(1.0, wins + losses + ties), level)
     return mean, [0.5 + low / 2, 0.5 + high / 2]
 
 

@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import TypeVar
 
 from pronk.compare.contest import Contest, Matter
 from pronk.compare.judged import Judged, Said, Side
+from pronk.data.questions import Question
 from pronk.errors import StudyError
 from pronk.judge.estimate import Estimate
 from pronk.judge.judges import Judge
@@ -16,6 +18,7 @@ from pronk.judge.kept import TRIES, Kept, Wanted
 from pronk.judge.prompt import Reading
 
 Pair = tuple[str, str]
+Named = TypeVar("Named", Matter, Question)  # what has an id
 FIRST_IS_A: dict[str, Said] = {"A": "a", "B": "b", "tie": "tie"}
 FIRST_IS_B: dict[str, Said] = {"A": "b", "B": "a", "tie": "tie"}
 
@@ -65,11 +68,11 @@ def matches(contest: Contest, pairs: Sequence[Pair], references: Mapping[str, tu
     ]
 
 
-def some_of(contest: Contest, count: int | None) -> Contest:
-    """So many of its questions, all when None: always the same ones, and those of a smaller number are among them."""
-    order = sorted(contest.matters, key=lambda one: hashlib.sha256(one.id.encode()).digest())
+def some_of(questions: Sequence[Named], count: int | None) -> list[Named]:
+    """So many of the questions, all when None: always the same ones, and those of a smaller number are among them."""
+    order = sorted(questions, key=lambda one: hashlib.sha256(one.id.encode()).digest())
     kept = {one.id for one in order[:count]}
-    return replace(contest, matters=tuple(one for one in contest.matters if one.id in kept))
+    return [one for one in questions if one.id in kept]
 
 
 def pairs_of(contestants: Sequence[str], bases: Mapping[str, str], best: str | None, kind: str) -> list[Pair]:

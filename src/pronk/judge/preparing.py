@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ def prepare(study: Path, options: Options, console: Console) -> Prepared | None:
     found = _of_questions(study, options, console) if options.questions else _of_items(study, runs, options)
     if found is None:
         return None
-    contest, best = some_of(found.contest, options.items), best_run(runs)
+    contest, best = found.contest, best_run(runs)
     pairs = pairs_of(contest.contestants, found.bases, str(best["name"]) if best else None, options.pairs)
     kept = Kept(votes_file(study, judge.name), judge.name, judge.identity)
     judging = Judging(judge, kept, matches(contest, pairs, found.references))
@@ -102,7 +102,8 @@ def _of_items(study: Path, runs: list[dict[str, Any]], options: Options) -> Mate
     rows = {str(row.get("id")): row.get("reference") for _, row in read_lines(study / "items.jsonl")}
     known = {name: (text,) for name, text in rows.items() if isinstance(text, str) and text.strip()}
     bases = {run["name"]: base["name"] for run in runs if not run.get("baseline") and (base := baseline_of(run, runs))}
-    return Material(contest_of_items(study, options.runs), known, bases)
+    contest = contest_of_items(study, options.runs)
+    return Material(replace(contest, matters=tuple(some_of(contest.matters, options.items))), known, bases)
 
 
 def _of_questions(study: Path, options: Options, console: Console) -> Material | None:
@@ -114,6 +115,7 @@ def _of_questions(study: Path, options: Options, console: Console) -> Material |
     references: References = {}
     if options.references is not None:
         references = read_references(options.references, Path(options.questions[0]).expanduser(), questions)
+    questions = some_of(list({one.id: one for one in questions}.values()), options.items)
     named = [str(study / "runs" / name) for name in options.runs] or [str(study)]
     models = find_models(named, with_base=True)
     settings = generation_settings({"max_new_tokens": options.max_new_tokens} if options.max_new_tokens else {})
