@@ -39,13 +39,10 @@ def test_a_verdict_needs_two_readings_that_agree() -> None:
 
 def test_what_stood_first_is_favoured() -> None:
     """a_first says `a`, or b_first says `b`: then the first answer is named, perhaps beside a tie."""
-    favours = {
-        (one, other) for one, other in product(["a", "b", "tie"], repeat=2) if judged(1, one, other).favours_first
-    }
-    assert favours == {("a", "b"), ("a", "tie"), ("tie", "b")}
-    found = position_bias(
-        many({("a", "b"): 3, ("b", "a"): 1, ("b", "b"): 4}) + [judged(9, "tie", "tie", identical=True)]
-    )
+    cases = list(product(["a", "b", "tie"], repeat=2))
+    assert [case for case in cases if judged(1, *case).favours_first] == [("a", "b"), ("a", "tie"), ("tie", "b")]
+    said = many({("a", "b"): 3, ("b", "a"): 1, ("b", "b"): 4})
+    found = position_bias([*said, judged(9, "tie", "tie", identical=True)])
     assert (found["count"], found["of"], found["first"]) == (4, 8, 3)
 
 
@@ -74,11 +71,11 @@ def test_figures_of_a_pair() -> None:
 
 def test_holm_goes_over_all_pairs_that_were_judged() -> None:
     better = many({("b", "b"): 12, ("a", "a"): 3})
-    others = [many({("b", "b"): 1, ("a", "a"): 1}, b=f"other-{k}") for k in range(3)]
+    others = [one for k in range(3) for one in many({("b", "b"): 1, ("a", "a"): 1}, b=f"other-{k}")]
     nothing = many({("missing", "missing"): 2}, b="nobody")
     (alone,) = pair_results(better)
     assert (alone["verdict"], alone["p_adjusted"]) == ("better", alone["p_value"])
-    first, *rest, last = pair_results([*better, *sum(others, []), *nothing])
+    first, *rest, last = pair_results([*better, *others, *nothing])
     assert first["p_adjusted"] == pytest.approx(4 * first["p_value"])
     assert [one["verdict"] for one in (first, *rest)] == ["tie"] * 4
     assert (last["win_rate"], last["p_value"], last["verdict"]) == (None, None, None)

@@ -23,12 +23,8 @@ def judged_table(record: View) -> str:
     served = f" at {record['server']}" if record.get("server") else ""
     head = f"judge: {words.short(record['judge'], 40)}{served}, {_source(record)}"
     names = f"{'':{PAIR}}{'second':>{RATE}}  {'95%':{INTERVAL}}{'win/tie/loss':>{WINS}}"
-    lines = [
-        *textwrap.wrap(head, COLUMNS),
-        "",
-        names,
-        f"{'first → second':{PAIR}}{'preferred':>{RATE}}  {'interval':{INTERVAL}}",
-    ]
+    heads = [names, f"{'first → second':{PAIR}}{'preferred':>{RATE}}  {'interval':{INTERVAL}}"]
+    lines = [*textwrap.wrap(head, COLUMNS), "", *heads]
     lines += [_row(pair) for pair in record["pairs"]]
     below = [textwrap.fill(note, COLUMNS, subsequent_indent="  ") for note in notes(record)]
     return plain("\n".join([*(line.rstrip() for line in lines), "", *below]))
