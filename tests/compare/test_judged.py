@@ -201,4 +201,4 @@ def test_a_judge_that_goes_by_place_is_called_that() -> None:
 def test_a_pair_that_was_not_judged() -> None:
     table = judged_table(record(many({("missing", "b"): 3})))
     assert "not judged" in table
-    assert "3 pairs not counted: no reply." in table
+    assert "3 pairs not counted: not asked, or no reply." in table

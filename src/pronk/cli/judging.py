@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -71,7 +72,7 @@ def judge(
     options = room.Options(model, **_given(more))
     there = sys.stdin.isatty() and sys.stderr.isatty()
     try:
-        found = room.judge(study, options, console(), (lambda asked: typer.confirm(asked, err=True)) if there else None)
+        found = room.judge(study, options, console(), _confirm if there else None)
     except (KeyboardInterrupt, typer.Abort):
         say(OFF)
         sys.exit(130)
@@ -83,6 +84,15 @@ def judge(
     if found.record is None:
         say("nothing was judged")
         sys.exit(1)
+
+
+def _confirm(asked: str) -> bool:
+    """Ask a person. Ctrl-C means no, at once: nothing is under way."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return typer.confirm(asked, err=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def notes(record: View) -> list[str]:
     pairs = record["pairs"]
     if identical := sum(pair["identical"] for pair in pairs):
         found.append(f"{counted(identical, 'pair')} of identical answers: ties, and not asked.")
-    for key, said in (("unparsable", "no verdict after several tries"), ("missing", "no reply")):
+    for key, said in (("unparsable", "no verdict after several tries"), ("missing", "not asked, or no reply")):
         if lost := sum(pair[key] for pair in pairs):
             found.append(f"{counted(lost, 'pair')} not counted: {said}.")
     asked = record.get("asked") or {}

@@ -86,8 +86,9 @@ def messages(reading: Reading, reasoned: bool = True, again: bool = False) -> li
 
 
 def mark_of(texts: Sequence[str]) -> str:
-    """A word that occurs in none of the texts; the same for the same texts, so that a prompt is too."""
-    digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
+    """A word that occurs in none of the texts; the same for the same texts, in whatever order, so that both readings
+    of a pair begin alike (servers keep what they have read)."""
+    digest = hashlib.sha256("\0".join(sorted(texts)).encode("utf-8", "surrogatepass")).hexdigest()
     while any(digest[:12] in text for text in texts):
         digest = hashlib.sha256(digest.encode()).hexdigest()
     return f"part-{digest[:12]}"
