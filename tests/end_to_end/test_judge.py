@@ -79,6 +79,7 @@ def test_questions_of_two_turns(
     command = ["judge", str(study), "--model", "org/judge", "--url", server.url, *questions(tmp_path)]
     told = pronk(*command, "--json")
     assert told.code == 0, told.err
+    assert "counted with the study's tokenizer" in told.err
     record = json.loads(told.out)
     (pair,) = record["pairs"]
     assert (record["questions"], record["references"], record["source"]) == (4, 1, "questions.jsonl")

@@ -70,13 +70,14 @@ def always_first(_: dict[str, Any]) -> str:
 
 
 def run(
-    study: Path, server: Scripted, limits: Limits | None = None, told: list[str] | None = None, **more: Any
-) -> Judged:
-    """One `pronk judge`. told: gets what a person was told."""
+    study: Path, server: Scripted, limits: Limits | None = None, told: list[str] | None = None,
+    confirm: Callable[[str], bool] | None = None, **more: Any,
+) -> Judged:  # fmt: skip
+    """One `pronk judge`. told: gets what a person was told. confirm: the person."""
     stream = StringIO()
     options = Options("some/judge", server.url, limits=limits or Limits(), **more)
     try:
-        return judge(study, options, Console(file=stream, width=200))
+        return judge(study, options, Console(file=stream, width=200), confirm)
     finally:
         if told is not None:
             told.append(stream.getvalue())

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from place import ALIKE, BASE, GOOD, always_first, fair, make_study, pair_of, result_of, run, shown, verdict
 
+import pronk.judge.estimate as estimate
 import pronk.judge.judging as judging
 from pronk.compare.contest import Match as Ballot
 from pronk.compare.contest import contest_of_items
@@ -126,6 +127,7 @@ def test_what_is_no_verdict_is_asked_again_and_never_scored(study: Path, judge_s
     assert (good["judged"], good["wins_b"], good["unparsable"], good["missing"]) == (11, 11, 1, 0)
     assert len(server.seen) == 24 + 2 * (TRIES - 1) + 2
     assert "1 pair not counted: no verdict" in judged_table(record)
+    assert f"asked for again: {2 * TRIES + 2}." in judged_table(record)
     assert [row["reply"][:9] for row in lines(study) if row["vote"] is None] == ["I think A"] * (2 * TRIES + 2)
     run(study, server)
     assert len(server.seen) == 24 + 2 * (TRIES - 1) + 2  # nor is it asked for ever
@@ -201,6 +203,25 @@ def test_much_is_asked_for_first(study: Path, judge_server: Serve) -> None:
     assert result_of(run(study, server, dear, told, yes=True))["asked"]["cost"] == pytest.approx(24 * 110)
     assert re.search(r"counted as bytes / 4\); cost about", told[0])
     assert "still to go: 20 readings" in told[0]
+
+
+def test_a_person_may_say_no(study: Path, judge_server: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the cost, before anything is asked; or to the time, once a few readings have shown it, which are kept."""
+    server, asked = judge_server(fair), list[str]()
+
+    def no(question: str) -> bool:
+        asked.append(question)
+        return False
+
+    assert run(study, server, Limits(price_in=1e6), confirm=no).record is None
+    assert (len(asked), server.seen) == (1, [])
+    assert "judged" not in json.loads((study / "study.json").read_text())
+    monkeypatch.setattr(estimate, "ASK_SECONDS", 0.0)
+    record = result_of(run(study, server, confirm=no))
+    assert (len(asked), len(server.seen)) == (2, 4)
+    assert (pair_of(record, GOOD)["judged"], pair_of(record, GOOD)["missing"]) == (2, 10)
+    assert pair_of(result_of(run(study, server, yes=True)), GOOD)["judged"] == 12
+    assert len(server.seen) == 24
 
 
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }} \x1b[31m"

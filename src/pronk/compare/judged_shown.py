@@ -56,6 +56,8 @@ def notes(record: View) -> list[str]:
     if retries := sum(asked.get("retries", {}).values()):
         reasons = ", ".join(f"{words.number(count, 0)} × {name}" for name, count in asked["retries"].items())
         found.append(f"Asked again {counted(retries, 'time')}: {reasons}.")
+    if record.get("no_verdict"):
+        found.append(f"Replies that were no verdict, and were asked for again: {record['no_verdict']:,}.")
     if record.get("cut"):
         found.append(f"{record['cut']:,} replies were cut at their longest length: raise --verdict-tokens.")
     if record.get("own"):
@@ -107,7 +109,7 @@ def _source(record: View) -> str:
 
 def judged_views(study: View) -> list[View]:
     """A view for each judge, for the report; empty where nobody has judged."""
-    return [_view(record) for record in study.get("judged") or []]
+    return [_view(record) for record in reversed(study.get("judged") or [])]  # the newest first
 
 
 def _view(record: View) -> View:

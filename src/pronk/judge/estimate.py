@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pronk.data.words import counted
-from pronk.errors import OptionError, PronkError
+from pronk.errors import OptionError
 from pronk.evaluate.spending import Limits, rough_tokens
 
 # Above these a person is asked first. The cost is in whatever currency the prices are in.
@@ -73,20 +74,25 @@ def allow(estimate: Estimate, yes: bool, confirm: Callable[[str], bool] | None) 
     return confirm("Go on?")
 
 
-def counter(runs: Sequence[Mapping[str, Any]]) -> tuple[Callable[[Sequence[str]], list[int]], str]:
-    """Counts tokens of texts, and says how: with the tokenizer of the study's base, else by bytes."""
-    try:
-        from pronk.model.load import find_base, load_tokenizer
+def counter(study: Path) -> tuple[Callable[[Sequence[str]], list[int]], str]:
+    """Counts tokens of texts, and says how: with a tokenizer that lies in the study beside an adapter, else by bytes.
 
-        base = next(str(run["base"]) for run in runs if run.get("base"))
-        tokenizer = load_tokenizer(find_base(base, lambda _: None))
-    except (PronkError, StopIteration):
+    A served judge has a tokenizer of its own; any other is nearer to it than bytes are.
+    """
+    from tokenizers import Tokenizer
+
+    file = next((path for path in sorted(study.glob("runs/*/*/tokenizer.json"))), None)
+    try:
+        tokenizer = Tokenizer.from_file(str(file)) if file else None
+    except Exception:  # the library raises nothing narrower
+        tokenizer = None
+    if tokenizer is None:
         return lambda texts: [rough_tokens([text]) for text in texts], "counted as bytes / 4"
 
     def count(texts: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False).input_ids] if texts else []
+        return [len(one.ids) for one in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
-    return count, "counted with the tokenizer of the study's base"
+    return count, "counted with the study's tokenizer"
 
 
 def duration(seconds: float) -> str:

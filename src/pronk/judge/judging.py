@@ -132,6 +132,11 @@ class Judging:
             if stop():
                 return
 
+    @property
+    def wasted(self) -> int:
+        """Replies that were no verdict, also those of former commands."""
+        return sum(self.kept.tried(one) for one in self.wanted)
+
     def judged(self) -> list[Judged]:
         """What has been said, match by match."""
         return [self._judged(match) for match in self.matches]

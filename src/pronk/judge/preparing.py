@@ -61,7 +61,7 @@ def prepare(study: Path, options: Options, console: Console) -> Prepared | None:
     Raises PronkError with one message, before weights are loaded or anything is paid for where that can be.
     """
     runs, tally = read_study(study)["runs"], Tally(options.limits)
-    judge, start = _judge(study, runs, options, tally, console)
+    judge, start = _judge(study, options, tally, console)
     found = _of_questions(study, options, console) if options.questions else _of_items(study, runs, options)
     if found is None:
         return None
@@ -74,16 +74,14 @@ def prepare(study: Path, options: Options, console: Console) -> Prepared | None:
     return Prepared(judge, judging, contest, found.references, tally, start)
 
 
-def _judge(
-    study: Path, runs: list[dict[str, Any]], options: Options, tally: Tally, console: Console
-) -> tuple[Judge, Estimate]:
+def _judge(study: Path, options: Options, tally: Tally, console: Console) -> tuple[Judge, Estimate]:
     from pronk.ask.choosing import Chooser
     from pronk.ask.models import find_models
     from pronk.evaluate.served import server_of
 
     if options.url is not None:
         server = server_of(options.url, options.model, "--url")
-        count, how = counter(runs)
+        count, how = counter(study)
         start = Estimate(0, 0, 0, how, options.limits)
         return ServedJudge(server, options.verdict_tokens, options.timeout, tally, count), start
     models = find_models([options.model])

@@ -40,7 +40,8 @@ def result(study: Path, one: Prepared, options: Options) -> dict[str, Any]:
         "references": len(shown & one.references.keys()), "compared": options.pairs, "own": one.judge.own,
         "prompt_version": prompt.VERSION, "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "pairs": pair_results(judged), "position": position_bias(judged), "length": length_bias(judged),
-        "agreement": with_people(study, one), "cut": one.judge.cut, "asked": dict(one.tally.record()),
+        "agreement": with_people(study, one), "cut": one.judge.cut, "no_verdict": one.judging.wasted,
+        "asked": dict(one.tally.record()),
     }  # fmt: skip
 
 
