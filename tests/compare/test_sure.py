@@ -11,7 +11,7 @@ import pytest
 from scipy.special import betaln
 from scipy.stats import binom
 
-from pronk.compare.sure import LEVEL, always_valid_interval, can_still_be_sure, log_e_value, sure_after
+from pronk.compare.sure import LEVEL, always_valid_interval, can_still_be_sure, fewest_votes, log_e_value, sure_after
 
 SIMULATIONS = 2000
 VOTES = 150
@@ -100,6 +100,8 @@ def test_when_it_can_no_longer_be_told() -> None:
     assert not can_still_be_sure(0, 0, 0, 5)
     assert not can_still_be_sure(10, 0, 10, 9)
     assert can_still_be_sure(10, 0, 10, 40)
+    assert (fewest_votes(), sure_after([0.0] * 20)) == (9, 9)
+    assert fewest_votes(LEVEL / 6) > 9
 
 
 def test_the_interval_covers_at_all_looks_together() -> None:

@@ -43,11 +43,13 @@ def arena(
 ) -> None:
     """Vote blind on pairs of answers in the browser: which run writes better ones? With statistics."""
     from pronk.ui import blind_test
+    from pronk.ui.arena import Arena, judge_name
 
     study = blind_test.home(targets, out)
     if result:
         _show(blind_test.conclude(study), as_json)
         return
+    voter = judge_name(judge) if judge else ""  # before minutes of answering
     given = {"max_new_tokens": max_new_tokens, "temperature": temperature}
     settings = {key: value for key, value in given.items() if value is not None}
     try:
@@ -59,11 +61,10 @@ def arena(
     if contest is None:
         say("interrupted; the answers that are whole are kept, and the same command goes on")
         sys.exit(130)
-    from pronk.ui.arena import Arena
     from pronk.ui.local_page import serve
 
     blind_test.tell_size(contest, console())
-    if not serve(Arena(study, contest, seed, judge).page(), say, open_browser, port):
+    if not serve(Arena(study, contest, seed, voter).page(), say, open_browser, port):
         say(f"interrupted; all votes are kept: `pronk arena {study}` goes on, and with --result tells what they say")
         sys.exit(130)
     _show(blind_test.conclude(study), as_json)

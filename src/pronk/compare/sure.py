@@ -59,10 +59,10 @@ def sure_after(scores: Sequence[float] | Floats, level: float = LEVEL) -> int | 
     Scores are 1, 1/2 or 0, each of another question: a second opinion on the same question is no new bet.
     Once sure is sure: whatever comes later, false alarms are at most `level`.
     """
-    counts = [0, 0, 0]
+    wins = losses = 0
     for number, score in enumerate(scores, start=1):
-        counts[_place(float(score))] += 1
-        if log_e_value(*counts) >= -math.log(level):
+        wins, losses = wins + (score == 1), losses + (score == 0)
+        if log_e_value(int(wins), 0, int(losses)) >= -math.log(level):  # ties change nothing
             return number
     return None
 
@@ -71,6 +71,11 @@ def can_still_be_sure(wins: int, ties: int, losses: int, remaining: int, level: 
     """Whether so many more votes could make it sure, if all of them went one way."""
     extremes = ((wins + remaining, ties, losses), (wins, ties, losses + remaining))
     return any(log_e_value(*counts) >= -math.log(level) for counts in extremes)
+
+
+def fewest_votes(level: float = LEVEL) -> int:
+    """How many votes it takes to be sure if all of them go one way."""
+    return next(count for count in range(1, 10_000) if can_still_be_sure(0, 0, 0, count, level))
 
 
 def always_valid_interval(wins: int, ties: int, losses: int, level: float = LEVEL) -> tuple[float, float]:
@@ -85,7 +90,3 @@ def always_valid_interval(wins: int, ties: int, losses: int, level: float = LEVE
         middle = (wins + ties / 2) / max(1, wins + ties + losses)
         return middle, middle
     return max(0.0, float(kept[0]) - 0.001), min(1.0, float(kept[-1]) + 0.001)
-
-
-def _place(score: float) -> int:
-    return {1.0: 0, 0.5: 1, 0.0: 2}[score]

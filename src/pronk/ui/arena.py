@@ -37,7 +37,7 @@ class Arena:
 
     def __init__(self, study: Path, contest: Contest, seed: int = 0, judge: str = "") -> None:
         self.contest, self.seed = contest, seed
-        self.judge = _name(judge) if judge else ""
+        self.judge = judge_name(judge) if judge else ""
         self.file, self.told_file = votes_file(study), study / "arena" / "told.jsonl"
         self.matches = list(contest.matches())
         self._lock = threading.Lock()
@@ -61,11 +61,11 @@ class Arena:
     def next(self, body: Mapping[str, Any]) -> View:
         """The pair that a judge is to vote on."""
         with self._lock:
-            return self._next(_name(body.get("judge")))
+            return self._next(judge_name(body.get("judge")))
 
     def vote(self, body: Mapping[str, Any]) -> View:
         """Keep a vote; the next pair. Raises OptionError where it is for another pair than the one to vote on."""
-        judge = _name(body.get("judge"))
+        judge = judge_name(body.get("judge"))
         with self._lock:
             view = self._next(judge)
             if view.get("finished") or body.get("pair") != view["pair"]:
@@ -77,7 +77,7 @@ class Arena:
 
     def undo(self, body: Mapping[str, Any]) -> View:
         """Take a judge's last vote back; the pair that it was on."""
-        judge = _name(body.get("judge"))
+        judge = judge_name(body.get("judge"))
         with self._lock:
             own = [vote for vote in self._votes() if vote.judge == judge and vote.kind == "person"]
             if own and not self._told(judge):
@@ -88,7 +88,7 @@ class Arena:
 
     def result(self, body: Mapping[str, Any]) -> View:
         """What all judges have voted, names included, for a judge who is through or stops. Raises OptionError else."""
-        judge = _name(body.get("judge"))
+        judge = judge_name(body.get("judge"))
         with self._lock:
             finished = self._next(judge).get("finished")
             if not finished and body.get("stop") is not True:
@@ -153,7 +153,7 @@ class Arena:
         if judge not in first.values():
             return ""
         sure, hopeless = settled(self.contest, votes)
-        if sure + hopeless < len(self.contest.pairs):
+        if sure + hopeless < len(self.contest.pairs) or (not sure and hopeless == settled(self.contest, ())[1]):
             return ""
         return SURE if sure else HOPELESS
 
@@ -198,8 +198,8 @@ def _choice(given: Any, order: Order) -> Choice:
     return sides[given]
 
 
-def _name(given: Any) -> str:
-    """A judge's name as it is kept. Raises OptionError for what is none."""
+def judge_name(given: Any) -> str:
+    """A judge's name as it is kept, in one line. Raises OptionError for what is none."""
     name = " ".join(given.split()) if isinstance(given, str) else ""
     if not name or len(name) > LONGEST_NAME or not is_whole(name) or plain(name) != name:
         raise OptionError(f"a name has 1 to {LONGEST_NAME} letters, and nothing that steers a terminal")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pronk.compare.arena import Result, arena_result, store_result
 from pronk.compare.contest import Contest, contest_of_items, read_contest, write_contest
+from pronk.compare.sure import LEVEL, fewest_votes
 from pronk.compare.votes import read_votes, votes_file
 from pronk.data.questions import read_questions
 from pronk.data.words import counted
@@ -100,6 +101,13 @@ def tell_size(contest: Contest, console: Console) -> None:
     alike = f"; {same} more are identical and count as ties" if same else ""
     say(console, f"{counted(len(contest.contestants), 'contestant')}, {counted(len(contest.matters), 'question')}: "
                  f"{counted(asked, 'pair')} of answers to look at{alike}")  # fmt: skip
+    fewest = fewest_votes(LEVEL / len(contest.pairs))
+    if len(contest.matters) < fewest:
+        say(
+            console,
+            f"  too few questions to be sure of anything: it takes {fewest}, even where all votes agree",
+            "yellow",
+        )
     if len(contest.contestants) > MANY:
         say(console, "  that is a lot; --run NAME, once for each, lets only these runs take part")
 
