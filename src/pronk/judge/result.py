@@ -19,10 +19,11 @@ from pronk.runs import StudyFolder
 
 def write_result(study: Path, one: Prepared, options: Options) -> dict[str, Any] | None:
     """Write what there is so far into study.json, in the place of this judge's last result on the same questions, and
-    into the report. Returns the entry; None, and nothing is written, where there is no verdict at all."""
-    record = result(study, one, options)
-    if not any(pair["judged"] for pair in record["pairs"]):
+    into the report. Returns the entry; None, and nothing is written, where the judge has said nothing."""
+    heard = any(judged.verdict is not None and not judged.identical for judged in one.judging.judged())
+    if one.judging.wanted and not heard:
         return None
+    record = result(study, one, options)
     folder = StudyFolder.open(study)
     summary = folder.read()
     others = [entry for entry in summary.get("judged") or [] if _place(entry) != _place(record)]
