@@ -275,6 +275,7 @@ WRONG = [
     ({"pairs": "some"}, OptionError, "--pairs: found 'some', expected one of base, best, all"),
     ({"items": 0}, OptionError, "--items: found 0"),
     ({"timeout": float("nan")}, OptionError, "--timeout"),
+    ({"max_new_tokens": 9}, OptionError, "--max-new-tokens is for answers to --questions"),
     ({"references": Path("r.jsonl")}, OptionError, "--references: they belong to"),
     ({"limits": Limits(cost=1.0)}, OptionError, "name what a million tokens cost"),
     ({"limits": Limits(price_in=-1.0)}, OptionError, "--price-in: found -1.0"),

@@ -105,6 +105,8 @@ def test_what_is_no_judge_is_told(tmp_path: Path, reader: Path) -> None:
         run(study, "./nobody")
     with pytest.raises(OptionError, match="limits and prices are for a served model"):
         run(study, reader, limits=Limits(tokens=5))
+    with pytest.raises(OptionError, match="--timeout are for a served model"):
+        run(study, reader, timeout=5.0)
 
 
 def test_a_form_without_a_place_for_system_messages_gets_them_before_the_question(reader: Path) -> None:

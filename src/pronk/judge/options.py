@@ -58,5 +58,11 @@ class Options:
                 raise OptionError(f"{option}: found {price}, expected 0 or more")
         if self.url is None and limits != Limits():
             raise OptionError("limits and prices are for a served model (--url): one of this machine costs time alone")
+        if self.url is None and (self.verdict_tokens, self.timeout) != (Options.verdict_tokens, Options.timeout):
+            raise OptionError(
+                "--verdict-tokens and --timeout are for a served model (--url): one of this machine writes no reason"
+            )
+        if self.max_new_tokens is not None and not self.questions:
+            raise OptionError("--max-new-tokens is for answers to --questions; the study's items are answered already")
         if limits.cost is not None and not limits.price_in + limits.price_out:
             raise OptionError("--limit-cost: name what a million tokens cost with --price-in and --price-out")
