@@ -73,6 +73,7 @@ def questions(folder: Path) -> list[str]:
     return [*asked, "--max-new-tokens", "8"]
 
 
+@pytest.mark.slow  # trains a study
 def test_questions_of_two_turns(
     study: Path, tmp_path: Path, server: Scripted, pronk: Pronk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +98,7 @@ def test_questions_of_two_turns(
     assert json.loads((study / "study.json").read_text())["judged"][0]["pairs"] == record["pairs"]
 
 
+@pytest.mark.slow  # trains a study
 def test_ctrl_c_keeps_what_was_judged(study: Path, server: Scripted, pronk: Pronk) -> None:
     """The study's own items; the same command goes on and asks nothing twice."""
 
@@ -120,6 +122,7 @@ def test_ctrl_c_keeps_what_was_judged(study: Path, server: Scripted, pronk: Pron
     assert json.loads(told.out)["judged"][0]["judge"] == "judge"  # a new report keeps it
 
 
+@pytest.mark.slow  # trains a study
 def test_wrong_input_is_one_message(study: Path, tmp_path: Path, server: Scripted, pronk: Pronk) -> None:
     (tmp_path / "wrong.jsonl").write_text('{"turns": "no list"}\n')
     served = ["--model", "m", "--url", server.url]
