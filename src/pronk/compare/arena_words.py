@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from scipy.stats import binomtest
 
-from pronk.compare.words import VERDICTS, number, short
+from pronk.compare.words import VERDICTS, number
 from pronk.data.words import counted, enumerated
 
 Result = Mapping[str, Any]
@@ -46,8 +46,15 @@ def _one_pair(pair: Result) -> str:
         return f"The votes do not tell {a} and {b} apart: each won half of the comparisons."
     return (
         f"The votes do not settle which of the two is better. {better} is ahead of {worse}: {figures}; but that "
-        "could be chance. This does not mean that they are equal: more questions may tell."
+        f"could be chance. This does not mean that they are equal: more questions may tell.{_beforehand(bounds)}"
     )
+
+
+def _beforehand(bounds: Sequence[float]) -> str:
+    """Why a tie may have an interval that says otherwise."""
+    if bounds[0] <= 0.5:
+        return ""
+    return " (The interval leaves 50% out, but holds for a number of votes fixed beforehand, not for stopping at will.)"
 
 
 def _several(pairs: Sequence[Result]) -> list[str]:
@@ -79,7 +86,9 @@ def _what_was_voted(result: Result) -> str:
         if same
         else ""
     )
-    asked = f"on {counted(result['questions'], 'question')} ({result['source']})"
+    seen, all_of_them = result["questions_voted_on"], result["questions"]
+    part = f"{seen} of " if seen < all_of_them else ""
+    asked = f"on {part}{counted(all_of_them, 'question')} ({result['source']})"
     return f"{counted(result['votes'], 'vote')} by {names or 'nobody'} {asked}.{alike}"
 
 
@@ -122,26 +131,17 @@ def _left_out(result: Result) -> list[str]:
 
 
 def terminal_lines(result: Result) -> list[str]:
-    """A table of the pairs, the ranking where there is one, and the sentences."""
-    rows = [["", "wins", "losses", "ties", "both bad", "win rate", "95% interval", ""]]
+    """The pairs, the ranking where there is one, and the sentences; names may be of any length."""
+    lines = []
     for pair in result["pairs"]:
-        counts = [str(pair[key]) for key in ("wins_b", "wins_a", "ties", "both_bad")]
-        name = f"{short(pair['b'], 24)} against {short(pair['a'], 24)}"
-        rows.append(
-            [name, *counts, percent(pair["win_rate"]), between(pair["interval"]), VERDICTS[pair["verdict"]]]
-        )  # fmt: skip
-    if result["ranking"]:
-        rows.append([""] * 8)
+        bad = f", {pair['both_bad']} both bad" if pair["both_bad"] else ""
+        figures = f"win rate {percent(pair['win_rate'])} ({between(pair['interval'])})"
+        counts = f"won {pair['wins_b']}, lost {pair['wins_a']}, tied {pair['ties']}{bad}"
+        lines += [f"{pair['b']} against {pair['a']}: {VERDICTS[pair['verdict']]}", f"  {figures}; {counts}"]
     for one in result["ranking"] or ():
-        places = "–".join(dict.fromkeys(map(str, one["places"])))
-        name = f"{short(one['name'], 24)} against all others"
-        rows.append([name, "", "", "", "", percent(one["win_rate"]), between(one["interval"]), f"place {places}"])
-    widths = [max(len(row[column]) for row in rows) for column in range(8)]
-    table = [
-        "  ".join([row[0].ljust(widths[0]), *(row[k].rjust(widths[k]) for k in range(1, 7)), row[7]]).rstrip()
-        for row in rows
-    ]
-    return [*table, "", *sentences(result)]
+        place = "–".join(dict.fromkeys(map(str, one["places"])))
+        lines.append(f"place {place}: {one['name']}, {percent(one['win_rate'])} ({between(one['interval'])})")
+    return [*lines, "", *sentences(result)]
 
 
 def section(result: Result | None) -> Markup:
