@@ -20,7 +20,7 @@ from pronk.data.conversation import Message
 from pronk.errors import DataError, OptionError, StudyError
 from pronk.evaluate.spending import Limits
 from pronk.judge import Judged, Options, judge
-from pronk.judge.judges import allowed_replies
+from pronk.judge.judges import LocalJudge, allowed_replies
 from pronk.judge.prompt import Reading, messages
 from pronk.judge.verdict import CHOICES, read_verdict
 
@@ -69,6 +69,20 @@ def test_scores_are_those_of_transformers(reader: Path) -> None:
                 logits = model(torch.tensor([head + tail])).logits[0].log_softmax(-1)
             expected = sum(logits[len(head) - 1 + k, token].item() for k, token in enumerate(tail))
             assert found[place][choice] == pytest.approx(expected, abs=2e-3)
+
+
+def test_scores_that_are_no_numbers_are_no_verdict() -> None:
+    class Broken:
+        model, load = find_models(["smollm2"])[0], staticmethod(lambda: None)
+
+        def question_ids(self, questions: Any) -> Any:
+            return [[1] for _ in questions]
+
+        def scores(self, ids: Any) -> Any:
+            yield [(place, [float("nan"), -1.0, -2.0]) for place in range(len(ids))]
+
+    found = dict(LocalJudge(Broken()).replies(READINGS, False, lambda: False))  # type: ignore[arg-type]
+    assert [reply.verdict for reply in found.values() if reply] == [None] * 3
 
 
 def test_every_allowed_reply_is_a_verdict() -> None:

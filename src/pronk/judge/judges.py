@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -129,9 +130,7 @@ class LocalJudge:
             self._done = self._done[0] + sum(len(ids[place]) for place, _ in batch), self._done[1] + took
             started += took
             for place, scores in batch:
-                choice = CHOICES[max(range(len(CHOICES)), key=scores.__getitem__)]
-                more = {"scores": {name: round(score, 4) for name, score in zip(CHOICES, scores, strict=True)}}
-                yield place, Reply(Verdict(choice), more=more)
+                yield place, _chosen(scores)
             if stop():
                 return
 
@@ -142,6 +141,15 @@ class LocalJudge:
 
     def _ids(self, readings: Sequence[Reading]) -> list[list[int]]:
         return self.chooser.question_ids([messages(reading, reasoned=False) for reading in readings])
+
+
+def _chosen(scores: Sequence[float]) -> Reply:
+    """The likeliest of the allowed replies. Scores that are not finite are no verdict."""
+    if not all(map(math.isfinite, scores)):
+        return Reply(None, "its scores are not finite")
+    choice = CHOICES[max(range(len(CHOICES)), key=scores.__getitem__)]
+    named = zip(CHOICES, scores, strict=True)
+    return Reply(Verdict(choice), more={"scores": {name: round(score, 4) for name, score in named}})
 
 
 def allowed_replies() -> list[str]:
