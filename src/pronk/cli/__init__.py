@@ -6,6 +6,7 @@ asking.py   generate, inspect
 comparing.py  compare
 measuring.py  eval
 voting.py   arena
+judging.py  judge
 benches.py  bench
 shared.py   options and how a result is shown
 """
@@ -20,7 +21,7 @@ from typing import Annotated
 import typer
 
 from pronk import __version__
-from pronk.cli import asking, benches, checks, comparing, measuring, studies, voting
+from pronk.cli import asking, benches, checks, comparing, judging, measuring, studies, voting
 from pronk.cli.shared import say
 from pronk.errors import PronkError
 
@@ -34,7 +35,7 @@ app = typer.Typer(
 )
 for verb in (
     studies.demo, checks.init, checks.doctor, checks.tokens, checks.check, studies.plan, studies.run, studies.report,
-    comparing.compare, asking.generate, asking.inspect, voting.arena,
+    comparing.compare, asking.generate, asking.inspect, voting.arena, judging.judge,
 ):  # fmt: skip
     app.command()(verb)
 app.command("eval")(measuring.evaluate)  # not a name for a function: Python has one

@@ -148,7 +148,7 @@ def contest_of_items(study: Path, chosen: Sequence[str] = (), base: bool = True)
 
 def _matters(folder: StudyFolder, answers: Mapping[str, Mapping[str, str]]) -> Iterator[Matter]:
     for row in folder.read_items():
-        name, asked = str(row.get("id")), str(row.get("input") or row.get("question") or "")
+        name, asked = str(row.get("id")), str(row.get("question") or row.get("input") or "")
         given = {run: (texts[name],) for run, texts in answers.items() if name in texts}
         if len(given) > 1:
             yield Matter(name, (asked,), given)

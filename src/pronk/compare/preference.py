@@ -34,10 +34,10 @@ def win_rate(scores: Mapping[str, Sequence[float]], level: float = 0.95) -> tupl
     sums_Q = np.array([sum(one) for one in scores.values()])
     counts_Q = np.array([len(one) for one in scores.values()], dtype=np.float64)
     flat = np.array([score for one in scores.values() for score in one])
-    n, mean = len(flat), float(flat.mean())
-    effect = _design_effect(sums_Q, counts_Q, flat)
-    wins, losses = float((flat == 1).sum()) / effect, float((flat == 0).sum()) / effect
-    low, high = tango_interval(losses, wins, n / effect, level)
+    effect, mean = _design_effect(sums_Q, counts_Q, flat), float(flat.mean())
+    wins, losses, ties = (float((flat == score).sum()) / effect for score in (1.0, 0.0, 0.5))
+    # summed again: rounded by itself, n / effect may come out below wins + losses, or below the one that it must be
+    low, high = tango_interval(losses, wins, max(1.0, wins + losses + ties), level)
     return mean, [0.5 + low / 2, 0.5 + high / 2]
 
 

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from pronk.compare import arena_words, axis_views, conclusion, flips, quality, sections, words
 from pronk.compare.baseline import intervals
 from pronk.compare.items import RunItems, read_items, read_study
+from pronk.compare.judged_shown import judged_views
 from pronk.compare.languages import Language, language
 from pronk.compare.pairs import compare_runs, evaluated, primary_metric
 from pronk.compare.seed_view import seed_view
@@ -56,6 +57,7 @@ def render(study_folder: Path, code: str = "en") -> str:
         **_head(study, runs, comparisons, items, t),
         **_settings(study_folder, runs, comparisons, items, t),
         **_tables(study_folder, study, comparisons, items, t),
+        judged=judged_views(study),
         arena=arena_words.section(study.get("arena"), t.code),
     )
 

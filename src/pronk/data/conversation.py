@@ -45,6 +45,18 @@ class Conversation:
         return "\n".join(part for message in self.messages for part in (message.content, message.context) if part)
 
     @property
+    def asked(self) -> str:
+        """All that is asked, as a reader who knows only this needs it: the user's words and, of several turns, who
+        says what. Plain text has no question: how it begins."""
+        if len(self.messages) == 1:
+            return self.subject
+        said = [("\n\n".join(filter(None, (one.content, one.context))), one.role) for one in self.question]
+        turns = [(text, role) for text, role in said if role != "system"]
+        if len(turns) == 1:
+            return turns[0][0]
+        return "\n\n".join(f"{'User' if role == 'user' else 'Assistant'}: {text}" for text, role in turns)
+
+    @property
     def subject(self) -> str:
         """What a person would recognise the example by: the last user turn's text or instruction.
 

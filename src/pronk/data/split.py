@@ -56,6 +56,7 @@ class Splits:
             {
                 "id": str(number), "input": row.subject, "reference": row.answer, "label": row.label,
                 "place": row.place, **({"choices": list(row.choices)} if row.choices else {}),
+                **({"question": row.asked} if row.asked != row.subject else {}),
             }
             for number, row in enumerate(self.test)
         ]  # fmt: skip
