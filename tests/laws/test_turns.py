@@ -125,7 +125,7 @@ def test_taken_back_and_asked_anew() -> None:
         assert said(turns, prompts) == theirs(plain, prompts)
 
 
-def test_an_error_leaves_nothing_half(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_leaves_nothing_half() -> None:
     turns, plain = models()
     talk = Talk()
 

@@ -101,7 +101,7 @@ def _ask_all(
         if model.adapter:
             model.adapter.check_fits(linear_layer_sizes(base))
         key = base.location, form.kind, form.tokens
-        prompt = prompts[key] = prompts.get(key) or _prompt(base, form)
+        prompt = prompts[key] = prompts.get(key) or prompt_of(base, form)
         ids = prompt.question_ids([form.messages(question) for question in questions])
         if form.plain:
             ids = [one[:-1] for one in ids]  # a text to go on with has not ended
@@ -112,7 +112,8 @@ def _ask_all(
     return asked
 
 
-def _prompt(base: Any, form: Form) -> Prompt:
+def prompt_of(base: Any, form: Form) -> Prompt:
+    """The form of a base, or of the tokenizer that a model brings."""
     from pronk.model.load import load_tokenizer
     from pronk.tokens.prompt import Prompt
 
@@ -172,10 +173,34 @@ def _answers(
     console: Console,
 ) -> dict[tuple[int, int], Answer]:  # fmt: skip
     """The answers of models over one base, by question and model."""
+    from pronk.model.memory.guard import memory_guard
+    from pronk.train import progress
+
+    loaded = _load(group, console)
+    found: dict[tuple[int, int], Answer] = {}
+    work = progress.work(console, "answering", sum(sum(one.limits) for one in group))
+    with memory_guard("answering"), work as bar:
+        for rows in _batches(group, loaded.slots, len(questions), loaded.token_budget):
+            if not stop.asked:
+                answers = _batch(loaded.model, loaded.adapter, rows, questions, settings, stop, bar)
+                found |= {(row.number, row.asked.number): answer for row, answer in zip(rows, answers, strict=True)}
+    return found
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A base in memory with the adapters of a group of models. slots: of each of them."""
+
+    model: Any
+    adapter: WideAdapter
+    slots: list[int]
+    token_budget: int
+
+
+def _load(group: Sequence[_Asked], console: Console) -> _Loaded:
     from pronk.evaluate.evaluation import evaluation_budget
     from pronk.model.load import load_model, resolve_device, resolve_dtype
     from pronk.model.memory.guard import memory_guard
-    from pronk.train import progress
 
     recipe = group[0].model.recipe
     device = resolve_device(recipe.train.device)
@@ -184,14 +209,7 @@ def _answers(
     with console.status(f"loading {name}"), memory_guard(f"loading {name}"):
         model = load_model(group[0].base, dtype, device, recipe.quantize, double, recipe.train.fp8_products)
         adapter, slots = _attached(model, group)
-    found: dict[tuple[int, int], Answer] = {}
-    work = progress.work(console, "answering", sum(sum(one.limits) for one in group))
-    with memory_guard("answering"), work as bar:
-        for rows in _batches(group, slots, len(questions), evaluation_budget(model)):
-            if not stop.asked:
-                answers = _batch(model, adapter, rows, questions, settings, stop, bar)
-                found |= {(row.number, row.asked.number): answer for row, answer in zip(rows, answers, strict=True)}
-    return found
+    return _Loaded(model, adapter, slots, evaluation_budget(model))
 
 
 def _batches(group: Sequence[_Asked], slots: Sequence[int], questions: int, token_budget: int) -> Iterator[list[_Row]]:
