@@ -189,11 +189,11 @@ class Conversation:
             choose = _choose(self.settings, [key] * len(asked))
             writing.append((stream, group.turns.answer(asked, most, group.end_id, choose, stream)))
         try:
-            while writing:
-                for one in list(writing):
-                    with memory_guard("answering"):
-                        if not one[0].step(one[1]):
-                            writing.remove(one)
+            while True:
+                with memory_guard("answering"):
+                    writing = [(stream, steps) for stream, steps in writing if stream.step(steps)]
+                if not writing:
+                    break
                 yield turn.replies
         except PronkError:
             self.turns.remove(turn)

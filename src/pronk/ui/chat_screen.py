@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from pronk.ask.conversation import Reply
@@ -32,7 +33,8 @@ def shown(text: str) -> str:
 
 def show(stream: Replies, console: Console, stopped: Callable[[], Any]) -> list[Reply]:
     """Show replies until they have ended, or `stopped` is true after one of their tokens; what they came to."""
-    first = next(stream)
+    with console.status("reading") if console.is_terminal else nullcontext():
+        first = next(stream)
     if len(first) == 1:
         return _running(first, stream, console, stopped)
     if console.is_terminal:
@@ -108,7 +110,10 @@ def layout(replies: Sequence[Reply], console: Console, height: int | None = None
         return Padding(table, (0, 0, 1, 0))
     each = height and max(height // len(replies) - 2, 1)
     parts = [
-        Group(_name(reply, console.width), Padding(_lines(reply, console, console.width - 2, each), (0, 0, 1, 2), expand=False))
+        Group(
+            _name(reply, console.width),
+            Padding(_lines(reply, console, console.width - 2, each), (0, 0, 1, 2), expand=False),
+        )
         for reply in replies
     ]
     return Group(*parts)
