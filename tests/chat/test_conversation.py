@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -166,11 +167,10 @@ def pronk_console() -> Any:
 
 
 def test_replies_grow_by_whole_characters_and_are_cut_at_a_stop_text(talk: Talk) -> None:
-    seen: list[list[str]] = []
-    for replies in talk(max_new_tokens=24).say(QUESTIONS[1]):
-        seen.append([reply.text for reply in replies])
+    stream = talk(max_new_tokens=24).say(QUESTIONS[1])
+    seen = [[reply.text for reply in replies] for replies in stream]
     assert len(seen) == 24
-    for earlier, later in zip(seen, seen[1:], strict=False):
+    for earlier, later in itertools.pairwise(seen):
         assert all(b.startswith(a) for a, b in zip(earlier, later, strict=True))
     whole = seen[-1][1]
     stop = whole[len(whole) // 2 :][:3]
@@ -272,7 +272,7 @@ def test_undo_reset_and_system(talk: Talk) -> None:
             chat.undo() and chat.undo()
 
 
-def test_a_template_that_takes_no_system_message_says_so(study: Path, tiny_base: Path, tmp_path: Path) -> None:
+def test_a_template_that_takes_no_system_message_says_so(tiny_base: Path, tmp_path: Path) -> None:
     form = tmp_path / "form.jinja"
     form.write_text(
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role here') }}{% endif %}"
@@ -289,7 +289,7 @@ def test_a_template_that_takes_no_system_message_says_so(study: Path, tiny_base:
     assert heard(chat.say("Hello"))[0].ended == "length"
 
 
-def test_plain_text_is_gone_on_with(tiny_base: Path, tmp_path: Path, one_thread: None) -> None:
+def test_plain_text_is_gone_on_with(tiny_base: Path, tmp_path: Path) -> None:
     """Nothing stands around it, and nothing of before is seen."""
     write_run(tmp_path / "run", tiny_base, 2, prompt="alpaca", data={"source": "a.txt", "format": "text"})
     chat = Conversation(find_models([str(tmp_path / "run")]), Generation(max_new_tokens=6), pronk_console())

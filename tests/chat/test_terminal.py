@@ -35,6 +35,13 @@ def text_of(console: Console) -> str:
     return console.file.getvalue()
 
 
+def without_rich(seen: str) -> str:
+    """Without what rich itself writes: a word while prompts are read, cursor and lines of its pictures."""
+    for own in ("⠋ reading\n", "\x1b[?25l", "\x1b[?25h", "\x1b[2K", "\x1b[1A", "\r"):
+        seen = seen.replace(own, "")
+    return seen
+
+
 def growing(*texts: str, names: Sequence[str] = ("base", "tuned", "third")) -> Iterator[list[Reply]]:
     """Replies that grow letter by letter, as if each were a token."""
     replies = [Reply(name) for name, _ in zip(names, texts, strict=False)]
@@ -54,18 +61,15 @@ def test_one_model_s_text_runs_and_nothing_steers(terminal: bool) -> None:
     """Cut between any two letters, also within an escape sequence."""
     console = screen(terminal=terminal)
     show(growing(HOSTILE), console, lambda: False)
-    assert text_of(console) == plain(HOSTILE) + "\n"
-    assert not STEERING.search(text_of(console).replace("\n", ""))
+    assert without_rich(text_of(console)) == plain(HOSTILE) + "\n"
 
 
 @pytest.mark.parametrize("width", [80, 40])
 def test_several_models_texts_steer_nothing_either(width: int) -> None:
     for console in (screen(width), screen(width, terminal=False)):
         show(growing(HOSTILE, HOSTILE, names=["\x1b[31mbase", "tuned"]), console, lambda: False)
-        seen = text_of(console)
+        seen = without_rich(text_of(console))
         assert "\\x1b[2J" in seen
-        for own in ("\x1b[?25l", "\x1b[?25h", "\x1b[2K", "\x1b[1A", "\r", "\n"):  # rich's own: cursor and lines
-            seen = seen.replace(own, "")
         assert not STEERING.search(seen)
 
 
@@ -242,9 +246,7 @@ def test_at_the_prompt_they_leave(monkeypatch: pytest.MonkeyPatch, leave: type[B
 
 
 @pytest.fixture
-def pronk(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_thread: None
-) -> Callable[..., tuple[int, str, str]]:
+def pronk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """`pronk chat ARGUMENTS` with piped lines, in this process: exit code, stdout, stderr."""
 
     def call(stdin: bytes, *arguments: str) -> tuple[int, str, str]:
@@ -260,7 +262,7 @@ def pronk(
     return call
 
 
-def test_piped_lines_are_questions(study: Path, pronk: Any, talk: Talk) -> None:
+def test_piped_lines_are_questions(study: Path, pronk: Any) -> None:
     lines = "Hello\n\n공장이 문을 닫는다. 왜?".encode()
     code, out, err = pronk(lines, str(study), "--base", "--max-new-tokens", "8")
     assert code == 0, err
@@ -313,7 +315,7 @@ def test_what_is_wrong_is_said_in_one_message(study: Path, spoilt: Path, pronk: 
         assert fragment in " ".join(err.split()), err
 
 
-def test_how_a_classifier_is_asked_is_said(study: Path, tmp_path: Path, tiny_base: Path, pronk: Any) -> None:
+def test_how_a_classifier_is_asked_is_said(tmp_path: Path, tiny_base: Path, pronk: Any) -> None:
     data = {"source": "a.jsonl", "format": "classify", "instruction": "Good or bad?"}
     write_run(tmp_path / "sorted", tiny_base, 2, prompt="chat", data=data)
     code, _, err = pronk(b"Sales fell.\n", str(tmp_path / "sorted"), "--max-new-tokens", "2")
