@@ -180,6 +180,8 @@ def test_replies_grow_by_whole_characters_and_are_cut_at_a_stop_text(talk: Talk)
 
 def test_who_stops_listening_interrupts_and_the_talk_goes_on(study: Path, tiny_base: Path, talk: Talk) -> None:
     chat = talk("rank-2")
+    chat.say(QUESTIONS[2]).close()  # type: ignore[attr-defined]
+    assert chat.undo().replies[0].ended == "interrupted"
     (reply,) = heard(chat.say(QUESTIONS[0]), tokens=3)
     assert (reply.ended, len(reply.ids)) == ("interrupted", 3)
     (second,) = heard(chat.say(QUESTIONS[1]))

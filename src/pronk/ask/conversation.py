@@ -168,13 +168,15 @@ class Conversation:
         prompts = [self._fitting(speaker, question) for speaker in self._speakers]
         replies = [Reply(speaker.asked.model.name, forgotten=speaker.forgotten) for speaker in self._speakers]
         turn = Turn(question, replies, attempt)
-        keys = self._key(turn)
+        key = self._key(turn)
         self.turns.append(turn)
         pens = [
             _Pen(reply, self._speakers[place], self.settings, len(prompts[place]))
             for place, reply in enumerate(replies)
         ]  # fmt: skip
-        return self._written(turn, pens, prompts, keys)
+        stream = self._written(turn, pens, prompts, key)
+        next(stream)  # begun, so that whoever leaves before the first token interrupts it too
+        return stream
 
     def _written(
         self, turn: Turn, pens: Sequence[_Pen], prompts: Sequence[list[int]], key: int
@@ -189,6 +191,7 @@ class Conversation:
             choose = _choose(self.settings, [key] * len(asked))
             writing.append((stream, group.turns.answer(asked, most, group.end_id, choose, stream)))
         try:
+            yield turn.replies
             while True:
                 with memory_guard("answering"):
                     writing = [(stream, steps) for stream, steps in writing if stream.step(steps)]

@@ -2,7 +2,7 @@
 // --- the chat ----------------------------------------------------------------------------------
 // What models and people write goes into the page as text (textContent), never as markup.
 
-const NEAR = 120; // pixels from the end of the page within which it is followed
+const NEAR = 40; // pixels from the end of the page that count as its end
 let models = [];
 let turns = 0;
 let busy = false;
@@ -51,7 +51,7 @@ function show(state) {
   at("talk").replaceChildren();
   state.turns.forEach(addTurn);
   atWork(false);
-  follow(true);
+  follow();
 }
 
 function atWork(now) {
@@ -63,9 +63,14 @@ function atWork(now) {
   at("use").disabled = now;
 }
 
-function follow(always) {
+// Whether the reader is at the end of the page: only then it is followed as it grows.
+function atEnd() {
   const page = document.documentElement;
-  if (always || page.scrollHeight - page.scrollTop - page.clientHeight < NEAR) page.scrollTop = page.scrollHeight;
+  return page.scrollHeight - page.scrollTop - page.clientHeight < NEAR;
+}
+
+function follow() {
+  document.documentElement.scrollTop = document.documentElement.scrollHeight;
 }
 
 function trouble(error) {
@@ -86,10 +91,11 @@ async function answer(path, body) {
         if (path === "/api/retry") { at("talk").lastElementChild.remove(); turns -= 1; }
         sections = addTurn(line.turn);
         at("question").value = "";
-        return follow(true);
+        return follow();
       }
+      const followed = atEnd();
       line.replies.forEach((reply, place) => grow(sections[place], reply));
-      follow(false);
+      if (followed) follow();
     });
     at("status").textContent = "";
   } catch (error) {
