@@ -1,6 +1,6 @@
 """pronk: fine-tune Llama models on the GPU you have, and know whether it helped.
 
-In Python: `pronk.run("recipe.yaml")`, `pronk.generate(...)`, `pronk.report("studies/recipe")`; see pronk.api.
+In Python: `pronk.run("recipe.yaml")`, `pronk.generate`, `pronk.chat`, `pronk.report("studies/recipe")`; see pronk.api.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pronk.api import generate, report, run
+    from pronk.api import chat, generate, report, run
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "generate", "report", "run"]
+__all__ = ["__version__", "chat", "generate", "report", "run"]
 
 
 def __getattr__(name: str) -> Any:
     """The functions of pronk.api, imported when they are first asked for: `import pronk` costs nothing."""
-    if name in ("generate", "report", "run"):
+    if name in ("chat", "generate", "report", "run"):
         from pronk import api
 
         return getattr(api, name)

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from talking import heard, write_run
 
+import pronk
 import pronk.ask.conversation
 import pronk.ask.room
-from conftest import heard, write_run
 from pronk.ask.conversation import Conversation
 from pronk.ask.models import find_models
 from pronk.errors import DataError, OptionError, OutOfMemoryError, PromptError
@@ -28,15 +29,19 @@ QUESTIONS = ["What is a llama?", "공장이 문을 닫는다. 왜?", "And then? 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
 
-def theirs(base: Path, adapter: Path | None, form: Path, messages: list[dict[str, str]], new: int) -> list[int]:
-    """What `generate` of transformers answers to messages, rendered by the tokenizer saved at `form`."""
+def their_model(base: Path, adapter: Path | None) -> Any:
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    return PeftModel.from_pretrained(model, adapter).eval() if adapter else model
+
+
+def their_answer(model: Any, form: Path, messages: list[dict[str, str]], new: int) -> list[int]:
+    """What `generate` of transformers answers to messages, rendered by the tokenizer saved at `form`."""
+    from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(form)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
-    if adapter:
-        model = PeftModel.from_pretrained(model, adapter).eval()
     prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids
     written: list[int] = model.generate(
@@ -44,6 +49,10 @@ def theirs(base: Path, adapter: Path | None, form: Path, messages: list[dict[str
         eos_token_id=tokenizer.eos_token_id, pad_token_id=0,
     )[0, ids.shape[1] :].tolist()  # fmt: skip
     return written[: written.index(2)] if 2 in written else written
+
+
+def theirs(base: Path, adapter: Path | None, form: Path, messages: list[dict[str, str]], new: int) -> list[int]:
+    return their_answer(their_model(base, adapter), form, messages, new)
 
 
 def generated(*arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
@@ -150,17 +159,29 @@ def test_smollm2_in_fp32(smollm2: Any, tmp_path: Path) -> None:
 
     weights = folder / "adapter" / "adapter_model.safetensors"
     save_file({name: tensor * 0.05 for name, tensor in load_file(weights).items()}, weights)
-    chat = Conversation(find_models([str(folder)], True), Generation(max_new_tokens=12), pronk_console())
-    for question in QUESTIONS:
-        for place, reply in enumerate(heard(chat.say(question))):
-            adapter = folder / "adapter" if place else None
-            assert theirs(base, adapter, folder / "adapter", chat.messages(place)[:-1], 12) == reply.ids
+    chat = Conversation(find_models([str(folder)], True), Generation(max_new_tokens=6), pronk_console())
+    models = [their_model(base, None), their_model(base, folder / "adapter")]
+    for turn, question in enumerate(QUESTIONS):
+        for place, reply in enumerate(chat.ask(question)):
+            assert their_answer(models[place], folder / "adapter", chat.messages(place)[:-1], 6) == reply.ids
+        assert turn == 0 or chat._groups[0].turns.read < 40 * 2  # and what was read before is not read again
 
 
 def pronk_console() -> Any:
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def test_from_python(study: Path, talk: Talk) -> None:
+    chat = pronk.chat(study / "runs" / "rank-2", base=True, max_new_tokens=8, system="Shout.")
+    (base, tuned) = chat.ask(QUESTIONS[0])
+    assert (base.model, tuned.model) == ("base", "rank-2")
+    assert tuned.ids == talk("rank-2", system="Shout.").ask(QUESTIONS[0])[0].ids
+    with pytest.raises(OptionError, match="at least one"):
+        pronk.chat()
+    with pytest.raises(OptionError, match="did you mean temperature"):
+        pronk.chat(study, temprature=1)
 
 
 # --- what is seen while it is written -----------------------------------------------------------

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from talking import write_run
 
 import pronk.ui.chat as subject
-from conftest import write_run
 from pronk.ask.conversation import Conversation, Reply
 from pronk.data.terminal import STEERING, cells, plain
 from pronk.ui.chat import Terminal

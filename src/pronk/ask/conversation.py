@@ -136,6 +136,12 @@ class Conversation:
         """
         return self._answer(Question(_checked(text), "", "your question"), 0)
 
+    def ask(self, text: str) -> list[Reply]:
+        """Ask all models and wait for their replies. Raises as `say`."""
+        for _ in self.say(text):
+            pass
+        return self.turns[-1].replies
+
     def retry(self) -> Iterator[list[Reply]]:
         """Ask the last question again; its answers are replaced. Raises OptionError if there is none."""
         last = self.undo()
