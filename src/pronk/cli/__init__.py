@@ -3,7 +3,11 @@
 studies.py  demo, run, plan, report
 checks.py   check, tokens, init, doctor
 asking.py   generate, inspect
+<<<<<<< HEAD
 chatting.py chat
+=======
+voting.py   arena
+>>>>>>> arena
 benches.py  bench
 shared.py   options and how a result is shown
 """
@@ -18,7 +22,7 @@ from typing import Annotated
 import typer
 
 from pronk import __version__
-from pronk.cli import asking, benches, chatting, checks, studies
+from pronk.cli import asking, benches, chatting, checks, studies, voting
 from pronk.cli.shared import say
 from pronk.errors import PronkError
 
@@ -32,7 +36,7 @@ app = typer.Typer(
 )
 for verb in (
     studies.demo, checks.init, checks.doctor, checks.tokens, checks.check, studies.plan, studies.run, studies.report,
-    asking.generate, asking.inspect, chatting.chat,
+    asking.generate, asking.inspect, chatting.chat, voting.arena,
 ):  # fmt: skip
     app.command()(verb)
 app.add_typer(benches.bench, name="bench")
