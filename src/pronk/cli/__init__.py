@@ -3,11 +3,8 @@
 studies.py  demo, run, plan, report
 checks.py   check, tokens, init, doctor
 asking.py   generate, inspect
-<<<<<<< HEAD
 chatting.py chat
-=======
 voting.py   arena
->>>>>>> arena
 benches.py  bench
 shared.py   options and how a result is shown
 """
