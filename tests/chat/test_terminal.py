@@ -64,6 +64,14 @@ def test_one_model_s_text_runs_and_nothing_steers(terminal: bool) -> None:
     assert without_rich(text_of(console)) == plain(HOSTILE) + "\n"
 
 
+def test_what_steers_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The planted fault: text that goes to the terminal as it is."""
+    monkeypatch.setattr("pronk.ui.chat_screen.plain", lambda text: text)
+    console = screen()
+    show(growing(HOSTILE), console, lambda: False)
+    assert STEERING.search(without_rich(text_of(console)).replace("\n", ""))
+
+
 @pytest.mark.parametrize("width", [80, 40])
 def test_several_models_texts_steer_nothing_either(width: int) -> None:
     for console in (screen(width), screen(width, terminal=False)):
@@ -313,6 +321,18 @@ def test_what_is_wrong_is_said_in_one_message(study: Path, spoilt: Path, pronk: 
     assert err.count("pronk: ") == 1
     for fragment in fragments:
         assert fragment in " ".join(err.split()), err
+
+
+def test_the_web_serves_the_same_conversation(
+    study: Path, pronk: Any, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[Any] = []
+    monkeypatch.setattr("pronk.ui.chat_page.serve", lambda page, _: served.append(page))
+    assert pronk(b"", str(study / "runs" / "rank-2"), "--web", "--max-new-tokens", "8")[0] == 0
+    lines = list(served[0].stream["/api/say"]({"question": "Hello"}))
+    assert lines[-1]["replies"][0]["ended"]
+    (turn,) = served[0].get["/api/state"]()["turns"]
+    assert turn["replies"][0]["text"] == plain(talk("rank-2").ask("Hello")[0].text.strip())
 
 
 def test_how_a_classifier_is_asked_is_said(tmp_path: Path, tiny_base: Path, pronk: Any) -> None:

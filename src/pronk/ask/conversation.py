@@ -223,7 +223,7 @@ class Conversation:
         return ids
 
     def _ids(self, speaker: _Speaker, turns: Sequence[Turn], question: Question) -> list[int]:
-        form, place = self._form(speaker), self._speakers.index(speaker) if turns else 0
+        form, place = self._form(speaker), speaker.asked.number
         *system, asked = form.messages(question)
         if form.plain:
             return speaker.asked.prompt.question_ids([[asked]])[0][:-1]  # a text to go on with has not ended

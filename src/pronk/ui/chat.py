@@ -53,7 +53,7 @@ class Terminal:
             except PronkError as error:
                 if not self.typed:
                     raise
-                self.tell(str(error))
+                self.tell(plain(str(error)))
             if self.interrupted and not self.typed:
                 return 130
         return 0
@@ -104,7 +104,7 @@ class Terminal:
         for reply in replies:
             if reply.forgotten > self._forgotten.get(reply.model, 0):
                 many = counted(reply.forgotten, "question")
-                self.tell(f"{reply.model} is full: the oldest {many}, with the answers, left to make room")
+                self.tell(f"{plain(reply.model)} is full: the oldest {many}, with the answers, left to make room")
             self._forgotten[reply.model] = reply.forgotten
 
     def _retry(self, _: str) -> None:
@@ -146,14 +146,18 @@ def save(conversation: Conversation, path: Path) -> None:
         write_text(path, "".join(lines))
 
 
-def introduction(conversation: Conversation, models: Sequence[Model]) -> list[str]:
-    """Who is there, and how they are asked where that may surprise."""
-    lines = [f"with {enumerated(conversation.names, 'and')}; /help lists the commands"]
-    notes: dict[str, list[str]] = {}
+def greeting(conversation: Conversation) -> str:
+    """Who is there."""
+    return plain(f"with {enumerated(conversation.names, 'and')}; /help lists the commands")
+
+
+def notes(models: Sequence[Model]) -> list[str]:
+    """How models are asked, where that may surprise."""
+    found: dict[str, list[str]] = {}
     for model in models:
         if note := _note(model):
-            notes.setdefault(note, []).append(model.name)
-    return lines + [f"{enumerated(names, 'and')}: {note}" for note, names in notes.items()]
+            found.setdefault(note, []).append(model.name)
+    return [plain(f"{enumerated(names, 'and')}: {note}") for note, names in found.items()]
 
 
 def _note(model: Model) -> str:

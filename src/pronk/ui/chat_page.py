@@ -9,11 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from pronk.ask.conversation import Conversation, Reply, Turn
-from pronk.ask.models import Model
 from pronk.ask.shown import mark
 from pronk.data.terminal import plain
 from pronk.errors import OptionError
-from pronk.ui.chat import introduction
 from pronk.ui.chat_screen import Replies, shown
 from pronk.ui.local_page import Page, read_page, serve
 
@@ -22,9 +20,9 @@ OFTEN = 0.05  # seconds between two messages of a stream
 Json = dict[str, Any]
 
 
-def serve_chat(conversation: Conversation, models: Sequence[Model], tell: Callable[[str], None]) -> None:
-    """Serve the conversation until Ctrl-C. tell: for the address, and for people in the terminal."""
-    serve(Talk(conversation, introduction(conversation, models)[1:]).page(), tell)
+def serve_chat(conversation: Conversation, notes: Sequence[str], tell: Callable[[str], None]) -> None:
+    """Serve the conversation until Ctrl-C. notes: shown above it. tell: for the address, to the terminal."""
+    serve(Talk(conversation, notes).page(), tell)
 
 
 class Talk:
@@ -49,7 +47,7 @@ class Talk:
         chat = self.conversation
         return {
             "models": [plain(name) for name in chat.names],
-            "notes": [plain(note) for note in self.notes],
+            "notes": self.notes,
             "system": chat.system or "",
             "draws": chat.settings.draws,
             "turns": [_turn(turn) for turn in list(chat.turns)],
