@@ -95,11 +95,12 @@ def test_every_turn_is_transformers_on_the_whole_conversation(
     chat = talk()
     place = chat.names.index(name)
     adapter = study / "runs" / run / "adapter"
+    model = their_model(tiny_base, None if name == "base" else adapter)
     for turn, question in enumerate(QUESTIONS):
         reply = heard(chat.say(question))[place]
         asked = chat.messages(place)[:-1]
         assert len(asked) == 2 * turn + 1 + (run == "rank-2")  # the system message
-        assert theirs(tiny_base, None if name == "base" else adapter, adapter, asked, 8) == reply.ids
+        assert their_answer(model, adapter, asked, 8) == reply.ids
 
 
 @pytest.mark.parametrize("drawing", [{}, {"temperature": 1.5, "seed": 7}])

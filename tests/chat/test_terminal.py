@@ -18,6 +18,7 @@ from talking import write_run
 import pronk.ui.chat as subject
 from pronk.ask.conversation import Conversation, Reply
 from pronk.data.terminal import STEERING, cells, plain
+from pronk.errors import DataError, OptionError
 from pronk.ui.chat import Terminal
 from pronk.ui.chat_screen import layout, show
 
@@ -290,9 +291,6 @@ WRONG: dict[str, tuple[bytes, list[str], list[str]]] = {
     "no such run": (b"", ["{study}/runs/rank-9"], ["rank-9: there is no such folder", "expected a run"]),
     "a run without its adapter": (b"", ["{spoilt}/bare"], ["bare: this run has no weights (neither adapter/"]),
     "a base that is gone": (b"", ["{spoilt}/orphan"], ["base:", "nowhere"]),
-    "a question that never fits": (b"word " * 300, ["{run}"], ["your question: for rank-2", "256 at most"]),
-    "no UTF-8": (b"one\n\xff\n", ["{run}"], ["line 2 of the questions", "not UTF-8"]),
-    "a command that is none": (b"/undoo\n", ["{run}"], ["/undoo: there is no such command"]),
     "top_p for greedy": (b"", ["{run}", "--top-p", "0.9"], ["top_p", "nothing is drawn"]),
     "prompt for a run": (b"", ["{run}", "--prompt", "alpaca"], ["--prompt is for bases"]),
     "web and json": (b"", ["{run}", "--web", "--json"], ["--web talks in the browser"]),
@@ -333,6 +331,21 @@ def test_the_web_serves_the_same_conversation(
     assert lines[-1]["replies"][0]["ended"]
     (turn,) = served[0].get["/api/state"]()["turns"]
     assert turn["replies"][0]["text"] == plain(talk("rank-2").ask("Hello")[0].text.strip())
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [(b"word " * 300, "your question: for rank-2.*256 at most"), (b"\xff\n", "line 2 of the.*not UTF-8"),
+     (b"/undoo", "/undoo: there is no such command")],
+)  # fmt: skip
+def test_piped_lines_end_at_the_first_mistake(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch, line: bytes, words: str
+) -> None:
+    desk = Desk(talk("rank-2"), typed=False)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"Hello\n" + line + b"\nHello")))
+    with pytest.raises(DataError if b"/" not in line else OptionError, match=words):
+        desk.terminal.run(subject.piped_lines())
+    assert len(desk.terminal.conversation.turns) == 1
 
 
 def test_how_a_classifier_is_asked_is_said(tmp_path: Path, tiny_base: Path, pronk: Any) -> None:

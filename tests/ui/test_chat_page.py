@@ -236,8 +236,7 @@ def test_commands_and_mistakes(browser: Any) -> None:
         assert script.turns == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [380, 1400])
+@pytest.mark.parametrize(("width", "scheme"), [(380, "dark"), (1400, "light")])
 def test_side_by_side_or_stacked(browser: Any, width: int, scheme: str, tmp_path: Path) -> None:
     long = "A llama is a domesticated South American camelid. " * 6 + "x" * 300 + " 한국어 문장입니다. " * 12
     script, room = talk(long, "Short.", long)
