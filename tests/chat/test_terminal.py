@@ -198,8 +198,8 @@ def test_mistakes_are_said_and_the_talk_goes_on(talk: Talk, tmp_path: Path) -> N
 def test_what_is_left_out_is_said_once(talk: Talk) -> None:
     desk = Desk(talk("rank-2"))
     desk.type(*["word " * 50] * 5)
-    assert [line for line in desk.told if "is full" in line] == list(dict.fromkeys(desk.told))
-    assert "rank-2 is full: the oldest 1 question" in desk.told[0]
+    assert [line for line in desk.told if "no longer fits" in line] == list(dict.fromkeys(desk.told))
+    assert "rank-2: the conversation no longer fits; the oldest question and its answer" in desk.told[0]
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, tokens: int) -> None:

@@ -36,8 +36,8 @@ function grow(section, reply) {
   if (reply.more !== undefined) text.append(reply.more);
   else text.textContent = reply.text;
   section.classList.toggle("open", !reply.ended);
-  const left = reply.forgotten === 1 ? "the oldest question was" : `the oldest ${reply.forgotten} questions were`;
-  const full = reply.forgotten ? `(${left} left out to make room)` : "";
+  const oldest = reply.forgotten === 1 ? "question and its answer" : `${reply.forgotten} questions and their answers`;
+  const full = reply.forgotten ? `(written without the oldest ${oldest}, which no longer fit)` : "";
   const empty = reply.ended && !text.textContent ? "(nothing)" : "";
   note.textContent = [empty, reply.note, full].filter(Boolean).join(" ");
 }

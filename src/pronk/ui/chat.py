@@ -11,7 +11,7 @@ from pronk.ask.conversation import Conversation, Reply
 from pronk.ask.models import Model
 from pronk.data.conversation import shortened
 from pronk.data.terminal import plain, plain_json
-from pronk.data.words import counted, enumerated
+from pronk.data.words import enumerated
 from pronk.errors import DataError, OptionError, PronkError
 from pronk.runs import disk_guard, write_text
 from pronk.ui.chat_screen import Replies, finished, show
@@ -103,8 +103,9 @@ class Terminal:
         """Say what a model no longer sees, where that has changed."""
         for reply in replies:
             if reply.forgotten > self._forgotten.get(reply.model, 0):
-                many = counted(reply.forgotten, "question")
-                self.tell(f"{plain(reply.model)} is full: the oldest {many}, with the answers, left to make room")
+                many = reply.forgotten
+                left = "question and its answer" if many == 1 else f"{many} questions and their answers"
+                self.tell(f"{plain(reply.model)}: the conversation no longer fits; the oldest {left} are left out")
             self._forgotten[reply.model] = reply.forgotten
 
     def _retry(self, _: str) -> None:
