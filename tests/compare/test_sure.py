@@ -61,11 +61,12 @@ def test_faulty_rules_are_seen(fault: Alarm) -> None:
     assert alarms(fault, 0.2, 200, seed=7) > 2 * SIZE
 
 
-def test_it_finds_what_is_there() -> None:
-    """Who wins 80% of the votes that are no ties is found within 60 of them nearly always."""
+@pytest.mark.parametrize(("better", "votes"), [(0.9, 20), (0.8, 35), (0.7, 80), (0.6, 360)])
+def test_it_finds_what_is_there_as_soon_as_the_guide_says(better: float, votes: int) -> None:
+    """docs/guides/blind-test.md: in four of five contests."""
     random = np.random.default_rng(3)
-    found = [sure_after(draw(random, 0.0, better=0.8)) for _ in range(300)]
-    assert np.mean([one is not None and one <= 60 for one in found]) > 0.95
+    found = [sure_after((random.random(votes) < better).astype(float)) for _ in range(300)]
+    assert abs(np.mean([one is not None for one in found]) - 0.8) < 0.05 + 3 * math.sqrt(0.8 * 0.2 / 300)
 
 
 @pytest.mark.parametrize("counts", [(0, 0, 0), (5, 0, 0), (3, 9, 4), (40, 3, 22), (300, 100, 200)])

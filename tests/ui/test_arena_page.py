@@ -93,9 +93,9 @@ def test_a_whole_vote_by_keys(browser: Any, tmp_path: Path) -> None:
         before = len(page.got)
         press(page, "Enter", "#end")
         assert "tuned-run" in page.text_content("#conclusion")
-        assert "4 votes by anna on 5 questions (q.jsonl). 1 pair of answers was identical" in page.text_content(
-            "#limits"
-        )
+        said = page.text_content("#limits")
+        assert "Votes: 4, by anna, on 5 of 5 questions (q.jsonl)." in said
+        assert "Pairs of answers that were identical: 1." in said
         assert page.locator("#pairs tr").count() == 1
         assert [vote for _, vote in votes(tmp_path)] == ["b", "tie", "both_bad", "b"]
     assert not any(name in body for name in NAMES for body in page.got[:before])

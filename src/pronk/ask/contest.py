@@ -53,10 +53,16 @@ def make_contest(
     questions = list({question.id: question for question in questions}.values())  # each once
     path, keys = answers_file(study), [identity(model, settings) for model in models]
     kept = _read(path)
-    places = [(number, place) for number in range(len(models)) for place in range(len(questions))]
-    wanted = {one for one in places if (keys[one[0]], questions[one[1]].id) not in kept}
-    if len(wanted) < len(places):
-        say(console, f"{len(places) - len(wanted)} of {counted(len(places), 'answer')} were written before")
+    wanted = {
+        (number, place): [Answer(models[number].name, question, text, "end", 0) for text in said]
+        for number, key in enumerate(keys)
+        for place, question in enumerate(questions)
+        if len(said := kept.get((key, question.id), ())) < len(question.turns)
+    }
+    missing = sum(len(questions[place].turns) - len(said) for (_, place), said in wanted.items())
+    every = len(models) * sum(len(question.turns) for question in questions)
+    if missing < every:
+        say(console, f"{every - missing} of {counted(every, 'answer')} were written before")
 
     def keep(dialogues: dict[tuple[int, int], list[Answer]]) -> None:
         rows = [_row(keys[model], questions[place], answers) for (model, place), answers in dialogues.items()]
@@ -100,11 +106,11 @@ def _row(key: str, question: Question, answers: Sequence[Answer]) -> dict[str, A
         "identity": key,
         "model": answers[0].model,
         "answers": [answer.text for answer in answers],
-        "ended": [answer.ended for answer in answers],
     }
 
 
 def _read(path: Path) -> dict[Key, tuple[str, ...]]:
+    """The answers so far; a later line of a dialogue has more of its turns."""
     kept = {}
     for number, row in read_lines(path, half=True):
         texts = row.get("answers")

@@ -1,13 +1,13 @@
 """Questions of one or several turns to many models, in one batch for all models over one base.
 
-A later turn follows the model's own answer to what came before. Answers are told as soon as they are whole, so that a
-caller who keeps them loses little when something breaks off.
+A later turn follows the model's own answer to what came before. Answers are told batch by batch and turn by turn, and
+what is told is not asked again, so a caller who keeps them loses little when something breaks off.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from pronk.train.progress import Work
 
 Place = tuple[int, int]  # which model, which question
-Keep = Callable[[dict[Place, list[Answer]]], None]  # told of whole dialogues: an answer for each turn
+Wanted = Mapping[Place, Sequence[Answer]]  # dialogues to be held, with the answers that are there already
+Keep = Callable[[dict[Place, list[Answer]]], None]  # told of dialogues that have grown, from their first answer on
 
 
 def ask_dialogues(
-    models: Sequence[Model], questions: Sequence[Question], wanted: Collection[Place], settings: Generation,
-    keep: Keep, console: Console,
+    models: Sequence[Model], questions: Sequence[Question], wanted: Wanted, settings: Generation, keep: Keep,
+    console: Console,
 ) -> bool:  # fmt: skip
     """Ask what is wanted of each model; whether that came to its end (False after Ctrl-C, which keeps what is whole).
 
@@ -57,12 +58,11 @@ class _Dialogues:
     """The dialogues of models over one base, turn by turn. said: what was answered so far."""
 
     def __init__(
-        self, group: Sequence[_Asked], questions: Sequence[Question], wanted: Collection[Place], settings: Generation,
-        keep: Keep,
-    ) -> None:  # fmt: skip
+        self, group: Sequence[_Asked], questions: Sequence[Question], wanted: Wanted, settings: Generation, keep: Keep
+    ) -> None:
         self.group, self.questions, self.settings, self.keep = group, questions, settings, keep
         self.said: dict[Place, list[Answer]] = {
-            (one.number, number): [] for one in group for number in _numbers(one, wanted)
+            place: list(said) for place, said in wanted.items() if place[0] in {one.number for one in group}
         }
 
     def hold(self, stop: Interruption, console: Console) -> None:
@@ -71,7 +71,8 @@ class _Dialogues:
         from pronk.train import progress
 
         loaded = _load(self.group, console)
-        tokens = self.settings.max_new_tokens * sum(len(self.questions[number].turns) for _, number in self.said)
+        missing = sum(len(self.questions[number].turns) - len(said) for (_, number), said in self.said.items())
+        tokens = self.settings.max_new_tokens * missing
         with memory_guard("answering"), progress.work(console, "answering", tokens) as bar:
             for turn in range(max(len(self.questions[number].turns) for _, number in self.said)):
                 for rows in self._batches(turn, loaded):
@@ -84,16 +85,15 @@ class _Dialogues:
                  if turn else question for question in self.questions]  # fmt: skip
         answers = _batch(loaded.model, loaded.adapter, rows, asked, self.settings, stop, bar)
         bar.advance(self.settings.max_new_tokens * len(rows) - sum(row.limit for row in rows))
-        whole: dict[Place, list[Answer]] = {}
+        grown: dict[Place, list[Answer]] = {}
         for row, answer in zip(rows, answers, strict=True):
             place = row.asked.number, row.number
             if answer.ended == "interrupted":
                 del self.said[place]
                 continue
             self.said[place].append(replace(answer, question=self.questions[row.number]))
-            if len(self.said[place]) == len(self.questions[row.number].turns):
-                whole[place] = self.said[place]
-        self.keep(whole)
+            grown[place] = self.said[place]
+        self.keep(grown)
 
     def _batches(self, turn: int, loaded: _Loaded) -> Iterator[list[_Row]]:
         """The rows of a turn; a batch has one end token, and rows of about one length."""
@@ -130,7 +130,7 @@ class _Dialogues:
         return False
 
 
-def _numbers(one: _Asked, wanted: Collection[Place]) -> list[int]:
+def _numbers(one: _Asked, wanted: Wanted) -> list[int]:
     return sorted(number for model, number in wanted if model == one.number)
 
 

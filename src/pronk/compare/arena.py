@@ -47,6 +47,7 @@ def result_of(contest: Contest, votes: Sequence[Vote]) -> Result:
     return {
         "contestants": list(contest.contestants),
         "questions": len(contest.matters),
+        "questions_voted_on": len({vote.question for vote in counting}),
         "source": contest.source,
         "settings": dict(contest.settings),
         "votes": sum(vote.kind == "person" for vote in counting),

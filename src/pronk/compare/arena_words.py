@@ -10,18 +10,100 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from scipy.stats import binomtest
 
-from pronk.compare.words import VERDICTS, number, short
-from pronk.data.words import counted, enumerated
+from pronk.compare.arena_texts import TEXTS
+from pronk.compare.words import number
+from pronk.data.words import enumerated
 
 Result = Mapping[str, Any]
-ODD_PLACE = 0.01  # below this p-value it is said that the first place won too often
+ODD_PLACE = 0.01  # below this p-value it is said that one place won too often
 
 
-def sentences(result: Result) -> list[str]:
-    """The conclusion, then its limits, in plain words. Names are as they are: hostile text for whoever shows them."""
-    pairs = result["pairs"]
-    said = [_one_pair(pairs[0])] if len(pairs) == 1 else [*_ranked(result), *_several(pairs)]
-    return [*said, _what_was_voted(result), *_of_judges(result), *_first_place(result), *_left_out(result)]
+class Words:
+    """A result in one language. code: `en` or `ko`."""
+
+    def __init__(self, code: str = "en") -> None:
+        self.texts = TEXTS[code]
+
+    def __call__(self, key: str, **blanks: Any) -> str:
+        """A text with its blanks filled in. Names are as they are: hostile text for whoever shows it."""
+        return self.texts[key].format(**blanks)
+
+    def between(self, bounds: Sequence[float]) -> str:
+        """An interval of shares."""
+        return self("between", low=percent(bounds[0]), high=percent(bounds[1]))
+
+    def sentences(self, result: Result) -> list[str]:
+        """The conclusion, then its limits, in plain words."""
+        pairs = result["pairs"]
+        said = [self._one_pair(pairs[0])] if len(pairs) == 1 else [*self._ranked(result), self._several(pairs)]
+        return [
+            *said, *self._what_was_voted(result), *self._of_judges(result), *self._first_place(result),
+            *([self("left_out", count=result["left_out"])] if result["left_out"] else []),
+        ]  # fmt: skip
+
+    def _one_pair(self, pair: Result) -> str:
+        a, b = pair["a"], pair["b"]
+        better, worse, rate, bounds = b, a, pair["win_rate"], pair["interval"]
+        if rate < 0.5:
+            better, worse, rate, bounds = a, b, 1 - rate, [1 - bound for bound in reversed(bounds)]
+        sides = {"better": better, "worse": worse}
+        figures = self("figures", rate=percent(rate), interval=self.between(bounds))
+        if pair["verdict"] != "tie":
+            return self("better", **sides, figures=figures)
+        if rate == 0.5:
+            return self("even", a=a, b=b)
+        return self("tie", **sides, figures=figures, beforehand=self("beforehand") if bounds[0] > 0.5 else "")
+
+    def _several(self, pairs: Sequence[Result]) -> str:
+        sure = [pair for pair in pairs if pair["verdict"] != "tie"]
+        if not sure:
+            return self("none", pairs=len(pairs))
+        found = [(pair["b"], pair["a"]) if pair["verdict"] == "better" else (pair["a"], pair["b"]) for pair in sure]
+        said = self._listed([self("over", better=better, worse=worse) for better, worse in found])
+        return self("settled", sure=len(sure), pairs=len(pairs), said=said)
+
+    def _ranked(self, result: Result) -> list[str]:
+        return [
+            self("ahead", name=one["name"], rate=percent(one["win_rate"]), interval=self.between(one["interval"]))
+            for one in (result["ranking"] or ())[:1]
+        ]
+
+    def _what_was_voted(self, result: Result) -> list[str]:
+        names = self._listed([judge["name"] for judge in result["judges"]]) or "–"
+        voted = self(
+            "voted", votes=f"{result['votes']:,}", names=names, seen=f"{result['questions_voted_on']:,}",
+            questions=f"{result['questions']:,}", source=result["source"],
+        )  # fmt: skip
+        return [voted, *([self("identical", count=result["identical"])] if result["identical"] else [])]
+
+    def _of_judges(self, result: Result) -> list[str]:
+        found = result["agreement"]
+        lines = []
+        for pair in found["pairs"] if found else ():
+            one, other = pair["judges"]
+            units, share = f"{pair['units']:,}", percent(pair["agreed"])
+            lines.append(self("agreed", one=one, other=other, share=share, units=units, kappa=self._kappa(pair)))
+        if found and len(found["judges"]) > 2 and found["krippendorffs_alpha"] is not None:
+            lines.append(self("alpha", alpha=number(found["krippendorffs_alpha"], 2)))
+        return lines
+
+    def _kappa(self, pair: Result) -> str:
+        if pair["cohens_kappa"] is None:
+            return self("undefined")
+        kappa = number(pair["cohens_kappa"], 2)
+        if pair["interval"] is None:
+            return kappa
+        return self("kappa", kappa=kappa, low=number(pair["interval"][0], 2), high=number(pair["interval"][1], 2))
+
+    def _first_place(self, result: Result) -> list[str]:
+        won, decided = result["first_won"] or (0, 0)
+        if not decided or binomtest(won, decided).pvalue >= ODD_PLACE:
+            return []
+        side = "first" if won > decided / 2 else "second"
+        return [self(side, share=percent(max(won, decided - won) / decided), votes=decided)]
+
+    def _listed(self, names: Sequence[str]) -> str:
+        return enumerated(names, self("and")).replace(" ,", ",") if names else ""
 
 
 def percent(share: float) -> str:
@@ -29,122 +111,27 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f}%"
 
 
-def between(bounds: Sequence[float]) -> str:
-    """An interval of shares."""
-    return f"{percent(bounds[0])} to {percent(bounds[1])}"
-
-
-def _one_pair(pair: Result) -> str:
-    a, b = pair["a"], pair["b"]
-    better, worse, rate, bounds = b, a, pair["win_rate"], pair["interval"]
-    if rate < 0.5:
-        better, worse, rate, bounds = a, b, 1 - rate, [1 - bound for bound in reversed(bounds)]
-    figures = f"it won {percent(rate)} of the comparisons (95% interval {between(bounds)}), a tie being half a win"
-    if pair["verdict"] != "tie":
-        return f"{better} is better than {worse}: {figures}."
-    if rate == 0.5:
-        return f"The votes do not tell {a} and {b} apart: each won half of the comparisons."
-    return (
-        f"The votes do not settle which of the two is better. {better} is ahead of {worse}: {figures}; but that "
-        "could be chance. This does not mean that they are equal: more questions may tell."
-    )
-
-
-def _several(pairs: Sequence[Result]) -> list[str]:
-    sure = [pair for pair in pairs if pair["verdict"] != "tie"]
-    if not sure:
-        return [f"None of the {len(pairs)} pairs is settled: what lies between them could be chance."]
-    found = [(pair["b"], pair["a"]) if pair["verdict"] == "better" else (pair["a"], pair["b"]) for pair in sure]
-    said = enumerated([f"{better} over {worse}" for better, worse in found], "and")
-    return [f"Settled are {len(sure)} of {len(pairs)} pairs: {said}. The others could be chance."]
-
-
-def _ranked(result: Result) -> list[str]:
-    ranking = result["ranking"]
-    if not ranking:
-        return []
-    first = ranking[0]
-    return [
-        f"Ahead is {first['name']}: against the average of the others it would win {percent(first['win_rate'])} "
-        f"(95% interval {between(first['interval'])})."
-    ]
-
-
-def _what_was_voted(result: Result) -> str:
-    names = enumerated([judge["name"] for judge in result["judges"]], "and")
-    same = result["identical"]
-    alike = (
-        f" {counted(same, 'pair')} of answers {'was' if same == 1 else 'were'} identical and counted as "
-        f"{'a tie' if same == 1 else 'ties'}, without being shown."
-        if same
-        else ""
-    )
-    asked = f"on {counted(result['questions'], 'question')} ({result['source']})"
-    return f"{counted(result['votes'], 'vote')} by {names or 'nobody'} {asked}.{alike}"
-
-
-def _of_judges(result: Result) -> list[str]:
-    found = result["agreement"]
-    if found is None:
-        return []
-    lines = []
-    for pair in found["pairs"]:
-        bounds = pair["interval"]
-        sure = f", 95% interval {number(bounds[0], 2)} to {number(bounds[1], 2)}" if bounds else ""
-        kappa = "undefined" if pair["cohens_kappa"] is None else f"{number(pair['cohens_kappa'], 2)}{sure}"
-        lines.append(
-            f"{pair['judges'][0]} and {pair['judges'][1]} said the same of {percent(pair['agreed'])} of the "
-            f"{counted(pair['units'], 'pair')} of answers that both judged (Cohen’s κ {kappa})."
-        )
-    if len(found["judges"]) > 2 and found["krippendorffs_alpha"] is not None:
-        lines.append(f"All judges together: Krippendorff’s α {number(found['krippendorffs_alpha'], 2)}.")
-    return lines
-
-
-def _first_place(result: Result) -> list[str]:
-    if not result["first_won"]:
-        return []
-    won, decided = result["first_won"]
-    if binomtest(won, decided).pvalue >= ODD_PLACE:
-        return []
-    side = "first (left, or above)" if won > decided / 2 else "second (right, or below)"
-    share = percent(max(won, decided - won) / decided)
-    return [
-        f"The answer that stood {side} won {share} of the {decided} votes for one side, which is more "
-        "than chance: places may have been voted for. Sides were drawn anew each time, so that blurs the result but "
-        "favours nobody."
-    ]
-
-
-def _left_out(result: Result) -> list[str]:
-    count = result["left_out"]
-    return [f"{counted(count, 'vote')} on other answers are in the file and left out."] if count else []
+def place_of(one: Result) -> str:
+    """The places that a contestant of the ranking may have, `1` or `1–3`."""
+    return "–".join(dict.fromkeys(map(str, one["places"])))
 
 
 def terminal_lines(result: Result) -> list[str]:
-    """A table of the pairs, the ranking where there is one, and the sentences."""
-    rows = [["", "wins", "losses", "ties", "both bad", "win rate", "95% interval", ""]]
+    """The pairs, the ranking where there is one, and the sentences; names may be of any length."""
+    words, lines = Words(), []
     for pair in result["pairs"]:
-        counts = [str(pair[key]) for key in ("wins_b", "wins_a", "ties", "both_bad")]
-        name = f"{short(pair['b'], 24)} against {short(pair['a'], 24)}"
-        rows.append(
-            [name, *counts, percent(pair["win_rate"]), between(pair["interval"]), VERDICTS[pair["verdict"]]]
-        )  # fmt: skip
-    if result["ranking"]:
-        rows.append([""] * 8)
+        bad = f", {pair['both_bad']} both bad" if pair["both_bad"] else ""
+        figures = f"win rate {percent(pair['win_rate'])} ({words.between(pair['interval'])})"
+        counts = f"won {pair['wins_b']}, lost {pair['wins_a']}, tied {pair['ties']}{bad}"
+        lines += [f"{pair['b']} against {pair['a']}: {words('verdict.' + pair['verdict'])}", f"  {figures}; {counts}"]
     for one in result["ranking"] or ():
-        places = "–".join(dict.fromkeys(map(str, one["places"])))
-        name = f"{short(one['name'], 24)} against all others"
-        rows.append([name, "", "", "", "", percent(one["win_rate"]), between(one["interval"]), f"place {places}"])
-    widths = [max(len(row[column]) for row in rows) for column in range(8)]
-    table = [
-        "  ".join([row[0].ljust(widths[0]), *(row[k].rjust(widths[k]) for k in range(1, 7)), row[7]]).rstrip()
-        for row in rows
-    ]
-    return [*table, "", *sentences(result)]
+        lines.append(
+            f"place {place_of(one)}: {one['name']}, {percent(one['win_rate'])} ({words.between(one['interval'])})"
+        )
+    return [*lines, "", *words.sentences(result)]
 
 
-def section(result: Result | None) -> Markup:
+def section(result: Result | None, code: str = "en") -> Markup:
     """The report's section; empty without a blind test. Escapes all that comes from the study."""
     if not result or not result.get("pairs"):
         return Markup()
@@ -153,7 +140,7 @@ def section(result: Result | None) -> Markup:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     shown = environment.get_template("arena.html").render(
-        said=sentences(result), pairs=result["pairs"], ranking=result["ranking"] or [], percent=percent,
-        between=between, verdicts=VERDICTS,
+        t=Words(code), result=result, pairs=result["pairs"], ranking=result["ranking"] or [], percent=percent,
+        place_of=place_of,
     )  # fmt: skip
     return Markup(shown)

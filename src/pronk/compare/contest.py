@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,11 @@ class Contest:
 
     def counting(self, votes: Sequence[Vote]) -> list[Vote]:
         """The votes that are about these answers, in their order."""
-        known = {(match.matter.id, match.a, match.b): match.answers_id for match in self.matches()}
-        return [vote for vote in votes if known.get((vote.question, vote.a, vote.b)) == vote.answers]
+        return [vote for vote in votes if self._answers_ids.get((vote.question, vote.a, vote.b)) == vote.answers]
+
+    @cached_property
+    def _answers_ids(self) -> dict[tuple[str, str, str], str]:
+        return {(match.matter.id, match.a, match.b): match.answers_id for match in self.matches()}
 
 
 def contest_file(study: Path) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pronk.compare.arena import result_of, settled
-from pronk.compare.arena_words import between, percent, sentences
+from pronk.compare.arena_words import Words, percent, place_of
 from pronk.compare.contest import Contest, Match
 from pronk.compare.items import read_lines
 from pronk.compare.votes import Choice, Order, Vote, append_rows, append_votes, read_votes, votes_file
@@ -99,17 +99,22 @@ class Arena:
             if not self._told(judge):
                 now = datetime.now(UTC).isoformat(timespec="seconds")
                 append_rows(self.told_file, [{"judge": judge, "contestants": self.contest.contestants, "time": now}])
-        found = result_of(self.contest, votes)
+        found, words = result_of(self.contest, votes), Words()
         pairs = [
-            {**pair, "win_rate": percent(pair["win_rate"]), "interval": between(pair["interval"]),
+            {**pair, "win_rate": percent(pair["win_rate"]), "interval": words.between(pair["interval"]),
              "a": plain(pair["a"]), "b": plain(pair["b"])}
             for pair in found["pairs"]
         ]  # fmt: skip
         ranking = [
-            [plain(one["name"]), percent(one["win_rate"]), between(one["interval"]), "–".join(map(str, one["places"]))]
+            [
+                plain(one["name"]),
+                percent(one["win_rate"]),
+                words.between(one["interval"]),
+                place_of(one),
+            ]
             for one in found["ranking"] or ()
         ]
-        return {"said": [plain(sentence) for sentence in sentences(found)], "pairs": pairs, "ranking": ranking}
+        return {"said": [plain(sentence) for sentence in words.sentences(found)], "pairs": pairs, "ranking": ranking}
 
     # --- a judge's way through the contest ------------------------------------------------------
 
