@@ -128,6 +128,7 @@ def browser() -> Iterator[Any]:
 def visited(*arguments: Any) -> Iterator[Any]:
     """A page; the bodies of its streams cannot be read a second time."""
     with opened(*arguments) as page:
+        page.wait_for_selector("#send:enabled")
         yield page
         page.got.clear()
 

@@ -5,7 +5,7 @@
 const NEAR = 40; // pixels from the end of the page that count as its end
 let models = [];
 let turns = 0;
-let busy = false;
+let busy = true; // until it is known what was said
 
 function made(tag, name, text) {
   const element = document.createElement(tag);
@@ -58,6 +58,7 @@ function atWork(now) {
   busy = now;
   at("talk").setAttribute("aria-busy", String(now)); // read aloud once it is whole
   at("send").hidden = now;
+  at("send").disabled = now;
   at("stop").hidden = !now;
   for (const id of ["retry", "undo", "reset"]) at(id).disabled = now || !turns;
   at("use").disabled = now;
@@ -156,5 +157,4 @@ at("use").addEventListener("click", async () => {
   if (await change("/api/system", { text: at("system").value })) at("status").textContent = "used from now on";
 });
 
-atWork(true);
 refresh();
