@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pronk import ask
 from pronk.compare import words
@@ -23,7 +23,10 @@ from pronk.compare.terminal import terminal_summary
 from pronk.errors import OptionError
 from pronk.runs import RunFolder, StudyFolder, new_folder
 
-__all__ = ["Answers", "Comparison", "Run", "Study", "evaluate", "generate", "report", "run"]
+if TYPE_CHECKING:
+    from pronk.ask.conversation import Conversation
+
+__all__ = ["Answers", "Comparison", "Run", "Study", "chat", "evaluate", "generate", "report", "run"]
 
 
 @dataclass(frozen=True)
@@ -222,6 +225,30 @@ def generate(
         [_target(one) for one in models], given, base, prompt, _texts(overrides), settings, None, _console()
     )
     return Answers(tuple(ask.records(answered)), answered)
+
+
+def chat(
+    *models: str | Path | Study | Run,
+    base: bool = False,
+    prompt: str | None = None,
+    system: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Conversation:
+    """Talk with runs, studies, adapters and bases, side by side: `pronk chat`.
+
+    `.ask("…")` gives every model's reply; `.say("…")` gives them while they are written. base, prompt, settings: as
+    for `generate`. system: a system message in place of the runs' own. The models stay in memory as long as the
+    conversation is kept. Raises PronkError if something about them is wrong.
+    """
+    from pronk.ask.conversation import Conversation
+    from pronk.ask.models import find_models
+    from pronk.recipe import generation_settings
+
+    if not models:
+        raise OptionError("name at least one run, study, adapter or base to talk with")
+    found = find_models([_target(one) for one in models], base, prompt, _texts(overrides))
+    return Conversation(found, generation_settings(settings), _console(), system)
 
 
 def _target(model: str | Path | Study | Run) -> str:

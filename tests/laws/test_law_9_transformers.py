@@ -151,12 +151,12 @@ def test_a_row_does_not_hang_on_its_company() -> None:
 
 
 def slots_shifted(patch: pytest.MonkeyPatch) -> None:
-    original = pronk.model.generate._read_prompts
+    original = pronk.model.generate.read_prompts
 
     def faulty(model: Any, adapter: Any, reading: MicroBatch, cache: Any) -> Tensor:
         return original(model, adapter, dataclasses.replace(reading, slots_T=np.roll(reading.slots_T, 1)), cache)
 
-    patch.setattr(pronk.model.generate, "_read_prompts", faulty)
+    patch.setattr(pronk.model.generate, "read_prompts", faulty)
 
 
 def beginnings_not_laid_out(patch: pytest.MonkeyPatch) -> None:
@@ -171,21 +171,21 @@ def beginnings_not_laid_out(patch: pytest.MonkeyPatch) -> None:
 
 
 def branches_see_one_another(patch: pytest.MonkeyPatch) -> None:
-    original = pronk.model.generate._extend
+    original = pronk.model.generate.extend
 
     def faulty(*args: Any) -> Tensor:
         return original(*args[:-1], torch.ones_like(args[-1]).tril())
 
-    patch.setattr(pronk.model.generate, "_extend", faulty)
+    patch.setattr(pronk.model.generate, "extend", faulty)
 
 
 def positions_from_the_longest(patch: pytest.MonkeyPatch) -> None:
-    original = pronk.model.generate._extend
+    original = pronk.model.generate.extend
 
     def faulty(model: Any, adapter: Any, cache: Any, slots: Any, ids: Any, positions: Tensor, seen: Any) -> Tensor:
         return original(model, adapter, cache, slots, ids, positions - positions[:, :1] + cache.longest, seen)
 
-    patch.setattr(pronk.model.generate, "_extend", faulty)
+    patch.setattr(pronk.model.generate, "extend", faulty)
 
 
 def padding_seen(patch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,13 @@
 """Questions to base and runs, side by side.
 
-models.py     what was named: a run's folder, a study's, an adapter's, or a base
-asking.py     all models over one base answer in one batch
-dialogues.py  questions of several turns, each after the model's own answers
-contest.py    the answers that are voted on, kept as they come
-shown.py      answers for the terminal, for JSON and for notebooks
+models.py        what was named: a run's folder, a study's, an adapter's, or a base
+asking.py        all models over one base answer in one batch
+shown.py         answers for the terminal, for JSON and for notebooks
+dialogues.py     questions of several turns, each after the model's own answers
+contest.py       the answers that are voted on, kept as they come
+conversation.py  the same turn by turn, and while it is written
+writing.py       the text of an answer that still grows
+room.py          whether several bases fit into memory, and how long an answer will take
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import html
 import io
 from typing import TYPE_CHECKING, Any
 
-from pronk.ask.asking import Answer, Answered
+from pronk.ask.asking import Answer, Answered, Ended
 from pronk.compare.words import short
 from pronk.data.terminal import cells, plain, plain_json
 from pronk.data.words import counted
@@ -35,7 +35,7 @@ def show(answered: Answered, console: Console) -> None:
         asked = "\n".join(filter(None, (question.text.strip(), question.context.strip())))
         write(f"{number}. {asked}", 0, 1, "bold")
         for answer in answers:
-            write(answer.model + _mark(answer), 2, 0, "cyan")
+            write(answer.model + mark(answer.ended, answer.tokens), 2, 0, "cyan")
             write(answer.text.strip() or "(nothing)", 4, 1)
     for line in summary(answered):
         write(line, 0, 0)
@@ -113,17 +113,17 @@ def _cell(text: str) -> str:
 
 
 def _whole(answer: Answer | None) -> str:
-    return "(not answered)" if answer is None else answer.text.strip("\n") + _mark(answer)
+    return "(not answered)" if answer is None else answer.text.strip("\n") + mark(answer.ended, answer.tokens)
 
 
-def _mark(answer: Answer) -> str:
+def mark(ended: Ended, tokens: int) -> str:
     """What is to be said of an answer's end, where it did not end by itself."""
     return {
         "end": "",
         "stop": " (cut at a stop text)",
-        "length": f" (never ended: cut at {answer.tokens} tokens)",
-        "interrupted": f" (interrupted after {counted(answer.tokens, 'token')})",
-    }[answer.ended]
+        "length": f" (never ended: cut at {tokens} tokens)",
+        "interrupted": f" (interrupted after {counted(tokens, 'token')})",
+    }[ended]
 
 
 def _padded(text: str, width: int) -> str:

@@ -1,14 +1,15 @@
 """The command line: one verb per room. Imports stand inside the verbs, so that --help is quick.
 
-studies.py  demo, run, plan, report
-checks.py   check, tokens, init, doctor
-asking.py   generate, inspect
+studies.py    demo, run, plan, report
+checks.py     check, tokens, init, doctor
 comparing.py  compare
 measuring.py  eval
-voting.py   arena
-judging.py  judge
-benches.py  bench
-shared.py   options and how a result is shown
+asking.py     generate, inspect
+chatting.py   chat
+voting.py     arena
+judging.py    judge
+benches.py    bench
+shared.py     options and how a result is shown
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Annotated
 import typer
 
 from pronk import __version__
-from pronk.cli import asking, benches, checks, comparing, judging, measuring, studies, voting
+from pronk.cli import asking, benches, chatting, checks, comparing, judging, measuring, studies, voting
 from pronk.cli.shared import say
 from pronk.errors import PronkError
 
@@ -35,7 +36,7 @@ app = typer.Typer(
 )
 for verb in (
     studies.demo, checks.init, checks.doctor, checks.tokens, checks.check, studies.plan, studies.run, studies.report,
-    comparing.compare, asking.generate, asking.inspect, voting.arena, judging.judge,
+    comparing.compare, asking.generate, asking.inspect, chatting.chat, voting.arena, judging.judge,
 ):  # fmt: skip
     app.command()(verb)
 app.command("eval")(measuring.evaluate)  # not a name for a function: Python has one

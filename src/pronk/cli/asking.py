@@ -8,14 +8,25 @@ from typing import Annotated
 
 import typer
 
-from pronk.cli.shared import Json, Set, console, print_table, say
+from pronk.cli.shared import (
+    Form,
+    Json,
+    MaxNewTokens,
+    Models,
+    Seed,
+    Set,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+    console,
+    print_table,
+    say,
+)
 
 
 def generate(
-    models: Annotated[
-        list[str],
-        typer.Argument(metavar="RUN|BASE…", help="Run folders, study folders, PEFT adapters or bases, in any number."),
-    ],
+    models: Models,
     questions: Annotated[
         list[str] | None,
         typer.Option(
@@ -26,21 +37,14 @@ def generate(
         ),
     ] = None,
     base: Annotated[bool, typer.Option("--base", help="Add the base of the runs.")] = False,
-    temperature: Annotated[
-        float | None, typer.Option(help="Draw tokens; 0 takes the likeliest one each time.", show_default="0.0")
-    ] = None,
+    temperature: Temperature = None,
     greedy: Annotated[bool, typer.Option("--greedy", help="The same as --temperature 0.")] = False,
-    top_k: Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.", show_default="all")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Draw from the likeliest of this probability together.", show_default="1.0")
-    ] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Most tokens of an answer.", show_default="256")] = None,
-    stop: Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End an answer here. Again for more.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the drawing.", show_default="42")] = None,
-    prompt: Annotated[
-        str | None,
-        typer.Option(help="How a base is asked, as in recipes.", show_default="chat if it has a template, else alpaca"),
-    ] = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    max_new_tokens: MaxNewTokens = None,
+    stop: Stop = None,
+    seed: Seed = None,
+    prompt: Form = None,
     overrides: Set = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE.jsonl", help="Write the answers here.")] = None,
     as_json: Json = False,

@@ -18,6 +18,26 @@ Set = Annotated[
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write; a new folder by default.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 
+# how answers are written; the defaults are those of recipe.Generation
+Models = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN|BASE…", help="Run folders, study folders, PEFT adapters or bases, in any number."),
+]
+Temperature = Annotated[
+    float | None, typer.Option(help="Draw tokens; 0 takes the likeliest one each time.", show_default="0.0")
+]
+TopK = Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.", show_default="all")]
+TopP = Annotated[
+    float | None, typer.Option(help="Draw from the likeliest of this probability together.", show_default="1.0")
+]
+MaxNewTokens = Annotated[int | None, typer.Option(help="Most tokens of an answer.", show_default="256")]
+Stop = Annotated[list[str] | None, typer.Option(metavar="TEXT", help="End an answer here. Again for more.")]
+Seed = Annotated[int | None, typer.Option(help="Of the drawing.", show_default="42")]
+Form = Annotated[
+    str | None,
+    typer.Option(help="How a base is asked, as in recipes.", show_default="chat if it has a template, else alpaca"),
+]
+
 Gpu = Annotated[
     str | None,
     typer.Option("--gpu", metavar="SIZE", envvar="PRONK_GPU_MEMORY", help="A GPU's memory, e.g. 24GB: use no more."),

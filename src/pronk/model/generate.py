@@ -8,7 +8,7 @@ Shapes: N rows, S new tokens of a row, L columns of keys and values, C continuat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,26 @@ class PromptCache:
                 part[:count] = part[chosen_N]
             self._layers[layer] = stored[:, :count]
 
+    def take_in(self, filled_NS: Tensor) -> None:
+        """Count the newest columns as read. filled_NS: which of them hold a token of the row."""
+        self.filled_NL = torch.cat([self.filled_NL, filled_NS], dim=1)
+        self.lengths_N = self.lengths_N + filled_NS.sum(1)
+        self.longest, self.room = self.longest + filled_NS.shape[1], self.room - filled_NS.shape[1]
+
+    def cut_back(self, lengths_N: Tensor, room: int) -> None:
+        """Keep the first tokens of each row, moved together, with new room behind the longest. lengths_N: how many."""
+        column_NL = (~self.filled_NL).long().argsort(dim=1, stable=True)  # those that hold a token, in their order
+        self.longest, self.room = int(lengths_N.max()), room
+        index_NL = column_NL[:, : self.longest]
+        for layer, stored in self._layers.items():
+            rows, heads, _, size = stored.shape[1:]
+            index = index_NL[None, :, None, :, None].expand(2, -1, heads, -1, size)
+            moved = stored.new_zeros(2, rows, heads, self.longest + room, size)
+            moved[:, :, :, : self.longest] = stored.gather(3, index)
+            self._layers[layer] = moved  # layer by layer: old and new never stand side by side
+        self.lengths_N = lengths_N
+        self.filled_NL = torch.arange(self.longest, device=lengths_N.device) < lengths_N[:, None]
+
 
 @torch.no_grad()
 def score_and_answer(
@@ -116,16 +136,17 @@ def score_and_answer(
     room = max(max_new_tokens, sum(len(ids) - 1 for ids in continuations))
     cache = PromptCache(reading, room, model.config, head_VD)
     slots_N = torch.from_numpy(reading.slots_T[reading.rows_N]).to(device)
-    last_ND = _read_prompts(model, adapter, reading, cache)
+    last_ND = read_prompts(model, adapter, reading, cache)
     scores_NC = _score(model, adapter, cache, slots_N, last_ND, continuations)
     rows = Rows(slots_N, torch.from_numpy(reading.members_N).to(device), max_new_tokens, end_id)
-    _answer(model, adapter, cache, rows, last_ND, choose, watch)
+    for _ in write(model, adapter, cache, rows, last_ND, choose, watch):
+        pass
     ids, ended = rows.answers()
     given = np.argsort(reading.members_N)
     return Answers(scores_NC[torch.from_numpy(given).to(device)], [ids[n] for n in given], [ended[n] for n in given])
 
 
-def _read_prompts(model: Any, adapter: WideAdapter, reading: MicroBatch, cache: PromptCache) -> Tensor:
+def read_prompts(model: Any, adapter: WideAdapter, reading: MicroBatch, cache: PromptCache) -> Tensor:
     """The hidden state of each prompt's last token (N × D); keys and values go to the cache."""
     batch = to_device(reading, output_head(model).device, loss_precision(model))
     adapter.routing.set(batch.slots_T)
@@ -141,7 +162,7 @@ def _read_prompts(model: Any, adapter: WideAdapter, reading: MicroBatch, cache: 
     return last
 
 
-def _extend(
+def extend(
     model: Any, adapter: WideAdapter, cache: PromptCache, slots_N: Tensor,
     ids_NS: Tensor, positions_NS: Tensor, seen_SS: Tensor,
 ) -> Tensor:  # fmt: skip
@@ -181,7 +202,7 @@ def _score(
         branch_S, place_S, ids_S = (torch.tensor(part, device=device) for part in (branch, place, inputs))
         seen_SS = (branch_S[:, None] == branch_S) & (place_S[:, None] >= place_S)
         positions_NS = cache.lengths_N[:, None] + place_S
-        states.append(_extend(model, adapter, cache, slots_N, ids_S.expand(rows, -1), positions_NS, seen_SS))
+        states.append(extend(model, adapter, cache, slots_N, ids_S.expand(rows, -1), positions_NS, seen_SS))
     hidden_NMD = torch.cat(states, dim=1)
     targets = [ids[0] for ids in continuations] + [token for ids in continuations for token in ids[1:]]
     owners = torch.tensor([*range(len(continuations)), *branch], device=hidden_NMD.device)
@@ -225,23 +246,30 @@ class Rows:
         return [row[: row.index(end)] if end in row else row for row in table], self.ended_N.tolist()
 
 
-def _answer(
+@torch.no_grad()
+def write(
     model: Any, adapter: WideAdapter, cache: PromptCache, rows: Rows, last_ND: Tensor, choose: Choose,
-    watch: Watch | None,
-) -> None:  # fmt: skip
+    watch: Watch | None, drop: bool = True,
+) -> Iterator[None]:  # fmt: skip
+    """Write the answers of all rows, and stop after every step for whoever shows them as they grow.
+
+    last_ND: the hidden state of each prompt's last token. drop: rows that have ended make room; the cache then holds
+    the others only.
+    """
     head, hidden_ND = output_head(model), last_ND
     most = rows.written_NM.shape[1]
     while rows.step < most:
         token_N = choose(hidden_ND @ head.T, rows.members_N[rows.row_N], rows.step)
         rows.write(token_N, watch)
+        yield
         going_N = rows.going_N
         left = int(going_N.sum())
         if rows.step == most or not left:
             break
-        if 2 * left <= len(going_N):  # rows are copied, so not for every one that ends
+        if drop and 2 * left <= len(going_N):  # rows are copied, so not for every one that ends
             rows.row_N, token_N = rows.row_N[going_N], token_N[going_N]
             cache.keep(going_N)
         seen_SS = torch.ones(1, rows.step, dtype=torch.bool, device=token_N.device)
         positions_NS = (cache.lengths_N + rows.step - 1)[:, None]
         slots_N = rows.slots_N[rows.row_N]
-        hidden_ND = _extend(model, adapter, cache, slots_N, token_N[:, None], positions_NS, seen_SS)[:, 0]
+        hidden_ND = extend(model, adapter, cache, slots_N, token_N[:, None], positions_NS, seen_SS)[:, 0]

@@ -1,4 +1,7 @@
-"""Pages that a person works with in the browser.
+"""What a person works with: the chat in the terminal, and pages in the browser.
+
+    chat.py         `pronk chat`: lines and commands; chat_screen.py: replies on the screen while they are written
+    chat_page.py    the same in the browser
 
     blind_test.py   the story of `pronk arena`; arena.py is who votes on what, and when names are told
     local_page.py   the web server of such a page: this machine only, one person, nothing from elsewhere

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pronk.doctor.health.finding import Line
+from pronk.model.memory.sizes import machine_memory
 from pronk.model.places import EMBEDDED, EMBEDDED_INSTALL, cache_folder, embedded_file
 from pronk.runs import existing
 
@@ -24,7 +25,7 @@ def processor_line() -> Line:
     """Cores that this process may use, and memory, as a container limits them."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = min(cores, _container_cores() or cores)
-    total, free = memory()
+    total, free = machine_memory()
     if total is None:
         return Line("processor", "ok", f"{cores} cores")
     room = f", {free / GIB:.1f} GiB of them free" if free is not None else ""
@@ -34,34 +35,10 @@ def processor_line() -> Line:
     return Line("processor", "ok", found)
 
 
-def memory() -> tuple[int | None, int | None]:
-    """Bytes of memory that this process may have, and that are free now; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")
-        if not hasattr(os, "sysconf") or not set(names) <= set(os.sysconf_names):
-            return None, None
-        return os.sysconf(names[0]) * os.sysconf(names[1]), None
-    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) > 1}
-    total, free = sizes.get("MemTotal"), sizes.get("MemAvailable")
-    limit, used = _number("/sys/fs/cgroup/memory.max"), _number("/sys/fs/cgroup/memory.current")
-    if limit and used is not None and total and limit < total:
-        total, free = limit, min(free or limit, max(limit - used, 0))
-    return total, free
-
-
 def _container_cores() -> int | None:
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         return max(1, round(int(quota) / int(period)))
-    except (OSError, ValueError):
-        return None
-
-
-def _number(path: str) -> int | None:
-    try:
-        return int(Path(path).read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
 

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pronk.errors import OptionError
@@ -82,6 +83,30 @@ def available(device: Any) -> int:
     import torch
 
     return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
+
+
+def machine_memory() -> tuple[int | None, int | None]:
+    """Bytes of the machine's memory that this process may have, and those free now; None where nobody says."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        names = ("SC_PAGE_SIZE", "SC_PHYS_PAGES")
+        if not hasattr(os, "sysconf") or not set(names) <= set(os.sysconf_names):
+            return None, None
+        return os.sysconf(names[0]) * os.sysconf(names[1]), None
+    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) > 1}
+    total, free = sizes.get("MemTotal"), sizes.get("MemAvailable")
+    limit, used = _number("/sys/fs/cgroup/memory.max"), _number("/sys/fs/cgroup/memory.current")
+    if limit and used is not None and total and limit < total:
+        total, free = limit, min(free or limit, max(limit - used, 0))
+    return total, free
+
+
+def _number(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
 
 
 def gib(size: float) -> str:
