@@ -6,6 +6,7 @@ and of the generated reference page. Unknown keys and wrong types are errors tha
 data.py, training.py, baseline.py   the sections
 schema.py              the whole recipe
 generation.py          how answers are written (no part of a recipe)
+synthesis.py           how examples are made up (no part of a recipe)
 reading.py             from a file and overrides to a checked recipe
 notation.py            YAML and dotted keys
 problems.py            what is wrong, in words
@@ -17,9 +18,11 @@ from pronk.recipe.generation import Generation, generation_settings
 from pronk.recipe.reading import read_recipe, recipe_of_base
 from pronk.recipe.schema import Quantize, Recipe, known_keys
 from pronk.recipe.section import Section
+from pronk.recipe.synthesis import RequestForm, Synthesis, Task, synthesis_settings
 from pronk.recipe.training import Adapter, Train
 
 __all__ = [
-    "FILE_ENDINGS", "SHOTS", "Adapter", "Baseline", "Data", "Format", "Generation", "Quantize", "Recipe", "Section",
-    "Source", "Split", "Train", "generation_settings", "known_keys", "read_recipe", "recipe_of_base",
+    "FILE_ENDINGS", "SHOTS", "Adapter", "Baseline", "Data", "Format", "Generation", "Quantize", "Recipe",
+    "RequestForm", "Section", "Source", "Split", "Synthesis", "Task", "Train", "generation_settings", "known_keys",
+    "read_recipe", "recipe_of_base", "synthesis_settings",
 ]  # fmt: skip
