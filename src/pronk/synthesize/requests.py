@@ -95,7 +95,9 @@ def _to_go_on(task: Task, label: str | None, seeds: Sequence[Sample]) -> str:
     if task == "classify":
         blocks = [f"Label: {label}\nText: {_one_line(seed.text)}" for seed in seeds]
         return "\n\n".join([*blocks, f"Label: {label}\nText:"])
-    blocks = ["\n".join(_named(name, text) for name, text in zip(NAMES[task], _parts(seed), strict=True)) for seed in seeds]
+    blocks = [
+        "\n".join(_named(name, text) for name, text in zip(NAMES[task], _parts(seed), strict=True)) for seed in seeds
+    ]
     return f"\n{BLOCK_END}\n".join([*blocks, "Instruction:"])
 
 
@@ -122,4 +124,6 @@ def verifying(material: Material, form: RequestForm, text: str, shots: int, seed
     blocks = [f"Text: {_one_line(one.text)}\nLabel: {one.answer}" for one in seeds]
     asked = "\n\n".join([*blocks, f"Text: {_one_line(text)}\nLabel:"])
     plain = form == "continue"
-    return Request(0, asked if plain else f"{material.instruction}\n\n{asked}", plain, None, 1, seeds, ("\n",) if plain else ())
+    return Request(
+        0, asked if plain else f"{material.instruction}\n\n{asked}", plain, None, 1, seeds, ("\n",) if plain else ()
+    )

@@ -85,7 +85,9 @@ def gather(seeds: Data | None, study: Data | None, avoid: Sequence[Path], task: 
     samples = [_sample(row) for row in rows]
     material = _without_repeats(Material(found, tuple(samples), tuple(dict.fromkeys(kept_out)), labels))
     instruction = ((data and data.instruction) or default_instruction(labels)) if labels else ""
-    return _checked(Material(found, material.seeds, material.kept_out, labels, instruction, material.near_kept_out), tell)
+    return _checked(
+        Material(found, material.seeds, material.kept_out, labels, instruction, material.near_kept_out), tell
+    )
 
 
 def _sample(row: Conversation) -> Sample:
@@ -127,7 +129,9 @@ def _checked(material: Material, tell: Tell) -> Material:
         raise DataError("there is no seed left to show; give seeds that are none of the texts to avoid")
     missing = [label for label in material.labels if not material.seeds_of(label)]
     if missing:
-        raise DataError(f"no seed has the label {missing[0]!r}; give at least one of each label, or name others (--labels)")
+        raise DataError(
+            f"no seed has the label {missing[0]!r}; give at least one of each label, or name others (--labels)"
+        )
     return material
 
 
