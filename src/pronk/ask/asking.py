@@ -216,12 +216,13 @@ def _answers(
 
 @dataclass(frozen=True)
 class Loaded:
-    """A base in memory with the adapters of a group of models. slots: of each of them."""
+    """A base in memory with the adapters of a group of models. slots: of each of them. device: cuda, cpu, …"""
 
     model: Any
     adapter: WideAdapter
     slots: list[int]
     token_budget: int
+    device: str
 
 
 def load_group(group: Sequence[Asked], console: Console) -> Loaded:
@@ -236,7 +237,7 @@ def load_group(group: Sequence[Asked], console: Console) -> Loaded:
     with console.status(f"loading {name}"), memory_guard(f"loading {name}"):
         model = load_model(group[0].base, dtype, device, recipe.quantize, double, recipe.train.fp8_products)
         adapter, slots = _attached(model, group)
-    return Loaded(model, adapter, slots, evaluation_budget(model))
+    return Loaded(model, adapter, slots, evaluation_budget(model), device.type)
 
 
 def batches(group: Sequence[Asked], slots: Sequence[int], questions: int, token_budget: int) -> Iterator[list[_Row]]:

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 
 class Kept:
-    """Weights are loaded when they are first needed. Raises BaseModelError, StudyError or PromptError before that, where
-    base, adapter and prompt do not go together."""
+    """Weights are loaded when they are first needed; that base, adapter and prompt go together is found before.
+
+    prompt_kind: the form in which the model is asked (recipe key `prompt`). context: tokens that it reads at most.
+    Raises BaseModelError, StudyError or PromptError.
+    """
 
     def __init__(self, model: Model, console: Console) -> None:
         from pronk.model.load import context_length
@@ -28,11 +31,11 @@ class Kept:
         self._reader = open_reader(0, model, partial(say, console), {})
         self._console = console
         self._loaded: Loaded | None = None
-        self.name, self.tokenizer = model.name, self._reader.prompt.tokenizer
+        self.tokenizer, self.prompt_kind = self._reader.prompt.tokenizer, self._reader.prompt.kind
         self.context = context_length(self._reader.config)
 
     def loaded(self) -> Loaded:
-        """The weights; called before anything else is shown in the terminal, they are loaded under a line of their own."""
+        """The weights, now in memory. Called before a bar is shown, the loading gets a line of its own."""
         self._loaded = self._loaded or load_group([self._reader.ask([], Generation())], self._console)
         return self._loaded
 

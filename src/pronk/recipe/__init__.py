@@ -15,7 +15,7 @@ problems.py            what is wrong, in words
 from pronk.recipe.baseline import SHOTS, Baseline
 from pronk.recipe.data import FILE_ENDINGS, Data, Format, Source, Split
 from pronk.recipe.generation import Generation, generation_settings
-from pronk.recipe.reading import read_recipe, recipe_of_base
+from pronk.recipe.reading import read_recipe, recipe_of_base, recipe_of_data
 from pronk.recipe.schema import Quantize, Recipe, known_keys
 from pronk.recipe.section import Section
 from pronk.recipe.synthesis import RequestForm, Synthesis, Task, synthesis_settings
@@ -24,5 +24,5 @@ from pronk.recipe.training import Adapter, Train
 __all__ = [
     "FILE_ENDINGS", "SHOTS", "Adapter", "Baseline", "Data", "Format", "Generation", "Quantize", "Recipe",
     "RequestForm", "Section", "Source", "Split", "Synthesis", "Task", "Train", "generation_settings", "known_keys",
-    "read_recipe", "recipe_of_base", "synthesis_settings",
+    "read_recipe", "recipe_of_base", "recipe_of_data", "synthesis_settings",
 ]  # fmt: skip

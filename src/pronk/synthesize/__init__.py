@@ -8,5 +8,6 @@ sieve.py      what is dropped, and why, counted by name
 writers.py    the model: a local one (ask/), or one behind an OpenAI-compatible interface
 output.py     the file of rows and its summary: append-only, gone on with, refused where it is another's
 making.py     the story: rounds of requests until there is enough, or a limit, or no use in going on
+estimate.py   what it will cost, before anything is asked
 starting.py   from options to all of the above
 """

@@ -53,7 +53,7 @@ def _values(text: str) -> Iterator[Any]:
 
 
 def _flat(value: Any) -> Iterator[Any]:
-    """An object, or the objects and texts of a list; an object with one list alone, {"examples": [...]}, is that list."""
+    """An object, or the objects and texts of a list; {"examples": [...]}, an object with a list alone, is that list."""
     if isinstance(value, dict) and len(value) == 1:
         (inner,) = value.values()
         value = inner if isinstance(inner, list) else value

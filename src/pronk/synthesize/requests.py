@@ -54,9 +54,14 @@ class Asking:
         """The wording, for the provenance of rows."""
         return f"{self.material.task}-{self.form}-{VERSION}"
 
+    @property
+    def wanted(self) -> int:
+        """New examples that a request asks for."""
+        return 1 if self.form == "continue" else self.per_request
+
     def request(self, number: int, label: str | None) -> Request:
         """A request with seeds of its own; of a label, where one is given."""
-        generator = random.Random(f"{self.seed}/{number}")  # noqa: S311
+        generator = random.Random(f"{self.seed}/{number}")
         seeds = self.material.seeds_of(label)
         return self.with_seeds(number, label, tuple(generator.sample(seeds, min(self.shots, len(seeds)))))
 
@@ -64,8 +69,8 @@ class Asking:
         """A request that shows these seeds."""
         if self.form == "continue":
             stop = ("\n",) if label is not None else (BLOCK_END,)
-            return Request(number, _to_go_on(self.material.task, label, seeds), True, label, 1, seeds, stop)
-        return Request(number, self._question(label, seeds), False, label, self.per_request, seeds)
+            return Request(number, _to_go_on(self.material.task, label, seeds), True, label, self.wanted, seeds, stop)
+        return Request(number, self._question(label, seeds), False, label, self.wanted, seeds)
 
     def _question(self, label: str | None, seeds: Sequence[Sample]) -> str:
         shown = "\n".join(_line(seed.values(self.material.task)) for seed in seeds)
@@ -113,17 +118,16 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def verifying(material: Material, form: RequestForm, text: str, shots: int, seed: int) -> Request:
+def verifying(material: Material, form: RequestForm, text: str, shots: int, seed: int, number: int) -> Request:
     """A question for the label of a text, in which nothing says which one was asked for: examples of all labels, in
     turn, then the text."""
-    generator = random.Random(f"{seed}/{text}")  # noqa: S311
+    generator = random.Random(f"{seed}/{text}")
     drawn = [generator.sample(own, len(own)) for label in material.labels if (own := material.seeds_of(label))]
     generator.shuffle(drawn)
     turns = max(1, -(-shots // len(drawn)))
     seeds = tuple(one[turn] for turn in range(turns) for one in drawn if turn < len(one))
     blocks = [f"Text: {_one_line(one.text)}\nLabel: {one.answer}" for one in seeds]
     asked = "\n\n".join([*blocks, f"Text: {_one_line(text)}\nLabel:"])
-    plain = form == "continue"
-    return Request(
-        0, asked if plain else f"{material.instruction}\n\n{asked}", plain, None, 1, seeds, ("\n",) if plain else ()
-    )
+    if form == "continue":
+        return Request(number, asked, True, None, 1, seeds, ("\n",))
+    return Request(number, f"{material.instruction}\n\n{asked}", False, None, 1, seeds)

@@ -30,6 +30,7 @@ REASONS = {
     "near-seed": "near a seed",
     "near-earlier": "near an earlier row",
     "label-not-confirmed": "the model itself gives the text another label",
+    "not-verified": "nobody could be asked for the label any more",
     "not-needed": "good, but enough of its label, or in all, was there",
 }
 KEPT_OUT, SEED, EARLIER = "kept-out", "seed", "earlier"
