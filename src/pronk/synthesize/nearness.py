@@ -6,7 +6,7 @@ example too few costs nothing, one that copies the test costs the test. Two text
 - they say the same, white space aside (data/checks/texts.py), or are alike as alike.py has it;
 - ROUGE-L of their words is 0.7 or more: the bound of self-instruct (Wang et al. 2023, arXiv:2212.10560, section 2.2);
 - their shingles (data/checks/minhash.py) overlap by J >= 0.6: words are no measure where spaces come and go;
-- the known one, of five words or more, stands within the other.
+- the known one, of five words or thirty bytes or more, stands within the other.
 
 All known texts are gone through, none is missed for speed's sake: by words in common, which bound ROUGE-L from above,
 and by signatures, which estimate J.
@@ -30,7 +30,7 @@ from pronk.evaluate.overlap import longest_common_subsequence, words
 
 ROUGE_L = 0.7
 SHINGLES = 0.6
-WITHIN = 5  # words of a text that may not stand within another
+WITHIN_WORDS, WITHIN_BYTES = 5, 30  # of a text that may not stand within another; one of both
 _WORTH_A_LOOK = 0.5  # of ROUGE-L's bound: alike.py counts a sentence more as near
 _LIKELY = 0.3  # of the signature: an estimate of J that is too low by six of its standard errors is none
 _MOST_LOOKS = 200
@@ -98,7 +98,7 @@ class Known:
         own_T = np.fromiter((len(one.words) for one in self._texts), np.int64, count)
         bound_T = 2 * shared_T / np.maximum(own_T + len(asked.words), 1)
         agree_T = (self._signatures_TH[:count] == signatures([_shingled(asked)])).mean(axis=1)
-        within_T = (own_T >= WITHIN) & (shared_T == own_T)
+        within_T = (own_T > 0) & (shared_T == own_T)
         worth_T = (bound_T >= _WORTH_A_LOOK) | (agree_T >= _LIKELY) | within_T
         likely_T = np.where(worth_T, np.maximum(bound_T, agree_T) + within_T, -1.0)
         order_T = np.argsort(-likely_T, kind="stable")[: min(_MOST_LOOKS, int(worth_T.sum()))]
@@ -114,7 +114,8 @@ def _near(asked: _Text, known: _Text) -> bool:
     common = longest_common_subsequence(asked.words, known.words)
     if common and 2 * common >= ROUGE_L * (len(asked.words) + len(known.words)):
         return True
-    if len(known.words) >= WITHIN and f" {known.said} " in f" {asked.said} ":
+    long = len(known.words) >= WITHIN_WORDS or len(known.said.encode("utf-8", "replace")) >= WITHIN_BYTES
+    if long and f" {known.said} " in f" {asked.said} ":
         return True
     return closeness(asked.question, known.question) is not None or jaccard(asked.said, known.said) >= SHINGLES
 
