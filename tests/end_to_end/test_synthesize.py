@@ -466,13 +466,24 @@ def test_a_local_model_is_asked_and_counted(form: str, place: Place, tiny_base: 
 
 
 def test_rows_pass_the_check_and_train(place: Place, server: Scripted, pronk: Pronk) -> None:
-    assert pronk(*place.asking(server, "--count", "24", source="--recipe")).code == 0
-    place.recipe["data"] = {"source": "made.jsonl", "split": {"validation": 4, "test": 4}}
+    """As the summary says: beside the rows that the test comes from, which stays the same."""
+    told = pronk(*place.asking(server, source="--recipe"))
+    assert told.code == 0, told.err
+    (line,) = [line for line in told.out.splitlines() if "part: train" in line]
+    place.recipe["data"]["source"] = ["rows.jsonl", yaml.safe_load(line)]
     place.recipe["train"] |= {"max_steps": 2}
     del place.recipe["train"]["epochs"]
+    test = place.kept_out()
     told = pronk(*place.arguments())
     assert told.code == 0, told.err
-    assert "made.jsonl: read as classify" in told.err
-    assert place.study()["data"]["train"] == 16
+    assert place.kept_out() == test
+    assert place.study()["data"]["train"] == 40 - 16 + 20
+    assert place.study()["data"]["train_only"] == 20
     told = pronk("check", str(place.folder / "recipe.yaml"))
     assert told.code == 0, told.err + told.out
+    alone = {"source": "made.jsonl", "split": {"validation": 4, "test": 4}}
+    place.recipe["data"] = alone
+    place.arguments()
+    told = pronk("check", str(place.folder / "recipe.yaml"))
+    assert told.code == 0, told.err + told.out
+    assert "made.jsonl: read as classify" in told.err

@@ -72,7 +72,7 @@ def gather(seeds: Data | None, study: Data | None, avoid: Sequence[Path], task: 
     rows: Sequence[Conversation] = ()
     labels: tuple[str, ...] = ()
     if study is not None:
-        splits, labels = read_splits(study, tell)
+        splits, labels = read_splits(study.of_part(None) or study, tell)  # no seed is a made-up row
         kept_out += [text for row in (*splits.validation, *splits.test) for text in _texts_of_row(row)]
         rows = splits.train
     if seeds is not None:

@@ -27,7 +27,14 @@ def summary(result: Result) -> str:
     cut = record["answers_cut"]
     lines.append(asked + (f"; {counted(cut, 'answer')} cut at the most tokens (--max-new-tokens)" if cut else ""))
     lines += [f"{count:6,}  {name:<20}  {REASONS[name]}" for name, count in record["dropped"].items()]
-    return plain("\n".join([*lines, _spent(record)]))
+    lines.append(_spent(record))
+    if record["rows"]:
+        form = "classify" if record["by_label"] else "alpaca"
+        lines.append(
+            "to train on them beside your own rows, which the test comes from, add to data.source in the recipe:\n"
+            f"  {{path: {result.path}, format: {form}, columns: {{}}, part: train}}"
+        )
+    return plain("\n".join(lines))
 
 
 def _spent(record: dict[str, Any]) -> str:
