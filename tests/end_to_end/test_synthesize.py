@@ -465,6 +465,7 @@ def test_a_local_model_is_asked_and_counted(form: str, place: Place, tiny_base: 
     assert record["settings"]["prompt_version"] == f"classify-{form}-1"
 
 
+@pytest.mark.slow
 def test_rows_pass_the_check_and_train(place: Place, server: Scripted, pronk: Pronk) -> None:
     """As the summary says: beside the rows that the test comes from, which stays the same."""
     told = pronk(*place.asking(server, source="--recipe"))

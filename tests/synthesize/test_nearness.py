@@ -99,7 +99,7 @@ def shared_texts(pattern: str, columns: tuple[str, ...]) -> list[str]:
 def made_up(generator: random.Random) -> list[str]:
     """Texts of few words, so that many are near another, and many nearly so."""
     words = [f"word{k}" for k in range(40)]
-    texts = [" ".join(generator.choices(words, k=generator.randint(1, 14))) for _ in range(150)]
+    texts = [" ".join(generator.choices(words, k=generator.randint(1, 14))) for _ in range(100)]
     return texts + [
         generator.choice([another_word, a_word_less, two_swapped])(text + " end now", generator) for text in texts
     ]
@@ -109,19 +109,19 @@ def test_the_index_misses_nothing() -> None:
     """Against all pairs looked at one by one."""
     generator = random.Random(3)
     texts = made_up(generator)
-    known = Known({"seed": texts[:100]})
-    for text in texts[100:200]:
+    known = Known({"seed": texts[:60]})
+    for text in texts[60:130]:
         known.add(text, "earlier")
-    of_all = [subject._text(text, "seed" if place < 100 else "earlier") for place, text in enumerate(texts[:200])]
+    of_all = [subject._text(text, "seed" if place < 60 else "earlier") for place, text in enumerate(texts[:130])]
     near = 0
-    for text in texts[200:]:
+    for text in texts[130:]:
         asked = subject._text(text, "")
         groups = {one.group for one in of_all if one.question.text == asked.question.text or subject._near(asked, one)}
         told = known.nearest(text)
         assert (told is None) == (not groups), text
         assert told is None or told[0] in groups
         near += told is not None
-    assert 20 < near < 95  # the texts are worth a test
+    assert 10 < near < 65  # the texts are worth a test
 
 
 def test_what_says_the_same_is_told_apart_from_what_is_near() -> None:

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 Ended = Literal["end", "stop", "length", "interrupted"]
 
 
+class Stop(Protocol):
+    """Whether answers are to end where they are; pronk.train.interrupt.Interruption is one."""
+
+    @property
+    def asked(self) -> int:
+        """More than 0 from then on."""
+
+
 class Bar(Protocol):
     """What is told how far answers have come; pronk.train.progress.Work is one."""
 
@@ -267,7 +275,7 @@ def _attached(model: Any, group: Sequence[Asked]) -> tuple[WideAdapter, list[int
 
 def answer_batch(
     model: Any, adapter: WideAdapter, rows: Sequence[_Row], questions: Sequence[Question], settings: Generation,
-    stop: Interruption, bar: Bar, keys: Sequence[int] | None = None,
+    stop: Stop, bar: Bar, keys: Sequence[int] | None = None,
 ) -> list[Answer]:  # fmt: skip
     """keys: what the draws for each question hang on, where it is not the question alone."""
     from pronk.model.generate import score_and_answer
@@ -322,7 +330,7 @@ class _Watcher:
     A stop word may straddle tokens, so the last few of them are read together: each holds a byte at least.
     """
 
-    def __init__(self, rows: Sequence[_Row], stops: Sequence[str], stop: Interruption, bar: Bar) -> None:
+    def __init__(self, rows: Sequence[_Row], stops: Sequence[str], stop: Stop, bar: Bar) -> None:
         self.rows, self.stops, self.stop, self.bar = rows, stops, stop, bar
         self.prompt = rows[0].asked.prompt
         self.written: list[list[int]] = [[] for _ in rows]

@@ -6,15 +6,13 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pronk.ask.asking import Answer, Bar, Loaded, answer_batch, batches, load_group, open_reader
+from pronk.ask.asking import Answer, Bar, Loaded, Stop, answer_batch, batches, load_group, open_reader
 from pronk.ask.models import Model
 from pronk.data.questions import Question
 from pronk.recipe import Generation
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from pronk.train.interrupt import Interruption
 
 
 class Kept:
@@ -44,10 +42,12 @@ class Kept:
         return [len(ids) for ids in self._reader.ids(questions)]
 
     def answers(
-        self, questions: Sequence[Question], keys: Sequence[int], settings: Generation, stop: Interruption, bar: Bar
+        self, questions: Sequence[Question], keys: Sequence[int], settings: Generation, stop: Stop, bar: Bar
     ) -> Iterator[list[tuple[int, Answer]]]:
-        """Places of questions and their answers, a batch at a time; none after Ctrl-C. keys: what the draws for each
-        question hang on."""
+        """Places of questions and their answers, a batch at a time; none once it is to stop.
+
+        keys: what the draws for each question hang on.
+        """
         from pronk.model.memory.guard import memory_guard
 
         loaded, asked = self.loaded(), self._reader.ask(questions, settings)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pronk.ask.asking import Bar
+from pronk.ask.asking import Bar, Stop
 from pronk.data.words import counted
 from pronk.evaluate.spending import Tally
 from pronk.synthesize.answers import samples_of
@@ -81,38 +81,38 @@ class Making:
         """Rows still to come."""
         return max(self.order.count - len(self.output.rows), 0)
 
-    def run(self, stopped: Callable[[], bool], bar: Bar) -> Status:
-        """Make rows. stopped: whether the user has asked to stop; what is whole by then is kept. bar: counts rows."""
+    def run(self, stop: Stop, bar: Bar) -> Status:
+        """Make rows. stop: whether the user has asked to stop; what is whole by then is kept. bar: counts rows."""
         self._bar = bar
         bar.advance(len(self.output.rows))
         self.status = "failed"  # unless the loop comes to its end
         try:
-            self.status = self._rounds(stopped)
+            self.status = self._rounds(stop)
         except KeyboardInterrupt:
             self.status = "interrupted"
         finally:
             self._write_summary()
         return self.status
 
-    def _rounds(self, stopped: Callable[[], bool]) -> Status:
+    def _rounds(self, stop: Stop) -> Status:
         while self.missing:
-            if stopped():
+            if stop.asked:
                 return "interrupted"
             if self._hopeless():
                 return "gave-up"
             before = self.counts.requests
-            self._round(self._requests(), stopped)
-            if self.counts.requests == before and not stopped():
+            self._round(self._requests(), stop)
+            if self.counts.requests == before and not stop.asked:
                 return "limit"
         return "done"
 
-    def _round(self, requests: Sequence[Request], stopped: Callable[[], bool]) -> None:
+    def _round(self, requests: Sequence[Request], stop: Stop) -> None:
         at_most = sum(map(self.writer.tokens, requests)), len(requests) * self.order.longest
         self._write_summary({"requests": len(requests), "tokens_in": at_most[0], "tokens_out": at_most[1]})
         waiting: list[tuple[Request, Sample]] = []
-        enough: Callable[[], bool] = lambda: stopped() or not self.missing  # noqa: E731
+        enough = _Enough(stop, lambda: not self.missing)
         for request, written in self.writer.write(
-            requests, self.order.longest, self.order.temperature, self.tally, enough, self._bar
+            requests, self.order.longest, self.order.temperature, self.tally, enough, self._show
         ):
             passed = [(request, sample) for sample in self._passed(request, written)]
             if self.order.verify:
@@ -120,7 +120,7 @@ class Making:
             else:
                 self._keep(request, [sample for _, sample in passed])
         if waiting:
-            self._keep_confirmed(waiting, stopped)
+            self._keep_confirmed(waiting, stop)
         self._write_summary()
 
     # --- what is asked -----------------------------------------------------------------------------
@@ -185,18 +185,16 @@ class Making:
             return self.by_label[sample.answer] + same >= self._quota(sample.answer)
         return len(passed) >= self.missing
 
-    def _keep_confirmed(self, waiting: Sequence[tuple[Request, Sample]], stopped: Callable[[], bool]) -> None:
+    def _keep_confirmed(self, waiting: Sequence[tuple[Request, Sample]], stop: Stop) -> None:
         """Of examples those whose label the model gives, too, when it does not know which one was asked for."""
         from pronk.evaluate.classify import parse_label
 
-        questions = {}
-        for number, (_, sample) in enumerate(waiting):
-            one = verifying(self.material, self.writer.form, sample.text, self.asking.shots, self.asking.seed, number)
-            questions[number] = one
+        questions = [
+            verifying(self.material, self.writer.form, sample.text, self.asking.shots, self.asking.seed, number)
+            for number, (_, sample) in enumerate(waiting)
+        ]
         said: dict[int, str | None] = {}
-        for question, written in self.writer.write(
-            [*questions.values()], VERIFY_TOKENS, 0.0, self.tally, stopped, self._bar
-        ):
+        for question, written in self.writer.write(questions, VERIFY_TOKENS, 0.0, self.tally, stop, self._show):
             said[question.number] = None if written is None else parse_label(written.text, self.material.labels)
         for number, (request, sample) in enumerate(waiting):
             if number not in said:
@@ -231,8 +229,9 @@ class Making:
 
     # --- what is told -------------------------------------------------------------------------------
 
-    def _show(self) -> None:
-        self._bar.advance(0, self._note())
+    def _show(self, answers: str = "") -> None:
+        """answers: how far those have come that are being written."""
+        self._bar.advance(0, ", ".join(filter(None, (self._note(), answers))))
 
     def _note(self) -> str:
         """Behind the bar: asked, dropped, tokens, money, time left."""
@@ -288,6 +287,18 @@ def restore(counts: Counts, tally: Tally, earlier: dict[str, Any]) -> None:
 def _sample(row: Row, columns: Sequence[str]) -> Sample:
     values = [str(row.get(column, "")) for column in columns]
     return Sample(values[0], "", values[1]) if len(values) == 2 else Sample(*values)
+
+
+class _Enough:
+    """The user has asked to stop, or nothing more is needed."""
+
+    def __init__(self, stop: Stop, enough: Callable[[], bool]) -> None:
+        self._stop, self._enough = stop, enough
+
+    @property
+    def asked(self) -> int:
+        """See pronk.ask.asking.Stop."""
+        return self._stop.asked or int(self._enough())
 
 
 class _Nobody:

@@ -8,8 +8,8 @@ example too few costs nothing, one that copies the test costs the test. Two text
 - their shingles (data/checks/minhash.py) overlap by J >= 0.6: words are no measure where spaces come and go;
 - the known one, of five words or thirty bytes or more, stands within the other.
 
-All known texts are gone through, none is missed for speed's sake: by words in common, which bound ROUGE-L from above,
-and by signatures, which estimate J.
+All known texts are gone through: by words in common, which bound ROUGE-L from above, and by signatures, which estimate
+J. None is missed for speed's sake, unless thousands share one template: then the likeliest are looked at.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHINGLES = 0.6
 WITHIN_WORDS, WITHIN_BYTES = 5, 30  # of a text that may not stand within another; one of both
 _WORTH_A_LOOK = 0.5  # of ROUGE-L's bound: alike.py counts a sentence more as near
 _LIKELY = 0.3  # of the signature: an estimate of J that is too low by six of its standard errors is none
-_MOST_LOOKS = 200
+_MOST_LOOKS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,13 @@ class Known:
         for group, said in self._groups.items():
             if asked.question.text in said:
                 return group, True
-        looks = self._worth_a_look(asked)
-        near = {self._texts[number].group for number in looks if _near(asked, self._texts[number])}
-        return next(((group, False) for group in self._groups if group in near), None)
+        order = [*self._groups]
+        found = len(order)
+        for number in self._worth_a_look(asked):
+            place = order.index(self._texts[number].group)
+            if place < found and _near(asked, self._texts[number]):
+                found = place
+        return (order[found], False) if found < len(order) else None
 
     def _add(self, pairs: Sequence[tuple[str, str]]) -> None:
         if not pairs:

@@ -19,6 +19,8 @@ from pronk.synthesize.nearness import Known
 
 COLUMNS: dict[Task, tuple[str, ...]] = {"classify": ("text", "label"), "instruct": ("instruction", "input", "output")}
 
+PART = 30  # letters: labels and single words are at home in many rows
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -34,6 +36,11 @@ class Sample:
     def asked(self) -> str:
         """All but the answer."""
         return "\n".join(filter(None, (self.text, self.context)))
+
+    @property
+    def parts(self) -> list[str]:
+        """What may be a text that is kept out though the whole is not: input and output, if they are of some length."""
+        return [part for part in (self.context, self.answer) if len(part) >= PART]
 
     def values(self, task: Task) -> dict[str, str]:
         """As the columns of a file."""
@@ -112,7 +119,7 @@ def _without_repeats(material: Material) -> Material:
         if seed.asked in said:
             continue
         said.add(seed.asked)
-        if unseen.nearest(seed.asked) or (seed.context and unseen.nearest(seed.context)):
+        if any(unseen.nearest(part) for part in (seed.asked, *seed.parts)):
             near += 1
         else:
             kept.append(seed)

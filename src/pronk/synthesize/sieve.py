@@ -58,8 +58,6 @@ class Sieve:
         return self._of_its_form(sample, label) or self._of_its_text(sample) or self._of_others(sample)
 
     def _of_its_form(self, sample: Sample, label: str | None) -> str | None:
-        if label is None and self.material.labels and sample.answer not in self.material.labels:
-            return "wrong-label"
         needed = [sample.text] if label is not None else [sample.text, sample.answer]
         if not all(_WORD.search(text) for text in needed):
             return "empty"
@@ -80,9 +78,9 @@ class Sieve:
 
     def _of_others(self, sample: Sample) -> str | None:
         found = self.known.nearest(sample.asked)
-        if found is None and sample.context:  # the same input under another instruction
-            found = self.known.nearest(sample.context)
-            found = found if found and found[0] == KEPT_OUT else None
+        for part in sample.parts:  # the input of a test item under another instruction
+            near = None if found else self.known.nearest(part)
+            found = near if near and near[0] == KEPT_OUT else found
         if found is None:
             return None
         group, same = found

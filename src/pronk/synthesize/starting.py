@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,8 +29,6 @@ from pronk.synthesize.writers import LocalWriter, ServedWriter, Writer
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from pronk.train.interrupt import Interruption
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -74,8 +73,8 @@ def synthesize(wishes: Wishes, console: Console, agree: Callable[[], bool]) -> R
     source = _source(wishes)
     with console.status("reading the seeds"):
         material = _material(wishes, settings, tell)
-    with disk_guard(wishes.out), listen(lambda _: tell("stopping; rows that are whole are kept")) as stop:
-        writer = _writer(source, settings, stop, console)
+    with disk_guard(wishes.out):
+        writer = _writer(source, settings, console)
         making = _making(wishes.out, material, source, writer, settings)
         tell(_begins(making))
         if making.missing:
@@ -83,8 +82,9 @@ def synthesize(wishes: Wishes, console: Console, agree: Callable[[], bool]) -> R
             if _may_cost(source, settings) and not agree():
                 return None
             writer.ready()
-        with work(console, "rows", settings.count) as bar:
-            making.run(lambda: bool(stop.asked), bar)
+        listening = listen(lambda _: tell("stopping; rows that are whole are kept"))
+        with listening as stop, work(console, "rows", settings.count) as bar:
+            making.run(stop, bar)
     return Result(wishes.out, making.status, making.output.summary)
 
 
@@ -112,7 +112,7 @@ def _source(wishes: Wishes) -> Model | Server:
 def _material(wishes: Wishes, settings: Synthesis, tell: Tell) -> Material:
     own = [one for one in wishes.overrides if one.startswith("data.")]
     if wishes.labels:
-        own.append(f"data.labels=[{', '.join(wishes.labels)}]")
+        own.append(f"data.labels={json.dumps(wishes.labels, ensure_ascii=False)}")  # JSON is YAML
     if wishes.seeds is None and wishes.recipe is None:
         raise OptionError("synthesize: no seeds; give --seeds FILE, or --recipe RECIPE for the rows that it trains on")
     study = read_recipe(wishes.recipe, own).data if wishes.recipe else None
@@ -128,9 +128,9 @@ def _material(wishes: Wishes, settings: Synthesis, tell: Tell) -> Material:
     return material
 
 
-def _writer(source: Model | Server, settings: Synthesis, stop: Interruption, console: Console) -> Writer:
+def _writer(source: Model | Server, settings: Synthesis, console: Console) -> Writer:
     if isinstance(source, Model):
-        return LocalWriter(source, settings.form, settings.seed, stop, console)
+        return LocalWriter(source, settings.form, settings.seed, console)
     if settings.form == "continue":
         raise OptionError("--form continue: a chat interface takes questions, no texts to go on with; leave it out")
     return ServedWriter(source)

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pronk.ask.asking import Bar
+from pronk.ask.asking import Stop
 from pronk.ask.models import Form, Model
 from pronk.data.conversation import Message
 from pronk.data.questions import Question
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pronk.ask.kept import Kept
-    from pronk.train.interrupt import Interruption
 
 SERVED_AT_ONCE = 24  # requests of a round; served.py keeps four of them under way
 GPU_AT_ONCE, CPU_AT_ONCE = 64, 16  # a round of a small model on a CPU takes a minute or so
@@ -39,6 +38,7 @@ class Written:
     ended: bool
 
 
+Tell = Callable[[str], None]
 Outcome = tuple[Request, Written | None]  # None: no answer came, and the tally says why
 
 
@@ -65,10 +65,10 @@ class Writer(Protocol):
         """Whether the model can read a request and answer it in so many tokens."""
 
     def write(
-        self, requests: Sequence[Request], longest: int, temperature: float, tally: Tally, stop: Callable[[], bool],
-        bar: Bar,
+        self, requests: Sequence[Request], longest: int, temperature: float, tally: Tally, stop: Stop, tell: Tell,
     ) -> Iterator[Outcome]:  # fmt: skip
-        """Requests and answers as they come; those that a limit or `stop` does not allow do not come."""
+        """Requests and answers as they come; those that a limit or `stop` does not allow do not come. tell: how far
+        the answers that are being written have come."""
 
 
 class ServedWriter:
@@ -93,17 +93,18 @@ class ServedWriter:
         return True
 
     def write(
-        self, requests: Sequence[Request], longest: int, temperature: float, tally: Tally, stop: Callable[[], bool],
-        bar: Bar,
+        self, requests: Sequence[Request], longest: int, temperature: float, tally: Tally, stop: Stop, tell: Tell,
     ) -> Iterator[Outcome]:  # fmt: skip
         """See Writer. Raises OptionError where the server, the model or the key is wrong, or the server has gone."""
         from pronk.evaluate.served import ask_each
 
         asked = [(Message("user", request.text),) for request in requests]
-        found = ask_each(self.server, asked, longest, {"temperature": temperature}, tally, stop=stop)
+        found = ask_each(
+            self.server, asked, longest, {"temperature": temperature}, tally, stop=lambda: bool(stop.asked)
+        )
         with closing(found):
             for place, answer in found:
-                bar.advance(0)
+                tell("")
                 written = None if isinstance(answer, ServedFailure) else Written(answer.text, answer.ended)
                 yield requests[place], written
 
@@ -113,9 +114,7 @@ class LocalWriter:
 
     host = ""
 
-    def __init__(
-        self, model: Model, form: RequestForm | None, seed: int, interruption: Interruption, console: Console
-    ) -> None:
+    def __init__(self, model: Model, form: RequestForm | None, seed: int, console: Console) -> None:
         """form: None for JSON, unless the model is a base without a chat template."""
         from pronk.ask.kept import Kept
         from pronk.tokens.check.texts import spelled_specials
@@ -127,7 +126,7 @@ class LocalWriter:
         if self.form == "continue":
             kept = Kept(replace(model, form=replace(own, plain=True)), console)
         self._kept: Kept = kept
-        self.name, self._seed, self._interruption = model.name, seed, interruption
+        self.name, self._seed = model.name, seed
         self.special: re.Pattern[str] | None = spelled_specials(kept.tokenizer)
 
     def ready(self) -> None:
@@ -148,34 +147,33 @@ class LocalWriter:
         return self.tokens(request) + min(longest, self._kept.context // 2) <= self._kept.context
 
     def write(
-        self, requests: Sequence[Request], longest: int, temperature: float, tally: Tally, stop: Callable[[], bool],
-        bar: Bar,
+        self, requests: Sequence[Request], longest: int, temperature: float, tally: Tally, stop: Stop, tell: Tell,
     ) -> Iterator[Outcome]:  # fmt: skip
         """See Writer. An answer that Ctrl-C cut is counted, and does not come."""
         lengths = self._kept.lengths([_question(request) for request in requests])
         held: list[tuple[Request, int, tuple[int, int]]] = []
         for request, length in zip(requests, lengths, strict=True):
-            aside = None if stop() else tally.hold(length, longest)
+            aside = None if stop.asked else tally.hold(length, longest)
             if aside is None:
                 break
             held.append((request, length, aside))
         try:
             if held:
-                yield from self._answers([one[:2] for one in held], longest, temperature, tally, bar)
+                yield from self._answers([one[:2] for one in held], longest, temperature, tally, stop, tell)
         finally:
             for _, _, aside in held:
                 tally.release(aside)
 
     def _answers(
-        self, asked: Sequence[tuple[Request, int]], longest: int, temperature: float, tally: Tally, bar: Bar
-    ) -> Iterator[Outcome]:
+        self, asked: Sequence[tuple[Request, int]], longest: int, temperature: float, tally: Tally, stop: Stop,
+        tell: Tell,
+    ) -> Iterator[Outcome]:  # fmt: skip
         drawing = {"temperature": temperature, "seed": self._seed} if temperature else {}
-        stop = asked[0][0].stop
-        settings = generation_settings({"max_new_tokens": longest, "stop": [*stop], **drawing})
+        ends = asked[0][0].stop
+        settings = generation_settings({"max_new_tokens": longest, "stop": [*ends], **drawing})
         questions = [_question(request) for request, _ in asked]
         keys = [request.number for request, _ in asked]
-        quiet = _Notes(bar)
-        for found in self._kept.answers(questions, keys, settings, self._interruption, quiet):
+        for found in self._kept.answers(questions, keys, settings, stop, _Notes(tell)):
             for place, answer in found:
                 request, length = asked[place]
                 tally.count_answer(length, length, answer.tokens, False, 0.0)
@@ -184,14 +182,14 @@ class LocalWriter:
 
 
 class _Notes:
-    """Tokens as they are written are no rows: they only keep what is shown alive."""
+    """A bar that counts rows: of tokens only the note is told."""
 
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
 
     def advance(self, amount: float = 1, note: str = "") -> None:  # noqa: ARG002
         """See pronk.ask.asking.Bar."""
-        self._bar.advance(0, note)
+        self._tell(note)
 
 
 def _question(request: Request) -> Question:
