@@ -6,6 +6,7 @@ comes from the environment, goes to the server that was named and nowhere else (
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import threading
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 
 from pronk.data.conversation import Message
 from pronk.errors import OptionError
-from pronk.evaluate.served_call import KEY, Caller, ServedAnswer, ServedFailure, Server, text_of
+from pronk.evaluate.served_call import KEY, STOPPED, Caller, ServedAnswer, ServedFailure, Server, text_of
 from pronk.evaluate.spending import Tally, rough_tokens
 
 __all__ = ["ServedAnswer", "ServedFailure", "Server", "ask_each", "ask_served", "server_of"]
@@ -27,6 +28,7 @@ FIRST = 3  # so many are asked one by one, until one is answered: a wrong key or
 GIVE_UP = 8  # questions in a row without an answer: the server is gone
 
 Outcome = tuple[int, ServedAnswer | ServedFailure]
+Done = queue.SimpleQueue[Outcome | Exception | None]  # None: a thread has come to its end
 
 
 def server_of(url: str, model: str, option: str = "--against") -> Server:
@@ -80,9 +82,9 @@ def ask_each(
 
     longest: tokens of an answer at most. settings: of the request; temperature 0 where they do not name one.
     tally: counts tokens and retries; what its limits do not allow is not asked, and its place does not come.
-    seconds: to wait for an answer. stop: asked now and then; once it is true nothing new is asked, and what is under
-    way still comes. Raises OptionError where the key, the model or the address is wrong, where none of the first
-    questions is answered, and where the server has gone.
+    seconds: to wait for an answer. stop: asked now and then; once it is true nothing new is asked or tried again, and
+    what is under way still comes. Raises OptionError where the key, the model or the address is wrong, where none of
+    the first questions is answered, and where the server has gone.
     """
     tally, halted = tally or Tally(), threading.Event()
     caller = Caller(server, {"temperature": 0, "max_tokens": longest, **(settings or {})}, seconds, tally, halted)
@@ -100,59 +102,60 @@ class _Asking:
     def __init__(self, caller: Caller, questions: Sequence[Sequence[Message]], halted: threading.Event) -> None:
         self.caller, self.questions, self.halted = caller, questions, halted
         self.waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self.done: queue.SimpleQueue[tuple[int, ServedAnswer | ServedFailure | Exception] | None] = queue.SimpleQueue()
         for place in range(len(questions)):
             self.waiting.put(place)
 
     def first(self, stop: Callable[[], bool]) -> Iterator[Outcome]:
         """One question after another until one is answered. Raises OptionError where none is."""
         for count in range(1, FIRST + 1):
-            found = None if stop() else self._next()
-            if found is None:
-                self._withdraw()
-                return
-            place, answer = found
-            if isinstance(answer, ServedFailure) and (count == FIRST or answer.reason != "refused"):
-                raise OptionError(answer.message)
-            yield place, answer
-            if isinstance(answer, ServedAnswer):
-                return
+            for place, answer in self._found(1, 1, stop):
+                if isinstance(answer, ServedFailure) and _serious(answer, count):
+                    raise OptionError(answer.message)
+                yield place, answer
+                if isinstance(answer, ServedAnswer):
+                    return
 
     def rest(self, stop: Callable[[], bool]) -> Iterator[Outcome]:
-        """The other questions, by several threads."""
-        working = min(WORKERS, self.waiting.qsize())
-        for _ in range(working):  # no pool: Python waits for its threads, so Ctrl-C would wait for a slow server
-            threading.Thread(target=self._work, daemon=True).start()
+        """The other questions, by several threads. Raises OptionError where the server answers no more."""
         lost = 0
-        while working:
-            if stop():
-                self._withdraw()
-            try:
-                found = self.done.get(timeout=0.2)
-            except queue.Empty:
-                continue
-            if found is None:
-                working -= 1
-                continue
-            place, answer = found
-            if isinstance(answer, Exception):
-                raise answer
-            lost = lost + 1 if isinstance(answer, ServedFailure) and answer.reason != "refused" else 0
+        for place, answer in self._found(min(WORKERS, self.waiting.qsize()), None, stop):
+            away = isinstance(answer, ServedFailure) and answer.reason not in ("refused", STOPPED)
+            lost = lost + 1 if away else 0
             yield place, answer
             if isinstance(answer, ServedFailure) and lost == GIVE_UP:
                 raise OptionError(f"{answer.message}; so did {GIVE_UP} questions in a row")
 
-    def _work(self) -> None:
-        while not self.halted.is_set():
+    def _found(self, workers: int, most: int | None, stop: Callable[[], bool]) -> Iterator[Outcome]:
+        """Answers as they come, from so many threads; most: of each thread. Once `stop`, what is under way is the
+        last, and nothing is tried again."""
+        done: Done = queue.SimpleQueue()
+        for _ in range(workers):  # no pool: Python waits for its threads, so Ctrl-C would wait for a slow server
+            threading.Thread(target=self._work, args=(most, done), daemon=True).start()
+        while workers:
+            if stop():
+                self._withdraw()
+                self.halted.set()
             try:
-                found = self._next()
-            except Exception as error:  # raised again where it is waited for
-                self.done.put((-1, error))
-                break
+                found = done.get(timeout=0.2)
+            except queue.Empty:
+                continue
             if found is None:
-                break
-            self.done.put(found)
-        self.done.put(None)
+                workers -= 1
+            elif isinstance(found, Exception):
+                raise found
+            else:
+                yield found
+
+    def _work(self, most: int | None, done: Done) -> None:
+        try:
+            for _ in itertools.count() if most is None else range(most):
+                found = None if self.halted.is_set() else self._next()
+                if found is None:
+                    break
+                done.put(found)
+        except Exception as error:  # raised again where it is waited for
+            done.put(error)
+        done.put(None)
 
     def _next(self) -> Outcome | None:
         """Ask the next question; None where there is none, or none that the limits allow."""
@@ -177,3 +180,8 @@ class _Asking:
                 self.waiting.get_nowait()
             except queue.Empty:
                 return
+
+
+def _serious(failure: ServedFailure, count: int) -> bool:
+    """Whether one of the first questions (the count-th) failed in a way that all others would too."""
+    return failure.reason != STOPPED and (count == FIRST or failure.reason != "refused")

@@ -29,6 +29,7 @@ DELAYS = (1.0, 2.0, 4.0, 8.0)  # seconds before each further try, unless the ser
 LONGEST_DELAY = 60.0
 LARGEST_ANSWER = 2**20  # bytes
 LATER = (408, 409, 425, 429, 500, 502, 503, 504, 529)
+STOPPED = "stopped"  # the reason of a question that nobody waits for any more
 UNFIT = (400, 413, 422)  # a question that the server does not take: too long, filtered
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
@@ -119,10 +120,10 @@ class Caller:
             self.tally.count_retry(failure.reason, rough_tokens([*map(text_of, question)]) if failure.worked else 0)
             if failure.delay is not None:
                 self._resume = max(self._resume, time.monotonic() + failure.delay)
-            elif self.stop.wait(usual):
-                break
+            if self.stop.wait(usual if failure.delay is None else 0):
+                return ServedFailure(STOPPED, "stopped")
         if failure is None:
-            return ServedFailure("stopped", "stopped")
+            return ServedFailure(STOPPED, "stopped")
         self.tally.count_failure(failure.reason)
         tried = f", tried {len(DELAYS) + 1} times" if failure.later else ""
         return ServedFailure(
