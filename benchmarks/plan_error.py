@@ -124,7 +124,7 @@ def plans(trial: Trial) -> list[Any]:
 
 def predict(trial: Trial, device: Any, memory: int) -> dict[str, Any]:
     """What the planner says: `setting`, the peaks of every `phase` by its figures, and the `seconds` it took."""
-    from pronk.doctor.calibration import Bench, calibration_tokens, measure
+    from pronk.doctor.calibration import Bench, calibration_tokens, measure, reading_tokens
     from pronk.doctor.workload import trainings
     from pronk.model.memory.choice import settings
     from pronk.model.memory.fit import fitted
@@ -139,7 +139,8 @@ def predict(trial: Trial, device: Any, memory: int) -> dict[str, Any]:
     laps.append(time.perf_counter())
     bench = Bench(config, typing.cast(Any, trial.quantize), True, dtype_on(device), device, start.recorded)
     tokens = calibration_tokens(start, largest, memory)
-    costs = fitted(start, measure(bench, runs, tokens), config.num_hidden_layers)
+    reading = reading_tokens(start, [tokens for tokens, _ in work.evaluations], memory)
+    costs = fitted(start, measure(bench, runs, tokens, reading), config.num_hidden_layers)
     laps.append(time.perf_counter())
     (setting,) = settings({trial.quantize: costs}, work, trial.recompute, memory)
     names = ("kernels and shapes", "work", "measurement")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from pronk.data.split import read_splits
 from pronk.doctor import plan as subject
 from pronk.doctor.planned import before_training
 from pronk.doctor.ready import Ready, prepare
+from pronk.errors import RefusedError
 from pronk.model.memory.sizes import usable
 from pronk.recipe import Recipe, read_recipe
 from pronk.study import plan_study
@@ -161,13 +163,13 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """`plan_run` as on a GPU of so many bytes, where measuring gives what shapes do; how often it was measured."""
     counted: list[str] = []
 
-    def call(place: Workplace, size: int) -> tuple[Any, list[str]]:
+    def call(place: Workplace, size: int, calibrated: bool = False) -> tuple[Any, list[str]]:
         recipe = read_recipe(place.arguments()[1])
         ready = _ready(recipe)
 
         def measured(one: Any, kind: str, _memory: int, _tell: Any) -> Any:
             counted.append(kind)
-            return subject._from_shapes(one, kind)
+            return replace(subject._from_shapes(one, kind), calibrated=calibrated)
 
         monkeypatch.setattr(subject, "_measured", measured)
         monkeypatch.setattr(subject, "available", lambda _: size)
@@ -200,12 +202,21 @@ def test_where_it_is_tight_it_is_measured(large: Workplace, on_a_gpu: Callable[.
     assert fit.chosen.quantize == "none"
 
 
-def test_what_is_predicted_not_to_fit_is_tried_with_a_warning(large: Workplace, on_a_gpu: Callable[..., Any]) -> None:
+def test_what_hardly_fits_is_tried_with_a_warning(large: Workplace, on_a_gpu: Callable[..., Any]) -> None:
     """The setting that takes the least, and what to change if memory does run out."""
-    fit, _ = on_a_gpu(large, 14 * 10**9)
+    least = min(setting.peak for setting in on_a_gpu(large, 24 * 10**9)[0].settings)
+    fit, _ = on_a_gpu(large, least)
     assert fit.tight
     assert fit.chosen.peak == min(setting.peak for setting in fit.settings) > fit.limit
     said = before_training(fit)
     assert "warning: by this it does not fit" in said
     assert "what would fit:\n  quantize: int8" in said
     assert not on_a_gpu(large, 24 * 10**9)[0].tight
+
+
+def test_what_cannot_fit_by_far_is_refused(large: Workplace, on_a_gpu: Callable[..., Any]) -> None:
+    with pytest.raises(RefusedError) as refused:
+        on_a_gpu(large, 8 * 10**9, calibrated=True)
+    assert "does not fit into" in str(refused.value)
+    assert "what would fit:\n  quantize: " in str(refused.value)
+    assert on_a_gpu(large, 8 * 10**9)[0].tight, "from shapes alone nothing is refused"

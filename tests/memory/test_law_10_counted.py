@@ -14,7 +14,7 @@ import torch
 from counted import CountedMeter, Counter
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from pronk.doctor.calibration import Bench, calibration_tokens, measure
+from pronk.doctor.calibration import Bench, calibration_tokens, measure, reading_tokens
 from pronk.doctor.workload import round_members, trainings
 from pronk.model.adapter import AdapterShape
 from pronk.model.forward import evaluation_losses
@@ -68,7 +68,7 @@ def measured(runs: list[RunPlan], quantize: str) -> Measurements:
     with counter:
         kind, double, in_fp8 = kept(quantize)
         bench = Bench(CONFIG, kind, double, torch.float32, CPU, False, in_fp8)
-        return measure(bench, runs, BUDGET // 4, CountedMeter(counter))
+        return measure(bench, runs, BUDGET // 4, BUDGET // 2, CountedMeter(counter))
 
 
 def really(runs: list[RunPlan], quantize: str, recompute: int) -> tuple[int, int]:
@@ -220,3 +220,14 @@ def test_calibration_takes_no_more_than_a_quarter_of_the_memory() -> None:
     assert calibration_tokens(costs, load, 1) == load.tokens // 4
     assert calibration_tokens(costs, Load(10, 3), 4 * whole) == 64
     assert calibration_tokens(costs, Load(40_000, 3), 100 * whole) == 8192
+
+
+def test_a_reading_takes_no_more_than_a_quarter_of_the_evaluation_and_of_the_memory() -> None:
+    with torch.device("meta"):
+        one = architecture(AutoModelForCausalLM.from_config(CONFIG))
+    costs = analytic(one, [Trainee(AdapterShape(8, 8.0))], "nf4", True, 2)
+    two = replace(costs, layers=2, adapters=costs.adapters / 3)
+    whole = two.evaluation_peak(EvaluationLoad(8192, 1))
+    assert reading_tokens(costs, [2048, 32_768], 4 * whole) == 8192
+    assert reading_tokens(costs, [2048, 32_768], 4 * whole - 8) == 4096
+    assert reading_tokens(costs, [], 4 * whole) == 0

@@ -18,7 +18,7 @@ from pronk.doctor.workload import load_of
 from pronk.model.adapter import attach
 from pronk.model.forward import evaluation_losses, output_head, to_device, training_loss
 from pronk.model.loss import target_losses, weighted_loss
-from pronk.model.memory.costs import Costs, Load
+from pronk.model.memory.costs import Costs, EvaluationLoad, Load
 from pronk.model.memory.fit import Measurements, Played, Read, Resting
 from pronk.model.memory.sizes import quick_release, release
 from pronk.model.random_model import random_model
@@ -117,15 +117,34 @@ def calibration_tokens(costs: Costs, load: Load, memory: int) -> int:
     return tokens
 
 
-def measure(bench: Bench, plans: Sequence[RunPlan], tokens: int, meter: Meter | None = None) -> Measurements:
-    """Measure one and two layers. tokens: of the largest micro-batch that is played."""
+def reading_tokens(costs: Costs, evaluations: Sequence[int], memory: int) -> int:
+    """Tokens of the largest batch to be read for an evaluation: a share of the largest that is asked about, where two
+    layers take no more than a share of so many bytes of memory by these costs. evaluations: tokens of their batches.
+
+    Gaps grow with it, in pages: what is guessed from a small batch is guessed far too coarsely.
+    """
+    two = replace(costs, layers=2, adapters=2 * costs.adapters / costs.layers)
+    tokens = int(LEAST_SHARE * max(evaluations, default=0))
+    while tokens > LEAST_TOKENS and two.evaluation_peak(EvaluationLoad(tokens, 1)) > MEMORY_SHARE * memory:
+        tokens //= 2
+    return tokens
+
+
+def measure(
+    bench: Bench, plans: Sequence[RunPlan], tokens: int, reading: int, meter: Meter | None = None
+) -> Measurements:
+    """Measure one and two layers. tokens: of the largest micro-batch that is played; reading: of one that is only read,
+    where that is larger."""
     meter = meter or Meter(bench.device)
     batches = samples(plans, tokens)
+    readings = [_few_targets(one) for one in batches[:2]]
+    if reading > tokens:
+        readings.append(_few_targets(_sample(plans, reading)))
     found: list[_Measured] = []
     floor = 0
     with quick_release():
         for layers in LAYERS:
-            found.append(_layers(bench, layers, plans, batches, meter))
+            found.append(_layers(bench, layers, plans, batches, readings, meter))
             floor = meter.settle()  # what libraries keep for themselves once they were used is no part of any layer
     first = found[0]
     return Measurements(
@@ -152,8 +171,9 @@ class _Measured:
 
 
 def _layers(
-    bench: Bench, layers: int, plans: Sequence[RunPlan], batches: Sequence[MicroBatch], meter: Meter
-) -> _Measured:
+    bench: Bench, layers: int, plans: Sequence[RunPlan], batches: Sequence[MicroBatch],
+    readings: Sequence[MicroBatch], meter: Meter,
+) -> _Measured:  # fmt: skip
     before = meter.settle()
     model = bench.model(layers)
     base = meter.settle() - before
@@ -168,7 +188,7 @@ def _layers(
     alive, losses = meter.settle(), _losses(model, LOSS_TARGETS, meter)
     fleet.adapter.detach()
     del fleet, switched
-    adapters, reading = _evaluation(model, plans, batches[:2], meter)
+    adapters, reading = _evaluation(model, plans, readings, meter)
     return _Measured(layers, base, alive, adapters, played, update, losses, reading)
 
 
@@ -255,10 +275,11 @@ def _evaluation(
     """What an evaluation holds beside the model, and its forward passes, by which nothing is kept for a gradient."""
     alone = meter.settle()
     adapter = attach(model, [plan.shape for plan in plans if plan.shape is not None])
-    held, found = 0, []
-    for batch in map(_few_targets, batches):
-        evaluation_losses(model, adapter, batch)  # what is there from the first time on
-        held = meter.settle()
+    evaluation_losses(model, adapter, batches[0])  # what is there from the first time on
+    held, found = meter.settle(), []
+    for batch in batches:
+        evaluation_losses(model, adapter, batch)
+        meter.settle()  # of its own size, as the batch before it mostly is
         evaluation_losses(model, adapter, batch)
         peak, reserved = meter.peaks()
         found.append(Read(len(batch.ids_T), peak - held, reserved - held))

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pronk.doctor.planned import Fit
+from pronk.doctor.planned import Fit, refusal
 from pronk.doctor.ready import Ready
-from pronk.errors import BaseModelError, OptionError, PronkError, RecipeError
+from pronk.errors import BaseModelError, OptionError, PronkError, RecipeError, RefusedError
 from pronk.model.memory.choice import BUDGETS, Setting, Work, Workload, best, settings, smallest
 from pronk.model.memory.costs import Costs, Load
 from pronk.model.memory.sizes import SOLD, available, begin_peak, usable
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 # What is tried where the recipe leaves quantization open: the ways that store fewer bits and compute alike.
 KINDS: tuple[Quantize, ...] = ("none", "int8", "nf4")
-# A measured prediction may be off by 5% (law 10): so much of the memory is left alone.
+# A measured prediction may be off by 5% (law 10): so much of the memory is left alone, and only what is predicted to
+# need so much more than there is is refused.
 HEADROOM = 0.05
 # Where so many times the memory computed from shapes is there, nothing is measured before training.
 PLENTY = 3
@@ -64,7 +65,8 @@ def plan_fleets(ready: Sequence[Ready], recipe: Recipe, gpu: int | None, tell: C
 
 def plan_run(ready: Ready, recipe: Recipe, gpu: int | None = None) -> Fit | None:
     """How `pronk run` trains a fleet on this GPU, or in so many bytes of it; None on a CPU, and where nothing can be
-    predicted. If nothing fits by the prediction, which is not yet good enough to refuse by, what takes the least.
+    predicted. If nothing fits by the prediction, what takes the least, as long as the prediction may be that far off;
+    beyond that, RefusedError.
     """
     if ready.device.type != "cuda":
         return None
@@ -79,9 +81,12 @@ def plan_run(ready: Ready, recipe: Recipe, gpu: int | None = None) -> Fit | None
     if costs is None:
         return None
     fit = replace(_fit(subject, {kind: costs}, limit), memory=_memory(ready.device, gpu))
-    if fit.chosen is None:
-        return replace(fit, chosen=smallest(fit.settings), tight=True)
-    return fit
+    if fit.chosen is not None:
+        return fit
+    least = smallest(fit.settings)
+    if fit.calibrated and least.peak > (1 + HEADROOM) * fit.memory:
+        raise RefusedError(refusal(fit))
+    return replace(fit, chosen=least, tight=True)
 
 
 def _limit(device: Any, gpu: int | None) -> int:
@@ -176,7 +181,7 @@ def _measured(subject: Subject, kind: Quantize, memory: int, tell: Callable[[str
     """What a few seconds on this GPU say; None, with the reason told, where they say nothing."""
     import torch
 
-    from pronk.doctor.calibration import Bench, calibration_tokens, measure
+    from pronk.doctor.calibration import Bench, calibration_tokens, measure, reading_tokens
     from pronk.model.load import load_config
     from pronk.model.memory.fit import fitted
     from pronk.model.quantize import check_quantization
@@ -193,7 +198,8 @@ def _measured(subject: Subject, kind: Quantize, memory: int, tell: Callable[[str
         )  # fmt: skip
         loads = [load for workload in subject.work.trainings for load in workload.largest]
         largest = max(loads, key=lambda load: load.tokens)
-        found = measure(bench, subject.plans, calibration_tokens(start, largest, memory))
+        reading = reading_tokens(start, [tokens for tokens, _ in subject.work.evaluations], memory)
+        found = measure(bench, subject.plans, calibration_tokens(start, largest, memory), reading)
     except (RecipeError, torch.OutOfMemoryError):  # targets that two layers do not have; or too little for even those
         return start
     except PronkError as error:

@@ -42,8 +42,10 @@ def random_model(
                 weight.data.normal_(0, SPREAD)
             model.set_submodule(name, quantize_linear(filled, quantize, double, fp8_products))
             del linear, filled, weight
+        head = model.get_output_embeddings() if config.tie_word_embeddings else None
         for name, module in list(model.named_modules()):
-            _fill(model, name, module, device)
+            if module is not head:  # which is the embedding: a second one would be there for a moment
+                _fill(model, name, module, device)
         model.tie_weights()
     return ready_model(model)
 

@@ -26,12 +26,13 @@ def side(work: Work) -> Result:
     """Train the steps of the work with Unsloth's SFTTrainer."""
     watch = Stopwatch(torch.device(work.device))
     with tempfile.TemporaryDirectory() as folder:
-        trainer = _make_trainer(work, folder, watch)
+        trainer = make_trainer(work, folder, callbacks=[watch])
         trainer.train()
     return result(trainer, watch, unsloth.__version__)
 
 
-def _make_trainer(work: Work, folder: str, watch: Stopwatch) -> Any:
+def make_trainer(work: Work, folder: str, callbacks: list[Any]) -> Any:
+    """An SFTTrainer over a model of Unsloth that reads the work's examples in pronk's order."""
     base = find_base(work.base)
     longest = max(len(ids) for ids, _ in work.examples)
     # no less than its own default, below which it recomputes in another way; more than the base reads would bend RoPE
@@ -63,7 +64,7 @@ def _make_trainer(work: Work, folder: str, watch: Stopwatch) -> Any:
         args=trl.SFTConfig(**_options(work, folder)),
         train_dataset=dataset(work),
         processing_class=tokenizer,
-        callbacks=[watch],
+        callbacks=callbacks,
     )
 
 
