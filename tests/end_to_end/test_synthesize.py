@@ -21,6 +21,7 @@ import pronk.evaluate.served_call as served_call
 import pronk.synthesize.making as making
 import pronk.synthesize.samples as samples
 from pronk.data.split import read_splits
+from pronk.evaluate.spending import Tally
 from pronk.recipe import read_recipe
 from scripted_server import KEY, Scripted, scripted
 
@@ -290,6 +291,15 @@ def test_a_budget_is_kept_to_and_a_larger_one_goes_on(place: Place, server: Scri
     assert len({row["text"] for row in place.made()}) == len(requests)
 
 
+def test_a_budget_that_is_not_kept_shows(
+    place: Place, server: Scripted, pronk: Pronk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted: what is under way is not set aside."""
+    monkeypatch.setattr(Tally, "hold", lambda *_: (0, 0))
+    pronk(*place.asking(server, "--count", "200", "--limit-tokens", "3000", "--max-new-tokens", "300"))
+    assert place.summary()["tokens_in"] > 3000
+
+
 def test_a_cost_is_kept_to(place: Place, server: Scripted, pronk: Pronk) -> None:
     prices = ["--price-in", "10", "--price-out", "100", "--limit-cost", "0.10", "--max-new-tokens", "300", "--yes"]
     told = pronk(*place.asking(server, "--count", "200", *prices))
@@ -385,12 +395,28 @@ def test_half_a_line_of_a_killed_process_is_cut_off(place: Place, server: Script
     assert after["tokens_in"] + after["tokens_out"] == 110 * len(server.seen) + 1200
 
 
+def test_an_author_that_repeats_itself_adds_no_row_twice(
+    place: Place, server: Scripted, pronk: Pronk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gone on with, and as a planted fault: rows that are there already are not remembered."""
+    assert pronk(*place.asking(server)).code == 0
+    server.answer = Author()  # writes the same once more
+    assert pronk(*place.asking(server, "--count", "40")).code == 0
+    assert len({row["text"] for row in place.made()}) == 40
+    monkeypatch.setattr(making, "_sample", lambda *_: samples.Sample("something else", "", "up"))
+    server.answer = Author()
+    assert pronk(*place.asking(server, "--count", "60")).code == 0
+    assert len({row["text"] for row in place.made()}) < 60
+
+
 def test_files_of_others_are_refused(place: Place, server: Scripted, pronk: Pronk) -> None:
     assert pronk(*place.asking(server)).code == 0
     content, asked = place.rows.read_bytes(), len(server.seen)
-    for more in (["--temperature", "0.3"], ["--shots", "2"], ["--avoid", str(place.folder / "recipe.yaml")]):
+    (place.folder / "avoid.txt").write_text("one more text", encoding="utf-8")
+    for more in (["--temperature", "0.3"], ["--shots", "2"], ["--avoid", str(place.folder / "avoid.txt")]):
         told = pronk(*place.asking(server, "--count", "40", *more))
         assert told.code == 2, told.err
+        assert "made with other settings" in " ".join(told.err.split())
     told = pronk(*place.asking(server, "--temperature", "0.3"))
     assert "other settings (temperature: 0.8, now 0.3)" in " ".join(told.err.split())
     assert place.rows.read_bytes() == content
@@ -411,7 +437,7 @@ WRONG: list[tuple[list[str], list[str]]] = [
     (["--seeds", "{rows}", "--url", "nowhere", "--model", "m"], ["expected an address"]),
     (["--seeds", "{rows}", "--url", "http://models.example/v1", "--model", "m"], ["add --yes"]),
     (["--seeds", "{rows}", "--url", "{url}", "--model", "m", "--form", "continue"], ["--form continue"]),
-    (["--seeds", "{rows}", "--base", "{base}", "--limit-cost", "2"], ["limit_cost", "price_in"]),
+    (["--seeds", "{rows}", "--base", "{base}", "--limit-cost", "2"], ["limit_cost", "add --price-in"]),
     (["--seeds", "{rows}", "--base", "{base}", "--count", "0"], ["count", "greater than 0"]),
     (["--seeds", "{rows}", "--base", "{base}", "--task", "poems"], ["task", "'poems'"]),
     (["--seeds", "{rows}", "--base", "{base}", "--task", "instruct"], ["the seeds have labels"]),

@@ -46,7 +46,7 @@ class Synthesis(Section):
             raise ValueError(f"temperature: {self.temperature:g} would only overflow; write 0 for the likeliest token")
         if self.limit_cost is not None and not (self.price_in or self.price_out):
             raise ValueError(
-                "limit_cost: needs what a million tokens cost; add the prices (price_in, price_out), or limit tokens"
+                "limit_cost: needs what a million tokens cost; add --price-in and --price-out, or limit tokens"
             )
         if self.form == "continue" and "per_request" in self.model_fields_set and self.per_request > 1:
             raise ValueError("per_request: a list to go on with gives one example a request; leave it out")

@@ -71,7 +71,8 @@ class Making:
         column = COLUMNS[self.material.task]
         for row in rows:
             self.sieve.take(_sample(row, column))
-        self.by_label = Counter(row["label"] for row in rows if self.material.labels)
+        self.by_label = Counter(dict.fromkeys(self.material.labels, 0))
+        self.by_label.update(row["label"] for row in rows if self.material.labels)
         restore(self.counts, self.tally, earlier)
         newest = max((row["provenance"]["request"] for row in rows), default=-1)
         self.counts.next_request = max(self.counts.next_request, newest + 1)
@@ -107,8 +108,7 @@ class Making:
         return "done"
 
     def _round(self, requests: Sequence[Request], stop: Stop) -> None:
-        at_most = sum(map(self.writer.tokens, requests)), len(requests) * self.order.longest
-        self._write_summary({"requests": len(requests), "tokens_in": at_most[0], "tokens_out": at_most[1]})
+        self._write_summary(self._at_most(requests, self.order.longest))
         waiting: list[tuple[Request, Sample]] = []
         enough = _Enough(stop, lambda: not self.missing)
         for request, written in self.writer.write(
@@ -122,6 +122,11 @@ class Making:
         if waiting:
             self._keep_confirmed(waiting, stop)
         self._write_summary()
+
+    def _at_most(self, requests: Sequence[Request], longest: int) -> dict[str, int]:
+        """What requests may cost, for the case that nobody is there to see it."""
+        read = sum(map(self.writer.tokens, requests))
+        return {"requests": len(requests), "tokens_in": read, "tokens_out": len(requests) * longest}
 
     # --- what is asked -----------------------------------------------------------------------------
 
@@ -193,6 +198,7 @@ class Making:
             verifying(self.material, self.writer.form, sample.text, self.asking.shots, self.asking.seed, number)
             for number, (_, sample) in enumerate(waiting)
         ]
+        self._write_summary(self._at_most(questions, VERIFY_TOKENS) | {"requests": 0})
         said: dict[int, str | None] = {}
         for question, written in self.writer.write(questions, VERIFY_TOKENS, 0.0, self.tally, stop, self._show):
             said[question.number] = None if written is None else parse_label(written.text, self.material.labels)
