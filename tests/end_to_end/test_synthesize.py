@@ -488,6 +488,8 @@ def test_a_local_model_is_asked_and_counted(form: str, place: Place, tiny_base: 
     assert 4500 < record["tokens_in"] + record["tokens_out"] <= 5000
     assert record["estimated_tokens"] == 0
     assert record["tokens_out"] <= 16 * record["requests"]
+    assert record["answers_cut"] > 10
+    assert record["dropped"].get("cut-off", 0) == (record["answers_cut"] if form == "continue" else 0)
     assert record["settings"]["prompt_version"] == f"classify-{form}-1"
 
 

@@ -92,5 +92,7 @@ def test_lists_that_were_gone_on_with() -> None:
     assert samples_of(block, asked(plain=True, label=None), "instruct") == [
         Sample("Translate.", "Guten Tag", "Good day")
     ]
+    block = " Name a bird\nOutput: Tit\nOutput: Owl\nInstruction: Name another"
+    assert samples_of(block, asked(plain=True, label=None), "instruct") == [Sample("Name a bird", "", "Tit")]
     assert samples_of("no end in sight", asked(plain=True, label=None), "instruct") == []
     assert samples_of("\n", asked(plain=True), "classify") == []

@@ -63,6 +63,7 @@ def test_an_instruction_is_as_near_as_its_input() -> None:
     )
     assert one.reason(Sample("Translate the following to Dutch for me", TEST, "Veerboot."), None) == "near-kept-out"
     assert one.reason(Sample("Translate this", GOOD, ""), None) == "empty"
+    assert one.reason(Sample("Translate this", GOOD, GOOD.upper()), None) == "echo"
     assert one.reason(Sample("Translate this", GOOD, "Zuivel in de bergen"), None) is None
 
 
@@ -75,7 +76,8 @@ def test_korean_seeds_want_korean_rows() -> None:
 
 def test_every_dropped_row_has_a_reason_that_people_know() -> None:
     assert {reason for reason, _ in DROPPED} | {
-        "wrong-label", "near-earlier", "unparsable", "label-not-confirmed", "not-verified", "not-needed",
+        "wrong-label", "near-earlier", "unparsable", "cut-off", "echo", "label-not-confirmed", "not-verified",
+        "not-needed",
     } == set(REASONS)  # fmt: skip
 
 

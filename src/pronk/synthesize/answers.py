@@ -88,7 +88,8 @@ def _gone_on(text: str, request: Request, task: Task) -> list[Sample]:
         first = text.strip().partition("\n")[0].strip()
         return [Sample(first, "", request.label or "")] if first else []
     block = text.partition(BLOCK_END)[0]
-    _, second, third = NAMES[task]
-    asked, found, answer = block.partition(f"\n{third}:")
-    instruction, _, context = asked.partition(f"\n{second}:")
+    names = NAMES[task]
+    asked, found, answer = block.partition(f"\n{names[2]}:")
+    instruction, _, context = asked.partition(f"\n{names[1]}:")
+    answer = min((answer.partition(f"\n{name}:")[0] for name in names), key=len)  # it may go on to the next by itself
     return [Sample(instruction.strip(), context.strip(), answer.strip())] if found else []

@@ -15,7 +15,7 @@ from pronk.data.words import counted
 from pronk.evaluate.spending import Tally
 from pronk.synthesize.answers import samples_of
 from pronk.synthesize.output import Output, Row
-from pronk.synthesize.requests import Asking, Request, verifying
+from pronk.synthesize.requests import Asking, Request, blind_seeds, verifying
 from pronk.synthesize.samples import COLUMNS, Sample
 from pronk.synthesize.sieve import REASONS, Sieve
 from pronk.synthesize.writers import Writer, Written, fitted
@@ -168,6 +168,9 @@ class Making:
         if written is None:
             return []
         self.counts.cut += not written.ended
+        if request.plain and not written.ended:
+            self.counts.dropped["cut-off"] += 1
+            return []
         samples = samples_of(written.text, request, self.material.task)
         if not samples:
             self.counts.dropped["unparsable"] += 1
@@ -194,10 +197,7 @@ class Making:
         """Of examples those whose label the model gives, too, when it does not know which one was asked for."""
         from pronk.evaluate.classify import parse_label
 
-        questions = [
-            verifying(self.material, self.writer.form, sample.text, self.asking.shots, self.asking.seed, number)
-            for number, (_, sample) in enumerate(waiting)
-        ]
+        questions = [self._question(number, sample) for number, (_, sample) in enumerate(waiting)]
         self._write_summary(self._at_most(questions, VERIFY_TOKENS) | {"requests": 0})
         said: dict[int, str | None] = {}
         for question, written in self.writer.write(questions, VERIFY_TOKENS, 0.0, self.tally, stop, self._show):
@@ -211,6 +211,15 @@ class Making:
                 self.counts.dropped["not-needed"] += 1
             else:
                 self._keep(request, [sample])
+
+    def _question(self, number: int, sample: Sample) -> Request:
+        """For a text's label."""
+
+        def again(seeds: tuple[Sample, ...]) -> Request:
+            return verifying(self.material, self.writer.form, sample.text, seeds, number)
+
+        seeds = blind_seeds(self.material, sample.text, self.asking.shots, self.asking.seed)
+        return fitted(again(seeds), self.writer, VERIFY_TOKENS, again)
 
     def _keep(self, request: Request, samples: Sequence[Sample]) -> None:
         self.output.append([self._row(request, sample) for sample in samples])

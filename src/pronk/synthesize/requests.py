@@ -118,14 +118,17 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def verifying(material: Material, form: RequestForm, text: str, shots: int, seed: int, number: int) -> Request:
-    """A question for the label of a text, in which nothing says which one was asked for: examples of all labels, in
-    turn, then the text."""
+def blind_seeds(material: Material, text: str, shots: int, seed: int) -> tuple[Sample, ...]:
+    """Seeds to show when the label of a text is asked for: of all labels in turn, so that nothing says which one."""
     generator = random.Random(f"{seed}/{text}")
     drawn = [generator.sample(own, len(own)) for label in material.labels if (own := material.seeds_of(label))]
     generator.shuffle(drawn)
     turns = max(1, -(-shots // len(drawn)))
-    seeds = tuple(one[turn] for turn in range(turns) for one in drawn if turn < len(one))
+    return tuple(one[turn] for turn in range(turns) for one in drawn if turn < len(one))
+
+
+def verifying(material: Material, form: RequestForm, text: str, seeds: tuple[Sample, ...], number: int) -> Request:
+    """A question for the label of a text, after seeds with theirs."""
     blocks = [f"Text: {_one_line(one.text)}\nLabel: {one.answer}" for one in seeds]
     asked = "\n\n".join([*blocks, f"Text: {_one_line(text)}\nLabel:"])
     if form == "continue":

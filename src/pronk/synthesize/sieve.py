@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from pronk.data.checks.private import find_private
 from pronk.data.checks.scripts import languages
+from pronk.data.checks.texts import normal
 from pronk.data.terminal import STEERING
 from pronk.data.words import is_whole
 from pronk.synthesize.nearness import Known
@@ -18,7 +19,9 @@ from pronk.tokens.check.texts import ENDS, MARKERS
 # In words for people, in the order in which they are looked for; the names stand in the summary.
 REASONS = {
     "unparsable": "answers in which no example could be read",
+    "cut-off": "not at its end at the most tokens (--max-new-tokens)",
     "empty": "a field without a word",
+    "echo": "the output is the instruction or the input once more",
     "too-long": "longer than --max-length",
     "wrong-label": "another label than was asked for, or none of the data's",
     "control-characters": "characters that steer a terminal, or halves of characters",
@@ -61,6 +64,8 @@ class Sieve:
         needed = [sample.text] if label is not None else [sample.text, sample.answer]
         if not all(_WORD.search(text) for text in needed):
             return "empty"
+        if label is None and normal(sample.answer) in (normal(sample.text), normal(sample.context)):
+            return "echo"
         if len(_whole(sample)) > self.max_length:
             return "too-long"
         return "wrong-label" if label is not None and sample.answer != label else None

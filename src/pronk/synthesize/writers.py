@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pronk.ask.asking import Stop
 from pronk.ask.models import Form, Model
@@ -20,6 +20,7 @@ from pronk.evaluate.served_call import ServedFailure, Server
 from pronk.evaluate.spending import Tally, rough_tokens
 from pronk.recipe import RequestForm, generation_settings
 from pronk.synthesize.requests import Request
+from pronk.synthesize.samples import Sample
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -196,7 +197,7 @@ def _question(request: Request) -> Question:
     return Question(request.text, "", f"request {request.number}")
 
 
-def fitted(request: Request, writer: Writer, longest: int, again: Callable[[tuple[Any, ...]], Request]) -> Request:
+def fitted(request: Request, writer: Writer, longest: int, again: Callable[[tuple[Sample, ...]], Request]) -> Request:
     """A request with as many of its seeds as the model has room for. again: makes it anew with fewer.
 
     Raises DataError where not even one seed fits.
