@@ -183,7 +183,7 @@ class Data(Section):
         if "classify" in formats and set(formats) != {"classify"}:
             other = next(format for format in formats if format != "classify")
             raise ValueError(f"source: rows to classify and rows of the format {other} cannot be mixed")
-        if all(source.part for source in self.sources):
+        if self.sources and all(source.part for source in self.sources):
             raise ValueError("source: every source has `part: train`; leave it out of those that are to be divided")
         if self.labels is not None and len(self.labels) < 2:
             raise ValueError("labels: classification needs at least two labels")
