@@ -74,6 +74,7 @@ def run_study(
     What can be wrong with recipe, data and base is found before anything is trained, and then nothing is left
     behind. Raises KeyboardInterrupt if the user stops it before there is anything to keep.
     """
+    from pronk.doctor.checking import refused_by_name
     from pronk.model.determinism import deterministic
     from pronk.train.mirror import Mirror
     from pronk.train.trackers import check_installed
@@ -83,6 +84,7 @@ def run_study(
         listen(lambda line: console.print(line, highlight=False)) as stop,
         disk_guard(out),
         deterministic(recipe.train.deterministic),
+        refused_by_name(recipe),
     ):
         tell = partial(say, console)
         recipe = with_found_formats(recipe, tell)
@@ -379,9 +381,7 @@ def _tell_plan(work: Work) -> None:
     """What is about to happen, in a few lines."""
     study, splits, data = work.study, work.splits, work.summary["data"]
     trained = sum(len(fleet.trained) for fleet in study.fleets)
-    shared = (
-        f", {trained} of them trained (the others are earlier points of those)" if trained < len(study.runs) else ""
-    )
+    shared = f", {trained} of them trained (the others are earlier points)" if trained < len(study.runs) else ""
     duplicates, contradictory = splits.duplicates_removed, splits.contradictory_removed
     removed = [
         *([counted(duplicates, "duplicate")] if duplicates else []),

@@ -348,6 +348,26 @@ def test_an_error_that_ends_everything_stays_one(call: Callable[..., Told], writ
     assert "(allowed)" not in out
 
 
+@pytest.mark.parametrize("name", ["template", "empty"])
+def test_what_reading_cannot_get_past_is_refused_by_name(
+    call: Callable[..., Told], write: Callable[[Case], Path], tmp_path: Path, name: str
+) -> None:
+    """Exit code 1, as for what was looked for; and no `allow` is offered, as none would help."""
+    template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    template += "{% if add_generation_prompt %}### Response:{% endif %}"
+    cases = {
+        "template": (Case("", "", pairs(), template=template), "prompt-differs-from-inference"),
+        "empty": (Case("", "", change(pairs(), [3], "response", lambda _: "")), "empty-answers"),
+    }
+    case, check = cases[name]
+    code, out, err = call("run", write(case), "--out", tmp_path / "study", *QUICK)
+    assert (code, out) == (1, "")
+    assert "nothing was trained: a check found what would spoil the result" in err
+    assert f"  {check}" in err
+    assert "allow:" not in err
+    assert not (tmp_path / "study").exists()
+
+
 def test_a_test_without_rows_is_a_warning(call: Callable[..., Told], write: Callable[[Case], Path]) -> None:
     path = write(Case("", "", pairs()))
     assert "no-test-rows" not in call("check", path)[1]

@@ -18,7 +18,7 @@ from pronk.data.split import Splits, read_splits
 from pronk.data.terminal import plain
 from pronk.data.words import counted
 from pronk.doctor.ready import Ready, prepare
-from pronk.errors import InputError, RefusedError
+from pronk.errors import InputError, PromptError, RefusedError
 from pronk.recipe import Recipe
 from pronk.recipe.checks import NOT_ALLOWED
 from pronk.study import plan_study
@@ -97,24 +97,36 @@ def gate(ready: Sequence[Ready], splits: Splits, labels: tuple[str, ...], recipe
     with slowly(console, "checking rows, prompts and tokens"):
         checked = _checked([*_row_findings(splits, labels), *ready_findings(ready)], recipe)
     if checked.errors:
-        raise RefusedError(refusal(checked.errors))
+        raise RefusedError(refusal(checked))
     for one in checked.told:
         kind = "allowed" if one.severity == "error" else "warning"
         say(console, f"{kind}: {one.name}{_how_many(one)}: {sentence(one.message)}", "yellow")
 
 
-def refusal(errors: Sequence[Finding]) -> str:
+@contextmanager
+def refused_by_name(recipe: Recipe) -> Iterator[None]:
+    """Refuse to go on over an error that a check goes by name for, as over one that it has found. Raises RefusedError
+    then; any other error stays what it is."""
+    try:
+        yield
+    except InputError as error:
+        raise RefusedError(refusal(_checked([_named(error)], recipe, error.check))) from error
+
+
+def refusal(checked: Checked) -> str:
     """Why nothing is trained, and what to do about each error."""
+    errors = checked.errors
     one = len(errors) == 1
     lines = [f"nothing was trained: {'a check' if one else f'{len(errors)} checks'} found what would spoil the result"]
     for error in errors:
-        where = line(f" First in {error.rows[0].place}.") if error.rows and error.rows[0].place else ""
+        place = error.rows[0].place if error.rows else ""
+        where = line(f" First in {place}.") if place and place not in error.message else ""
         lines += [
             f"  {error.name}{_how_many(error)}: {sentence(error.message)} {where}",
             f"    {sentence(error.remedy)}",
         ]
-    names = ", ".join(dict.fromkeys(error.name for error in errors))
-    lines.append(f"`pronk check` shows the rows. To train all the same, put into the recipe: allow: [{names}]")
+    allow = f" To train all the same, put into the recipe: allow: [{', '.join(checked.allowable)}]"
+    lines.append(f"`pronk check` shows the rows.{allow if checked.allowable else ''}")
     return "\n".join(text.rstrip() for text in lines)
 
 
@@ -214,10 +226,15 @@ def _named(error: InputError) -> Finding:
     if not error.check:
         raise error
     message, _, remedy = str(error).rpartition("; ")
+    if not message:  # an error that says only what is wrong
+        mend = (
+            "mend the template" if isinstance(error, PromptError) else "mend such rows, or leave them out (data.where)"
+        )
+        message, remedy = remedy, mend
     rows = tuple(Row(place, "") for place in error.places)
     unit = "rows" if error.count else ""
     return Finding(
-        error.check, "error", f"{message or remedy}.", f"{remedy[:1].upper()}{remedy[1:]}.", error.count, 0, unit, rows
+        error.check, "error", f"{message}.", f"{remedy[:1].upper()}{remedy[1:]}.", error.count, 0, unit, rows
     )
 
 
