@@ -412,8 +412,8 @@ def no_instruction(patch: pytest.MonkeyPatch) -> None:
 
 
 def another_form(patch: pytest.MonkeyPatch) -> None:
-    original = pronk_asking._prompt
-    patch.setattr(pronk_asking, "_prompt", lambda base, form: original(base, replace(form, kind="alpaca")))
+    original = pronk_asking.prompt_of
+    patch.setattr(pronk_asking, "prompt_of", lambda base, form: original(base, replace(form, kind="alpaca")))
 
 
 def slots_mixed_up(patch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def _wrong(words: list[str]) -> list[str]:
         if rest[0] not in command.commands:
             return [f"{' '.join(words)}: there is no {rest[0]}"]
         command = command.commands[rest.pop(0)]
-    options = {name for parameter in command.params for name in parameter.opts}
+    options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     used = [word.partition("=")[0] for word in rest if word.startswith("--")]
     faults = [f"{' '.join(words)}: there is no {option}" for option in used if option not in options]
     settings = [after for word, after in itertools.pairwise(rest) if word == "--set"]
@@ -141,7 +141,7 @@ def option_faults(text: str) -> list[str]:
     while stack:
         command = stack.pop()
         stack += getattr(command, "commands", {}).values()
-        known |= {name for parameter in command.params for name in parameter.opts}
+        known |= {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     alone = [re.split(r"[ =]", span)[0] for span in spans(text) if span.startswith("--")]
     return [f"no verb has {option}" for option in alone if option not in known]
 
@@ -250,7 +250,8 @@ def test_a_page_says_the_same_in_korean(page):
 
 def test_all_guides_are_found_and_short():
     assert [page.name for page in ENGLISH] == [
-        "README.md", "first-fine-tune.md", "settings.md", "should-i-fine-tune.md", "when-it-does-not-work.md",
+        "README.md", "blind-test.md", "first-fine-tune.md", "settings.md", "should-i-fine-tune.md",
+        "when-it-does-not-work.md",
     ]  # fmt: skip
     assert len(PAGES) == 2 * len(ENGLISH)
     assert max(len(read(page).splitlines()) for page in GUIDES) <= 300

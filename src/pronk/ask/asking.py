@@ -68,7 +68,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Asked:
+class _Asked:
     """A model with its questions as ids. number: its place among all. limits: most new tokens of each answer."""
 
     number: int
@@ -103,7 +103,7 @@ def ask(models: Sequence[Model], questions: Sequence[Question], settings: Genera
 
 def _ask_all(
     models: Sequence[Model], questions: Sequence[Question], settings: Generation, tell: Callable[[str], None]
-) -> list[Asked]:
+) -> list[_Asked]:
     """The questions as each model reads them, and adapters that fit their bases; no weights are loaded."""
     prompts: dict[tuple[str, str | None, str | None], Prompt] = {}  # a large vocabulary takes a second to read
     return [open_reader(number, model, tell, prompts).ask(questions, settings) for number, model in enumerate(models)]
@@ -125,14 +125,14 @@ class Reader:
         ids = self.prompt.question_ids([form.messages(question) for question in questions])
         return [one[:-1] for one in ids] if form.plain else ids  # a text to go on with has not ended
 
-    def ask(self, questions: Sequence[Question], settings: Generation) -> Asked:
+    def ask(self, questions: Sequence[Question], settings: Generation) -> _Asked:
         """The questions with room for their answers. Raises DataError or BaseModelError where there is none."""
         from pronk.model.load import context_length
 
         ids, context = self.ids(questions), context_length(self.config)
         _check(self.model, questions, ids, context, self.config.vocab_size)
         limits = [min(settings.max_new_tokens, context - len(one)) for one in ids]
-        return Asked(self.number, self.model, self.base, self.prompt, ids, limits)
+        return _Asked(self.number, self.model, self.base, self.prompt, ids, limits)
 
 
 def open_reader(number: int, model: Model, tell: Callable[[str], None], prompts: dict[Any, Prompt]) -> Reader:
@@ -144,11 +144,12 @@ def open_reader(number: int, model: Model, tell: Callable[[str], None], prompts:
     if model.adapter:
         model.adapter.check_fits(linear_layer_sizes(base))
     key = base.location, form.kind, form.tokens
-    prompt = prompts[key] = prompts.get(key) or _prompt(base, form)
+    prompt = prompts[key] = prompts.get(key) or prompt_of(base, form)
     return Reader(number, model, base, prompt, config)
 
 
-def _prompt(base: Any, form: Form) -> Prompt:
+def prompt_of(base: Any, form: Form) -> Prompt:
+    """The form of a base, or of the tokenizer that a model brings."""
     from pronk.model.load import load_tokenizer
     from pronk.tokens.prompt import Prompt
 
@@ -172,9 +173,9 @@ def _check(
             )
 
 
-def _over_one_base(asked: Sequence[Asked]) -> list[list[Asked]]:
+def _over_one_base(asked: Sequence[_Asked]) -> list[list[_Asked]]:
     """Models that share a base in memory."""
-    groups: dict[tuple[Any, ...], list[Asked]] = {}
+    groups: dict[tuple[Any, ...], list[_Asked]] = {}
     for one in asked:
         groups.setdefault(_loading(one.model.recipe), []).append(one)
     return list(groups.values())
@@ -190,7 +191,7 @@ def _loading(recipe: Recipe) -> tuple[Any, ...]:
 class _Row:
     """A question to a model."""
 
-    asked: Asked
+    asked: _Asked
     slot: int
     number: int  # of the question
 
@@ -204,26 +205,26 @@ class _Row:
 
 
 def _answers(
-    group: Sequence[Asked], questions: Sequence[Question], settings: Generation, stop: Interruption,
+    group: Sequence[_Asked], questions: Sequence[Question], settings: Generation, stop: Interruption,
     console: Console,
 ) -> dict[tuple[int, int], Answer]:  # fmt: skip
     """The answers of models over one base, by question and model."""
     from pronk.model.memory.guard import memory_guard
     from pronk.train import progress
 
-    loaded = load_group(group, console)
+    loaded = _load(group, console)
     found: dict[tuple[int, int], Answer] = {}
     work = progress.work(console, "answering", sum(sum(one.limits) for one in group))
     with memory_guard("answering"), work as bar:
-        for rows in batches(group, loaded.slots, len(questions), loaded.token_budget):
+        for rows in _batches(group, loaded.slots, len(questions), loaded.token_budget):
             if not stop.asked:
-                answers = answer_batch(loaded.model, loaded.adapter, rows, questions, settings, stop, bar)
+                answers = _batch(loaded.model, loaded.adapter, rows, questions, settings, stop, bar)
                 found |= {(row.number, row.asked.number): answer for row, answer in zip(rows, answers, strict=True)}
     return found
 
 
 @dataclass(frozen=True)
-class Loaded:
+class _Loaded:
     """A base in memory with the adapters of a group of models. slots: of each of them. device: cuda, cpu, …"""
 
     model: Any
@@ -233,7 +234,7 @@ class Loaded:
     device: str
 
 
-def load_group(group: Sequence[Asked], console: Console) -> Loaded:
+def _load(group: Sequence[_Asked], console: Console) -> _Loaded:
     from pronk.evaluate.evaluation import evaluation_budget
     from pronk.model.load import load_model, resolve_device, resolve_dtype
     from pronk.model.memory.guard import memory_guard
@@ -245,10 +246,10 @@ def load_group(group: Sequence[Asked], console: Console) -> Loaded:
     with console.status(f"loading {name}"), memory_guard(f"loading {name}"):
         model = load_model(group[0].base, dtype, device, recipe.quantize, double, recipe.train.fp8_products)
         adapter, slots = _attached(model, group)
-    return Loaded(model, adapter, slots, evaluation_budget(model), device.type)
+    return _Loaded(model, adapter, slots, evaluation_budget(model), device.type)
 
 
-def batches(group: Sequence[Asked], slots: Sequence[int], questions: int, token_budget: int) -> Iterator[list[_Row]]:
+def _batches(group: Sequence[_Asked], slots: Sequence[int], questions: int, token_budget: int) -> Iterator[list[_Row]]:
     """All questions to all models of a group. A batch has one end token; nearly always all forms have the same."""
     from pronk.evaluate.batches import prompt_batches
 
@@ -260,7 +261,7 @@ def batches(group: Sequence[Asked], slots: Sequence[int], questions: int, token_
             yield [rows[place] for place, _ in batch]
 
 
-def _attached(model: Any, group: Sequence[Asked]) -> tuple[WideAdapter, list[int]]:
+def _attached(model: Any, group: Sequence[_Asked]) -> tuple[WideAdapter, list[int]]:
     """All adapters of a group in one wide adapter, and the slot of each of its models."""
     from pronk.model.adapter import attach
     from pronk.tokens.pack import BASE_SLOT
@@ -273,7 +274,7 @@ def _attached(model: Any, group: Sequence[Asked]) -> tuple[WideAdapter, list[int
     return wide, [folders.index(one.model.adapter.folder) if one.model.adapter else BASE_SLOT for one in group]
 
 
-def answer_batch(
+def _batch(
     model: Any, adapter: WideAdapter, rows: Sequence[_Row], questions: Sequence[Question], settings: Generation,
     stop: Stop, bar: Bar, keys: Sequence[int] | None = None,
 ) -> list[Answer]:  # fmt: skip

@@ -3,7 +3,8 @@
 studies.py  demo, run, plan, report
 checks.py   check, tokens, init, doctor
 asking.py   generate, inspect
-synthesizing.py  synthesize
+voting.py   arena
+synthesizing.py   synthesize
 benches.py  bench
 shared.py   options and how a result is shown
 """
@@ -18,7 +19,7 @@ from typing import Annotated
 import typer
 
 from pronk import __version__
-from pronk.cli import asking, benches, checks, studies, synthesizing
+from pronk.cli import asking, benches, checks, studies, synthesizing, voting
 from pronk.cli.shared import say
 from pronk.errors import PronkError
 
@@ -32,7 +33,7 @@ app = typer.Typer(
 )
 for verb in (
     studies.demo, checks.init, checks.doctor, checks.tokens, checks.check, studies.plan, studies.run, studies.report,
-    asking.generate, asking.inspect, synthesizing.synthesize,
+    asking.generate, asking.inspect, voting.arena, synthesizing.synthesize,
 ):  # fmt: skip
     app.command()(verb)
 app.add_typer(benches.bench, name="bench")

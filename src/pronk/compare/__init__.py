@@ -7,6 +7,9 @@
     items.py        a run's item results, read from its folder into arrays
     pairs.py        which runs of a study are compared, on which metrics, with what verdict
     overfitting.py  whether a run overfits, from its validation row by row
+    votes.py        votes of people and of model judges on pairs of answers; contest.py is what they vote on
+    preference.py   win rates and rankings from votes; sure.py when one may stop; agreement.py how far judges agree
+    arena.py        what a study's votes come to; arena_words.py the same in sentences
     summary.py      a run's metrics for study.json, from its item results
     baseline.py     `pronk check --baseline`: intervals of single figures, and the table
     terminal.py     the ranking and the verdicts as lines of text

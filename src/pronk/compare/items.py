@@ -101,13 +101,16 @@ def read_item_files(items: Path, name: str) -> RunItems:
     )
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line number and object of every line of a JSON Lines file; nothing where there is no such file."""
+def read_lines(path: Path, half: bool = False) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of every line of a JSON Lines file; nothing where there is no such file.
+
+    half: a last line without its end is left out, as an interrupted writer may leave one.
+    """
     if not path.is_file():
         return
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
+            if not line.strip() or (half and not line.endswith("\n")):
                 continue
             try:
                 row = json.loads(line)

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pronk.compare import sections, words
+from pronk.compare import arena_words, sections, words
 from pronk.compare.items import RunItems, read_items, read_study
 from pronk.compare.pairs import compare_runs, evaluated, primary_metric
 from pronk.runs import write_text
@@ -53,6 +53,7 @@ def render(study_folder: Path) -> str:
         tables=sections.comparisons_by_metric(comparisons),
         family=len(comparisons),
         curves=curves,
+        arena=arena_words.section(study.get("arena")),
         overfitting=sections.overfitting(runs),
         confusions=sections.confusions(runs, items, study.get("labels") or []),
         answers=sections.answers(study_folder, runs, items),

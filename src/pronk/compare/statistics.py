@@ -13,12 +13,13 @@ from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
 
-def tango_interval(only_a: int, only_b: int, n: int, level: float = 0.95) -> tuple[float, float]:
+def tango_interval(only_a: float, only_b: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """The score interval for the difference of two paired proportions, b minus a.
 
     Tango (1998), Statistics in Medicine 17:891-908: all differences D that the score test does not
     reject, score(D)^2 <= z^2. It keeps its level with few items and few discordant pairs, where the Wald
     interval has length zero. Without discordant pairs it is +-z^2 / (n + z^2).
+    Counts may be fractions, as where they were divided by a design effect.
     Raises ValueError for negative counts, more discordant pairs than items, or a level outside (0, 1).
     """
     if only_a < 0 or only_b < 0 or n < 1 or only_a + only_b > n or not 0 < level < 1:
@@ -27,7 +28,7 @@ def tango_interval(only_a: int, only_b: int, n: int, level: float = 0.95) -> tup
     return -_upper_limit(only_b, only_a, n, z_squared), _upper_limit(only_a, only_b, n, z_squared)
 
 
-def _upper_limit(only_a: int, only_b: int, n: int, z_squared: float) -> float:
+def _upper_limit(only_a: float, only_b: float, n: float, z_squared: float) -> float:
     """The largest difference that the score test accepts; the lower limit is this one, mirrored."""
     estimate = (only_b - only_a) / n
     if only_b == n:
@@ -42,7 +43,7 @@ def _upper_limit(only_a: int, only_b: int, n: int, z_squared: float) -> float:
     return float(brentq(excess, start, 1.0, xtol=1e-13, rtol=1e-13))
 
 
-def score_variance(only_a: int, only_b: int, n: int, difference: float) -> float:
+def score_variance(only_a: float, only_b: float, n: float, difference: float) -> float:
     """The variance of only_b - only_a if the true difference were `difference`; needs -1 <= it <= 1.
 
     n (2 q + D - D^2), where q is the restricted maximum-likelihood estimate of P(only a is right), the
