@@ -2,6 +2,7 @@
 
 models.py        what was named: a run's folder, a study's, an adapter's, or a base
 asking.py        all models over one base answer in one batch
+kept.py          one model that stays in memory, to be asked again and again
 shown.py         answers for the terminal, for JSON and for notebooks
 dialogues.py     questions of several turns, each after the model's own answers
 contest.py       the answers that are voted on, kept as they come

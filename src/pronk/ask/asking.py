@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pronk.ask.models import Form, Model
 from pronk.data.questions import Question
@@ -20,11 +20,25 @@ if TYPE_CHECKING:
     from pronk.model.adapter import WideAdapter
     from pronk.tokens.prompt import Prompt
     from pronk.train.interrupt import Interruption
-    from pronk.train.progress import Work
 
 # end: at the model's end token. stop: at a stop word. length: at the most tokens allowed, or all that the base
 # can read. interrupted: by the user.
 Ended = Literal["end", "stop", "length", "interrupted"]
+
+
+class Stop(Protocol):
+    """Whether answers are to end where they are; pronk.train.interrupt.Interruption is one."""
+
+    @property
+    def asked(self) -> int:
+        """More than 0 from then on."""
+
+
+class Bar(Protocol):
+    """What is told how far answers have come; pronk.train.progress.Work is one."""
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        """Move on by so many tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +105,47 @@ def _ask_all(
     models: Sequence[Model], questions: Sequence[Question], settings: Generation, tell: Callable[[str], None]
 ) -> list[_Asked]:
     """The questions as each model reads them, and adapters that fit their bases; no weights are loaded."""
-    from pronk.model.load import context_length, find_base, linear_layer_sizes, load_config
-
     prompts: dict[tuple[str, str | None, str | None], Prompt] = {}  # a large vocabulary takes a second to read
-    asked = []
-    for number, model in enumerate(models):
-        base, form = find_base(model.recipe.base, tell), model.form
-        config = load_config(base)
-        if model.adapter:
-            model.adapter.check_fits(linear_layer_sizes(base))
-        key = base.location, form.kind, form.tokens
-        prompt = prompts[key] = prompts.get(key) or prompt_of(base, form)
-        ids = prompt.question_ids([form.messages(question) for question in questions])
-        if form.plain:
-            ids = [one[:-1] for one in ids]  # a text to go on with has not ended
-        context = context_length(config)
-        _check(model, questions, ids, context, config.vocab_size)
+    return [open_reader(number, model, tell, prompts).ask(questions, settings) for number, model in enumerate(models)]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A model that questions can be put to, as far as that needs no weights. number: its place among all."""
+
+    number: int
+    model: Model
+    base: Any
+    prompt: Prompt
+    config: Any
+
+    def ids(self, questions: Sequence[Question]) -> list[list[int]]:
+        """The questions as the model reads them."""
+        form = self.model.form
+        ids = self.prompt.question_ids([form.messages(question) for question in questions])
+        return [one[:-1] for one in ids] if form.plain else ids  # a text to go on with has not ended
+
+    def ask(self, questions: Sequence[Question], settings: Generation) -> _Asked:
+        """The questions with room for their answers. Raises DataError or BaseModelError where there is none."""
+        from pronk.model.load import context_length
+
+        ids, context = self.ids(questions), context_length(self.config)
+        _check(self.model, questions, ids, context, self.config.vocab_size)
         limits = [min(settings.max_new_tokens, context - len(one)) for one in ids]
-        asked.append(_Asked(number, model, base, prompt, ids, limits))
-    return asked
+        return _Asked(self.number, self.model, self.base, self.prompt, ids, limits)
+
+
+def open_reader(number: int, model: Model, tell: Callable[[str], None], prompts: dict[Any, Prompt]) -> Reader:
+    """A model's base found, its adapter found to fit, its prompt form read. prompts: those read already, by form."""
+    from pronk.model.load import find_base, linear_layer_sizes, load_config
+
+    base, form = find_base(model.recipe.base, tell), model.form
+    config = load_config(base)
+    if model.adapter:
+        model.adapter.check_fits(linear_layer_sizes(base))
+    key = base.location, form.kind, form.tokens
+    prompt = prompts[key] = prompts.get(key) or prompt_of(base, form)
+    return Reader(number, model, base, prompt, config)
 
 
 def prompt_of(base: Any, form: Form) -> Prompt:
@@ -189,12 +225,13 @@ def _answers(
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A base in memory with the adapters of a group of models. slots: of each of them."""
+    """A base in memory with the adapters of a group of models. slots: of each of them. device: cuda, cpu, …"""
 
     model: Any
     adapter: WideAdapter
     slots: list[int]
     token_budget: int
+    device: str
 
 
 def _load(group: Sequence[_Asked], console: Console) -> _Loaded:
@@ -209,7 +246,7 @@ def _load(group: Sequence[_Asked], console: Console) -> _Loaded:
     with console.status(f"loading {name}"), memory_guard(f"loading {name}"):
         model = load_model(group[0].base, dtype, device, recipe.quantize, double, recipe.train.fp8_products)
         adapter, slots = _attached(model, group)
-    return _Loaded(model, adapter, slots, evaluation_budget(model))
+    return _Loaded(model, adapter, slots, evaluation_budget(model), device.type)
 
 
 def _batches(group: Sequence[_Asked], slots: Sequence[int], questions: int, token_budget: int) -> Iterator[list[_Row]]:
@@ -239,8 +276,9 @@ def _attached(model: Any, group: Sequence[_Asked]) -> tuple[WideAdapter, list[in
 
 def _batch(
     model: Any, adapter: WideAdapter, rows: Sequence[_Row], questions: Sequence[Question], settings: Generation,
-    stop: Interruption, bar: Work,
+    stop: Stop, bar: Bar, keys: Sequence[int] | None = None,
 ) -> list[Answer]:  # fmt: skip
+    """keys: what the draws for each question hang on, where it is not the question alone."""
     from pronk.model.generate import score_and_answer
     from pronk.model.sampling import Filter, Sampler, likeliest
     from pronk.tokens.pack import pack_prompts
@@ -249,7 +287,8 @@ def _batch(
     choose: Any = likeliest
     if settings.draws:
         allowed = Filter(settings.temperature, settings.top_k, settings.top_p)
-        choose = Sampler(allowed, settings.seed, [_key(questions[row.number]) for row in rows])
+        own = keys or [_key(question) for question in questions]
+        choose = Sampler(allowed, settings.seed, [own[row.number] for row in rows])
     reading = pack_prompts([row.ids for row in rows], [row.slot for row in rows])
     longest = max(row.limit for row in rows)
     answers = score_and_answer(
@@ -292,7 +331,7 @@ class _Watcher:
     A stop word may straddle tokens, so the last few of them are read together: each holds a byte at least.
     """
 
-    def __init__(self, rows: Sequence[_Row], stops: Sequence[str], stop: Interruption, bar: Work) -> None:
+    def __init__(self, rows: Sequence[_Row], stops: Sequence[str], stop: Stop, bar: Bar) -> None:
         self.rows, self.stops, self.stop, self.bar = rows, stops, stop, bar
         self.prompt = rows[0].asked.prompt
         self.written: list[list[int]] = [[] for _ in rows]

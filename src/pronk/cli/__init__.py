@@ -1,15 +1,16 @@
 """The command line: one verb per room. Imports stand inside the verbs, so that --help is quick.
 
-studies.py    demo, run, plan, report
-checks.py     check, tokens, init, doctor
-comparing.py  compare
-measuring.py  eval
-asking.py     generate, inspect
-chatting.py   chat
-voting.py     arena
-judging.py    judge
-benches.py    bench
-shared.py     options and how a result is shown
+studies.py       demo, run, plan, report
+checks.py        check, tokens, init, doctor
+comparing.py     compare
+measuring.py     eval
+asking.py        generate, inspect
+chatting.py      chat
+voting.py        arena
+judging.py       judge
+synthesizing.py  synthesize
+benches.py       bench
+shared.py        options and how a result is shown
 """
 
 from __future__ import annotations
@@ -22,7 +23,18 @@ from typing import Annotated
 import typer
 
 from pronk import __version__
-from pronk.cli import asking, benches, chatting, checks, comparing, judging, measuring, studies, voting
+from pronk.cli import (
+    asking,
+    benches,
+    chatting,
+    checks,
+    comparing,
+    judging,
+    measuring,
+    studies,
+    synthesizing,
+    voting,
+)  # fmt: skip
 from pronk.cli.shared import say
 from pronk.errors import PronkError
 
@@ -37,6 +49,7 @@ app = typer.Typer(
 for verb in (
     studies.demo, checks.init, checks.doctor, checks.tokens, checks.check, studies.plan, studies.run, studies.report,
     comparing.compare, asking.generate, asking.inspect, chatting.chat, voting.arena, judging.judge,
+    synthesizing.synthesize,
 ):  # fmt: skip
     app.command()(verb)
 app.command("eval")(measuring.evaluate)  # not a name for a function: Python has one

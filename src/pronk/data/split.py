@@ -12,7 +12,7 @@ import random
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pronk.data.conversation import Conversation, shortened
@@ -38,6 +38,7 @@ class Splits:
     same_opening: int = 0  # rows that open as another does, and were kept in one part with it
     repeated: Groups = ()  # rows with the same question, all but the first left out;
     contradictory: Groups = ()  # with different labels, all of them left out
+    train_only: int = 0  # rows of train whose source is for training only; they are its last
 
     def counts(self) -> dict[str, int]:
         """How many rows went where."""
@@ -48,6 +49,7 @@ class Splits:
             "duplicates_removed": self.duplicates_removed,
             "contradictory_removed": self.contradictory_removed,
             **({"same_opening": self.same_opening} if self.same_opening else {}),
+            **({"train_only": self.train_only} if self.train_only else {}),
         }
 
     def test_items(self) -> list[dict[str, Any]]:
@@ -95,10 +97,41 @@ class _Unique:
 def read_splits(data: Data, tell: Callable[[str], None] = lambda _: None) -> tuple[Splits, tuple[str, ...]]:
     """Read the data of a recipe and split it; also the labels, none where it is not for classification.
 
+    Rows of sources for training only come behind the others of train, and change nothing else.
     tell is given a line for what is worth knowing: what was found out, and how many rows were left out.
     """
-    conversations, labels = read_conversations(data, tell)
-    return split_conversations(conversations, labels, data.split), labels
+    conversations, labels = read_conversations(data.of_part(None) or data, tell)
+    splits = split_conversations(conversations, labels, data.split)
+    more = data.of_part("train")
+    if more is None:
+        return splits, labels
+    if labels and more.labels is None:
+        more = more.model_copy(update={"labels": [*labels]})
+    splits = with_more_training(splits, read_conversations(more, tell)[0], data.split.keep_openings)
+    tell(f"{counted(splits.train_only, 'row')} for training only, beside the others of train")
+    return splits, labels
+
+
+def with_more_training(splits: Splits, rows: Sequence[Conversation], keep_openings: bool) -> Splits:
+    """The splits with rows that only train, but those that ask what another row asks, or open (keep_openings) as a
+    row of validation or test does."""
+    first = {question_key(row): row for part in (splits.train, splits.validation, splits.test) for row in part}
+    apart = (*splits.validation, *splits.test) if keep_openings else ()
+    openings = {_opening(row): row for row in apart}
+    train, repeated = list(splits.train), list(splits.repeated)
+    for row in rows:
+        key = question_key(row)
+        earlier = first.get(key) or openings.get(_opening(row))
+        if earlier is None:
+            first[key] = row
+            train.append(row)
+        else:
+            repeated.append((earlier, row))
+    left_out, only = len(repeated) - len(splits.repeated), len(train) - len(splits.train)
+    return replace(
+        splits, train=tuple(train), duplicates_removed=splits.duplicates_removed + left_out, repeated=tuple(repeated),
+        train_only=only,
+    )  # fmt: skip
 
 
 def split_conversations(conversations: Sequence[Conversation], labels: Sequence[str], split: Split) -> Splits:

@@ -68,6 +68,11 @@ class Source(Section):
     format: Format | None = Field(None, description="In place of data.format, for this source.")
     columns: dict[str, str] | None = Field(None, description="In place of data.columns, for this source.")
     where: str | None = Field(None, description="In place of data.where, for this source.")
+    part: Literal["train"] | None = Field(
+        None,
+        description="train: rows of this source are trained on and nothing else, beside those of data.split.train; "
+        "the other sources are divided as if it were not there, so that the test stays the same. For made-up rows.",
+    )
 
     @model_validator(mode="after")
     def _file_or_set(self) -> Self:
@@ -141,6 +146,16 @@ class Data(Section):
         given = self.source if isinstance(self.source, list) else [self.source]
         return tuple(self._complete(one) for one in given)
 
+    def of_part(self, part: Literal["train"] | None) -> Data | None:
+        """The section with the sources of one part alone, as a section of its own: those of `part: train`, or those
+        that are divided (None). None where there is none."""
+        given = self.source if isinstance(self.source, list) else [self.source]
+        chosen = [one for one in given if (one.part if isinstance(one, Source) else None) == part]
+        if len(chosen) == len(given):
+            return self
+        own = [one if isinstance(one, str) else one.model_copy(update={"part": None}) for one in chosen]
+        return self.model_copy(update={"source": own}) if own else None
+
     @property
     def classifies(self) -> bool | None:
         """Whether the examples have labels; None while a format still has to be found out."""
@@ -184,6 +199,8 @@ class Data(Section):
         if "classify" in formats and set(formats) != {"classify"}:
             other = next(format for format in formats if format != "classify")
             raise ValueError(f"source: rows to classify and rows of the format {other} cannot be mixed")
+        if self.sources and all(source.part for source in self.sources):
+            raise ValueError("source: every source has `part: train`; leave it out of those that are to be divided")
         if self.labels is not None and len(self.labels) < 2:
             raise ValueError("labels: classification needs at least two labels")
         return self

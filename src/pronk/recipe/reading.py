@@ -40,6 +40,17 @@ def recipe_of_base(base: str, overrides: Sequence[str] = ()) -> Recipe:
     return validated(plain, f"--set for {base}")
 
 
+def recipe_of_data(source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe that speaks of a file of examples only. A path is relative to the current folder.
+
+    Raises RecipeError as `read_recipe` does.
+    """
+    plain: dict[str, Any] = {"data": {"source": _path(source, Path.cwd())}}
+    for override in overrides:
+        _override(plain, override)
+    return validated(plain, f"--set for {source}")
+
+
 def _load_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
