@@ -89,7 +89,7 @@ def test_questions_of_two_turns(
     shown = [body["messages"][1]["content"] for body in server.seen]
     assert all("answer B, turn 2" in one for one in shown)
     assert sum("reference, turn 2]\nfour" in one for one in shown) == 2
-    monkeypatch.setattr(dialogues, "_load", lambda *_: pytest.fail("the answers are kept: nothing is to be loaded"))
+    monkeypatch.setattr(dialogues, "load_group", lambda *_: pytest.fail("answers that are kept need no model"))
     again = pronk(*command)
     assert again.code == 0
     assert len(server.seen) == 2 * (4 - pair["identical"])

@@ -68,7 +68,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """A model with its questions as ids. number: its place among all. limits: most new tokens of each answer."""
 
     number: int
@@ -92,8 +92,8 @@ def ask(models: Sequence[Model], questions: Sequence[Question], settings: Genera
     found: dict[tuple[int, int], Answer] = {}
     with listen(lambda _: tell("stopping; what is answered is kept")) as stop:
         with console.status("reading the questions"):
-            asked = _ask_all(models, questions, settings, tell)
-        for group in _over_one_base(asked):
+            asked = ask_all(models, questions, settings, tell)
+        for group in over_one_base(asked):
             if not stop.asked:
                 found |= _answers(group, questions, settings, stop, console)
                 gc.collect()  # a base of several gigabytes goes before the next one comes
@@ -101,9 +101,9 @@ def ask(models: Sequence[Model], questions: Sequence[Question], settings: Genera
     return Answered(tuple(model.name for model in models), tuple(questions), settings, ordered, bool(stop.asked))
 
 
-def _ask_all(
+def ask_all(
     models: Sequence[Model], questions: Sequence[Question], settings: Generation, tell: Callable[[str], None]
-) -> list[_Asked]:
+) -> list[Asked]:
     """The questions as each model reads them, and adapters that fit their bases; no weights are loaded."""
     prompts: dict[tuple[str, str | None, str | None], Prompt] = {}  # a large vocabulary takes a second to read
     return [open_reader(number, model, tell, prompts).ask(questions, settings) for number, model in enumerate(models)]
@@ -125,14 +125,14 @@ class Reader:
         ids = self.prompt.question_ids([form.messages(question) for question in questions])
         return [one[:-1] for one in ids] if form.plain else ids  # a text to go on with has not ended
 
-    def ask(self, questions: Sequence[Question], settings: Generation) -> _Asked:
+    def ask(self, questions: Sequence[Question], settings: Generation) -> Asked:
         """The questions with room for their answers. Raises DataError or BaseModelError where there is none."""
         from pronk.model.load import context_length
 
         ids, context = self.ids(questions), context_length(self.config)
-        _check(self.model, questions, ids, context, self.config.vocab_size)
+        check_lengths(self.model, questions, ids, context, self.config.vocab_size)
         limits = [min(settings.max_new_tokens, context - len(one)) for one in ids]
-        return _Asked(self.number, self.model, self.base, self.prompt, ids, limits)
+        return Asked(self.number, self.model, self.base, self.prompt, ids, limits)
 
 
 def open_reader(number: int, model: Model, tell: Callable[[str], None], prompts: dict[Any, Prompt]) -> Reader:
@@ -157,9 +157,11 @@ def prompt_of(base: Any, form: Form) -> Prompt:
     return Prompt(form.kind or ("chat" if getattr(tokenizer, "chat_template", None) else "alpaca"), tokenizer)
 
 
-def _check(
+def check_lengths(
     model: Model, questions: Sequence[Question], ids: Sequence[Sequence[int]], context: int, vocabulary: int
 ) -> None:
+    """Raises DataError for a question that leaves no room for an answer, BaseModelError for ids that the model has no
+    embedding for."""
     for question, one in zip(questions, ids, strict=True):
         if len(one) >= context:
             raise DataError(
@@ -173,9 +175,9 @@ def _check(
             )
 
 
-def _over_one_base(asked: Sequence[_Asked]) -> list[list[_Asked]]:
+def over_one_base(asked: Sequence[Asked]) -> list[list[Asked]]:
     """Models that share a base in memory."""
-    groups: dict[tuple[Any, ...], list[_Asked]] = {}
+    groups: dict[tuple[Any, ...], list[Asked]] = {}
     for one in asked:
         groups.setdefault(_loading(one.model.recipe), []).append(one)
     return list(groups.values())
@@ -188,10 +190,10 @@ def _loading(recipe: Recipe) -> tuple[Any, ...]:
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """A question to a model."""
 
-    asked: _Asked
+    asked: Asked
     slot: int
     number: int  # of the question
 
@@ -205,26 +207,26 @@ class _Row:
 
 
 def _answers(
-    group: Sequence[_Asked], questions: Sequence[Question], settings: Generation, stop: Interruption,
+    group: Sequence[Asked], questions: Sequence[Question], settings: Generation, stop: Interruption,
     console: Console,
 ) -> dict[tuple[int, int], Answer]:  # fmt: skip
     """The answers of models over one base, by question and model."""
     from pronk.model.memory.guard import memory_guard
     from pronk.train import progress
 
-    loaded = _load(group, console)
+    loaded = load_group(group, console)
     found: dict[tuple[int, int], Answer] = {}
     work = progress.work(console, "answering", sum(sum(one.limits) for one in group))
     with memory_guard("answering"), work as bar:
-        for rows in _batches(group, loaded.slots, len(questions), loaded.token_budget):
+        for rows in row_batches(group, loaded.slots, len(questions), loaded.token_budget):
             if not stop.asked:
-                answers = _batch(loaded.model, loaded.adapter, rows, questions, settings, stop, bar)
+                answers = answer_batch(loaded.model, loaded.adapter, rows, questions, settings, stop, bar)
                 found |= {(row.number, row.asked.number): answer for row, answer in zip(rows, answers, strict=True)}
     return found
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class Loaded:
     """A base in memory with the adapters of a group of models. slots: of each of them. device: cuda, cpu, …"""
 
     model: Any
@@ -234,7 +236,9 @@ class _Loaded:
     device: str
 
 
-def _load(group: Sequence[_Asked], console: Console) -> _Loaded:
+def load_group(group: Sequence[Asked], console: Console) -> Loaded:
+    """Load the base that models share, and put their adapters on it. Raises as load_model does, OutOfMemoryError where
+    it does not fit."""
     from pronk.evaluate.evaluation import evaluation_budget
     from pronk.model.load import load_model, resolve_device, resolve_dtype
     from pronk.model.memory.guard import memory_guard
@@ -246,22 +250,22 @@ def _load(group: Sequence[_Asked], console: Console) -> _Loaded:
     with console.status(f"loading {name}"), memory_guard(f"loading {name}"):
         model = load_model(group[0].base, dtype, device, recipe.quantize, double, recipe.train.fp8_products)
         adapter, slots = _attached(model, group)
-    return _Loaded(model, adapter, slots, evaluation_budget(model), device.type)
+    return Loaded(model, adapter, slots, evaluation_budget(model), device.type)
 
 
-def _batches(group: Sequence[_Asked], slots: Sequence[int], questions: int, token_budget: int) -> Iterator[list[_Row]]:
+def row_batches(group: Sequence[Asked], slots: Sequence[int], questions: int, token_budget: int) -> Iterator[list[Row]]:
     """All questions to all models of a group. A batch has one end token; nearly always all forms have the same."""
     from pronk.evaluate.batches import prompt_batches
 
     for end_id in dict.fromkeys(one.prompt.end_id for one in group):
         together = [(one, slot) for one, slot in zip(group, slots, strict=True) if one.prompt.end_id == end_id]
-        rows = [_Row(one, slot, number) for one, slot in together for number in range(questions)]
+        rows = [Row(one, slot, number) for one, slot in together for number in range(questions)]
         longest = max(row.limit for row in rows)
         for batch in prompt_batches([row.ids for row in rows], [0], token_budget, longest):
             yield [rows[place] for place, _ in batch]
 
 
-def _attached(model: Any, group: Sequence[_Asked]) -> tuple[WideAdapter, list[int]]:
+def _attached(model: Any, group: Sequence[Asked]) -> tuple[WideAdapter, list[int]]:
     """All adapters of a group in one wide adapter, and the slot of each of its models."""
     from pronk.model.adapter import attach
     from pronk.tokens.pack import BASE_SLOT
@@ -274,11 +278,12 @@ def _attached(model: Any, group: Sequence[_Asked]) -> tuple[WideAdapter, list[in
     return wide, [folders.index(one.model.adapter.folder) if one.model.adapter else BASE_SLOT for one in group]
 
 
-def _batch(
-    model: Any, adapter: WideAdapter, rows: Sequence[_Row], questions: Sequence[Question], settings: Generation,
+def answer_batch(
+    model: Any, adapter: WideAdapter, rows: Sequence[Row], questions: Sequence[Question], settings: Generation,
     stop: Stop, bar: Bar, keys: Sequence[int] | None = None,
 ) -> list[Answer]:  # fmt: skip
-    """keys: what the draws for each question hang on, where it is not the question alone."""
+    """The answers of rows that are read and written together. keys: what the draws for each question hang on, where it
+    is not the question alone."""
     from pronk.model.generate import score_and_answer
     from pronk.model.sampling import Filter, Sampler, likeliest
     from pronk.tokens.pack import pack_prompts
@@ -287,7 +292,7 @@ def _batch(
     choose: Any = likeliest
     if settings.draws:
         allowed = Filter(settings.temperature, settings.top_k, settings.top_p)
-        own = keys or [_key(question) for question in questions]
+        own = keys or [draw_key(question) for question in questions]
         choose = Sampler(allowed, settings.seed, [own[row.number] for row in rows])
     reading = pack_prompts([row.ids for row in rows], [row.slot for row in rows])
     longest = max(row.limit for row in rows)
@@ -301,7 +306,7 @@ def _batch(
     ]
 
 
-def _answer(row: _Row, question: Question, ids: list[int], at_end: bool, settings: Generation) -> Answer:
+def _answer(row: Row, question: Question, ids: list[int], at_end: bool, settings: Generation) -> Answer:
     text, stopped = cut(_decoded(row.asked.prompt, [ids])[0], settings.stop)
     ended: Ended = "stop" if stopped else "end" if at_end else "length" if len(ids) == row.limit else "interrupted"
     if ended in ("length", "interrupted"):
@@ -320,7 +325,7 @@ def _decoded(prompt: Prompt, ids: list[list[int]]) -> list[str]:
     return texts
 
 
-def _key(question: Question) -> int:
+def draw_key(question: Question) -> int:
     """What the draws for a question hang on: the same for every model, whatever else is asked."""
     return zlib.crc32(f"{question.text}\0{question.context}".encode())
 
@@ -331,7 +336,7 @@ class _Watcher:
     A stop word may straddle tokens, so the last few of them are read together: each holds a byte at least.
     """
 
-    def __init__(self, rows: Sequence[_Row], stops: Sequence[str], stop: Stop, bar: Bar) -> None:
+    def __init__(self, rows: Sequence[Row], stops: Sequence[str], stop: Stop, bar: Bar) -> None:
         self.rows, self.stops, self.stop, self.bar = rows, stops, stop, bar
         self.prompt = rows[0].asked.prompt
         self.written: list[list[int]] = [[] for _ in rows]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pronk.ask.asking import Ended, _ask_all, _Asked, _check, _key, _load, _over_one_base
+from pronk.ask.asking import Asked, Ended, ask_all, check_lengths, draw_key, load_group, over_one_base
 from pronk.ask.models import Form, Model
 from pronk.ask.room import check_room, patience
 from pronk.ask.writing import Writing
@@ -59,7 +59,7 @@ class Turn:
 class _Speaker:
     """A model in the conversation. context: tokens that its base reads; forgotten: as in Reply, so far."""
 
-    asked: _Asked
+    asked: Asked
     context: int
     vocabulary: int
     forgotten: int = 0
@@ -88,7 +88,7 @@ class Conversation:
         from pronk.train.progress import say
 
         tell = partial(say, console)
-        asked = _ask_all(models, (), settings, tell)
+        asked = ask_all(models, (), settings, tell)
         configs = [load_config(one.base) for one in asked]
         self.settings, self.turns = settings, list[Turn]()
         self._speakers = [
@@ -97,7 +97,7 @@ class Conversation:
         ]  # fmt: skip
         self._system: str | None = None
         self.system = system
-        groups = _over_one_base(asked)
+        groups = over_one_base(asked)
         check_room([(group[0].base, group[0].model.recipe) for group in groups])
         for group in groups:
             if warning := patience(group[0].base, group[0].model.recipe, settings.max_new_tokens):
@@ -218,7 +218,7 @@ class Conversation:
             ids = self._ids(speaker, self.turns[first:], question)
             if len(ids) + room <= speaker.context:
                 break
-        _check(speaker.asked.model, [question], [ids], speaker.context, speaker.vocabulary)
+        check_lengths(speaker.asked.model, [question], [ids], speaker.context, speaker.vocabulary)
         speaker.forgotten = first
         return ids
 
@@ -238,7 +238,7 @@ class Conversation:
 
     def _key(self, turn: Turn) -> int:
         """What draws hang on: what was asked, by every model alike; of a first question as for `pronk generate`."""
-        key = _key(turn.question)
+        key = draw_key(turn.question)
         for before in self.turns:
             key = zlib.crc32(f"\0{before.question.text}".encode(), key)
         return zlib.crc32(str(turn.attempt).encode(), key) if turn.attempt else key
@@ -296,12 +296,12 @@ class _Stream:
         return [self.pens[member].add(token) for member, token in zip(members, tokens, strict=True)]
 
 
-def _loaded(group: Sequence[_Asked], console: Console) -> list[_Group]:
+def _loaded(group: Sequence[Asked], console: Console) -> list[_Group]:
     """Models over one base, in memory; those whose forms end alike write together."""
     from pronk.model.turns import Turns
     from pronk.tokens.pack import pack_prompts
 
-    loaded = _load(group, console)
+    loaded = load_group(group, console)
     groups = []
     for end_id in dict.fromkeys(one.prompt.end_id for one in group):
         own = [(one.number, slot) for one, slot in zip(group, loaded.slots, strict=True) if one.prompt.end_id == end_id]

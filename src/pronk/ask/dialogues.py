@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pronk.ask.asking import Answer, _ask_all, _Asked, _batch, _check, _load, _Loaded, _over_one_base, _Row
+from pronk.ask.asking import Answer, Asked, Loaded, Row, answer_batch, ask_all, check_lengths, load_group, over_one_base
 from pronk.ask.models import Model
 from pronk.data.conversation import Message
 from pronk.data.questions import Question
@@ -44,10 +44,10 @@ def ask_dialogues(
     tell = partial(say, console)
     with listen(lambda _: tell("stopping; what is answered is kept")) as stop:
         with console.status("reading the questions"):
-            asked = [one for one in _ask_all(models, questions, settings, tell) if _numbers(one, wanted)]
+            asked = [one for one in ask_all(models, questions, settings, tell) if _numbers(one, wanted)]
             for one in asked:
                 _check_all_turns(one, questions)
-        for group in _over_one_base(asked):
+        for group in over_one_base(asked):
             if not stop.asked:
                 _Dialogues(group, questions, wanted, settings, keep).hold(stop, console)
                 gc.collect()  # a base of several gigabytes goes before the next one comes
@@ -58,7 +58,7 @@ class _Dialogues:
     """The dialogues of models over one base, turn by turn. said: what was answered so far."""
 
     def __init__(
-        self, group: Sequence[_Asked], questions: Sequence[Question], wanted: Wanted, settings: Generation, keep: Keep
+        self, group: Sequence[Asked], questions: Sequence[Question], wanted: Wanted, settings: Generation, keep: Keep
     ) -> None:
         self.group, self.questions, self.settings, self.keep = group, questions, settings, keep
         self.said: dict[Place, list[Answer]] = {
@@ -70,7 +70,7 @@ class _Dialogues:
         from pronk.model.memory.guard import memory_guard
         from pronk.train import progress
 
-        loaded = _load(self.group, console)
+        loaded = load_group(self.group, console)
         missing = sum(len(self.questions[number].turns) - len(said) for (_, number), said in self.said.items())
         tokens = self.settings.max_new_tokens * missing
         with memory_guard("answering"), progress.work(console, "answering", tokens) as bar:
@@ -79,11 +79,11 @@ class _Dialogues:
                     if not stop.asked:
                         self._answer(turn, rows, loaded, stop, bar)
 
-    def _answer(self, turn: int, rows: Sequence[_Row], loaded: _Loaded, stop: Interruption, bar: Work) -> None:
+    def _answer(self, turn: int, rows: Sequence[Row], loaded: Loaded, stop: Interruption, bar: Work) -> None:
         # what is drawn hangs on all that was asked so far, not on the last turn alone
         asked = [replace(question, context="\0".join((question.context, *question.later[:turn])))
                  if turn else question for question in self.questions]  # fmt: skip
-        answers = _batch(loaded.model, loaded.adapter, rows, asked, self.settings, stop, bar)
+        answers = answer_batch(loaded.model, loaded.adapter, rows, asked, self.settings, stop, bar)
         bar.advance(self.settings.max_new_tokens * len(rows) - sum(row.limit for row in rows))
         grown: dict[Place, list[Answer]] = {}
         for row, answer in zip(rows, answers, strict=True):
@@ -95,7 +95,7 @@ class _Dialogues:
             grown[place] = self.said[place]
         self.keep(grown)
 
-    def _batches(self, turn: int, loaded: _Loaded) -> Iterator[list[_Row]]:
+    def _batches(self, turn: int, loaded: Loaded) -> Iterator[list[Row]]:
         """The rows of a turn; a batch has one end token, and rows of about one length."""
         from pronk.evaluate.batches import prompt_batches
 
@@ -106,7 +106,7 @@ class _Dialogues:
             for batch in prompt_batches([row.ids for row in together], [0], loaded.token_budget, longest):
                 yield [together[place] for place, _ in batch]
 
-    def _rows(self, one: _Asked, slot: int, turn: int) -> list[_Row]:
+    def _rows(self, one: Asked, slot: int, turn: int) -> list[Row]:
         """A model's prompts of a turn. What its base could not read any more is answered with nothing."""
         numbers = [number for model, number in self.said if model == one.number
                    and len(self.said[model, number]) == turn < len(self.questions[number].turns)]  # fmt: skip
@@ -119,9 +119,9 @@ class _Dialogues:
             ids[number] = prompt
             limits[number] = min(self.settings.max_new_tokens, (context - len(whole)) // left)
         turned = replace(one, ids=ids, limits=limits)
-        return [_Row(turned, slot, number) for number in numbers if limits[number] > 0 or self._give_up(one, number)]
+        return [Row(turned, slot, number) for number in numbers if limits[number] > 0 or self._give_up(one, number)]
 
-    def _give_up(self, one: _Asked, number: int) -> bool:
+    def _give_up(self, one: Asked, number: int) -> bool:
         """Answer with nothing what no longer fits: texts may take more tokens read than they did written."""
         question, place = self.questions[number], (one.number, number)
         missing = len(question.turns) - len(self.said[place])
@@ -130,11 +130,11 @@ class _Dialogues:
         return False
 
 
-def _numbers(one: _Asked, wanted: Wanted) -> list[int]:
+def _numbers(one: Asked, wanted: Wanted) -> list[int]:
     return sorted(number for model, number in wanted if model == one.number)
 
 
-def _ids(one: _Asked, dialogues: Sequence[tuple[Question, Sequence[str]]], turn: int | None = None) -> list[list[int]]:
+def _ids(one: Asked, dialogues: Sequence[tuple[Question, Sequence[str]]], turn: int | None = None) -> list[list[int]]:
     """Dialogues as the model reads them before it answers a turn; None for the last, as if the others were answered
     with one word."""
     texts = [_messages(one.model, question, said, turn) for question, said in dialogues]
@@ -152,21 +152,21 @@ def _messages(model: Model, question: Question, said: Sequence[str], turn: int |
     return messages
 
 
-def _check_all_turns(one: _Asked, questions: Sequence[Question]) -> None:
+def _check_all_turns(one: Asked, questions: Sequence[Question]) -> None:
     """Raise DataError where a question's turns alone leave no room for an answer to each of them."""
     several = [question for question in questions if question.later]
     ids = _ids(one, [(question, ()) for question in several])
     room = _context(one) - max((len(question.turns) for question in several), default=0)
-    _check(one.model, several, ids, room, _vocabulary(one))
+    check_lengths(one.model, several, ids, room, _vocabulary(one))
 
 
-def _context(one: _Asked) -> int:
+def _context(one: Asked) -> int:
     from pronk.model.load import context_length, load_config
 
     return context_length(load_config(one.base))
 
 
-def _vocabulary(one: _Asked) -> Any:
+def _vocabulary(one: Asked) -> Any:
     from pronk.model.load import load_config
 
     return load_config(one.base).vocab_size

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pronk.ask.asking import Answer, Bar, Stop, _batch, _batches, _load, _Loaded, open_reader
+from pronk.ask.asking import Answer, Bar, Loaded, Stop, answer_batch, load_group, open_reader, row_batches
 from pronk.ask.models import Model
 from pronk.data.questions import Question
 from pronk.recipe import Generation
@@ -28,13 +28,13 @@ class Kept:
 
         self._reader = open_reader(0, model, partial(say, console), {})
         self._console = console
-        self._loaded: _Loaded | None = None
+        self._loaded: Loaded | None = None
         self.tokenizer, self.prompt_kind = self._reader.prompt.tokenizer, self._reader.prompt.kind
         self.context = context_length(self._reader.config)
 
-    def loaded(self) -> _Loaded:
+    def loaded(self) -> Loaded:
         """The weights, now in memory. Called before a bar is shown, the loading gets a line of its own."""
-        self._loaded = self._loaded or _load([self._reader.ask([], Generation())], self._console)
+        self._loaded = self._loaded or load_group([self._reader.ask([], Generation())], self._console)
         return self._loaded
 
     def lengths(self, questions: Sequence[Question]) -> list[int]:
@@ -52,8 +52,8 @@ class Kept:
 
         loaded, asked = self.loaded(), self._reader.ask(questions, settings)
         with memory_guard("answering"):
-            for rows in _batches([asked], loaded.slots, len(questions), loaded.token_budget):
+            for rows in row_batches([asked], loaded.slots, len(questions), loaded.token_budget):
                 if stop.asked:
                     return
-                found = _batch(loaded.model, loaded.adapter, rows, questions, settings, stop, bar, keys)
+                found = answer_batch(loaded.model, loaded.adapter, rows, questions, settings, stop, bar, keys)
                 yield [(row.number, answer) for row, answer in zip(rows, found, strict=True)]

@@ -48,11 +48,11 @@ app = typer.Typer(
 )
 for verb in (
     studies.demo, checks.init, checks.doctor, checks.tokens, checks.check, studies.plan, studies.run, studies.report,
-    comparing.compare, asking.generate, asking.inspect, chatting.chat, voting.arena, judging.judge,
+    measuring.evaluate, comparing.compare, asking.generate, asking.inspect, chatting.chat, voting.arena, judging.judge,
     synthesizing.synthesize,
 ):  # fmt: skip
-    app.command()(verb)
-app.command("eval")(measuring.evaluate)  # not a name for a function: Python has one
+    # eval is not a name for a function: Python has one
+    app.command("eval" if verb is measuring.evaluate else None)(verb)
 app.add_typer(benches.bench, name="bench")
 
 
