@@ -20,6 +20,7 @@
     across.py       `pronk compare`: runs of several studies; across_terminal.py and across_page.py show them
     report.py       report.html, one self-contained file; its parts:
                     languages/ every fixed text, English and Korean; words.py numbers; charts.py, report.css
+                    tables.html the tables that its page shares with that of `pronk compare`
                     conclusion.py first words and limits; axes.py, axis_views.py what settings do; seed_view.py
                     quality.py cost and Pareto front; flips.py by class and by item; sections.py all other tables
 
