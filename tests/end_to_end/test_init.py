@@ -169,7 +169,7 @@ def test_columns_of_any_name_are_asked_for(
     rows = [{"frage": f"Was ist {i}?", "antwort": f"Die Zahl {i} und noch etwas mehr."} for i in range(40)]
     workplace.write_rows(rows, "fragen.jsonl")
     data = str(workplace.folder / "fragen.jsonl")
-    types("3", "1", "", str(tiny_base), "y")  # pairs; frage; the one column that is left; base; yes
+    types("4", "1", "", str(tiny_base), "y")  # pairs; frage; the one column that is left; base; yes
     told = pronk("init", data, "--out", str(workplace.folder))
     assert told.code == 0, told.err
     recipe = read_recipe(workplace.folder / "recipe.yaml")

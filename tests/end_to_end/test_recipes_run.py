@@ -58,7 +58,7 @@ def test_formats_without_labels(workplace: Workplace, pronk: Pronk, form: str, e
         workplace.write_rows(list(rows), path.name)
     workplace.recipe["data"] = {"source": path.name, "format": form, "split": {"validation": 3, "test": 6}}
     runs = finish(workplace, pronk)
-    assert runs["tuned"]["metrics"].keys() == {"nll", "perplexity"}
+    assert runs["tuned"]["metrics"].keys() == {"nll", "perplexity", "bits_per_byte"}
     assert runs["tuned"]["metrics"]["nll"] < runs["base"]["metrics"]["nll"]
     items = [json.loads(line) for line in (workplace.out / "items.jsonl").read_text().splitlines()]
     answers = [row["output" if form == "alpaca" else "response"] for row in rows]
