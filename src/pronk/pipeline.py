@@ -238,10 +238,7 @@ def _run_fleet(ready: Ready, work: Work, later: Sequence[Fleet]) -> bool:
             work.stop.check, ready.recompute,
         )  # fmt: skip
     release(device)  # an evaluation needs memory in other sizes
-    trained = _entries(ready, work.study, outcomes, [], peak_memory(device))
-    waiting = [entry for fleet in later for entry in _not_trained(fleet, "")]
-    # whatever may end the process from here on, even the system for lack of memory, `pronk eval` can complete this
-    work.folder.write({**work.summary, "runs": [*work.summary["runs"], *trained, *waiting]})
+    _write_trained(work, _entries(ready, work.study, outcomes, [], peak_memory(device)), later)
     work.clock.lap("train")
     if not interrupted and work.splits.test:
         try:
@@ -259,6 +256,13 @@ def _run_fleet(ready: Ready, work: Work, later: Sequence[Fleet]) -> bool:
     bases = [name for name, _ in evaluated if name not in {one.name for one in outcomes}]
     work.summary["runs"] += _entries(ready, work.study, outcomes, bases, peak_memory(device))
     return interrupted
+
+
+def _write_trained(work: Work, trained: Sequence[dict[str, Any]], later: Sequence[Fleet]) -> None:
+    """study.json before anything is measured: whatever may end the process from here on, even the system for lack of
+    memory, `pronk eval` can complete it."""
+    waiting = [entry for fleet in later for entry in _not_trained(fleet, "")]
+    work.folder.write({**work.summary, "runs": [*work.summary["runs"], *trained, *waiting]})
 
 
 def _start_trackers(fleet: Fleet, work: Work) -> Trackers:

@@ -7,12 +7,12 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from pronk.ask.models import Form, Model
 from pronk.data.questions import Question
 from pronk.errors import BaseModelError, DataError
-from pronk.recipe import Generation, Recipe
+from pronk.recipe import Generation
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -175,18 +175,32 @@ def check_lengths(
             )
 
 
-def over_one_base(asked: Sequence[Asked]) -> list[list[Asked]]:
-    """Models that share a base in memory."""
-    groups: dict[tuple[Any, ...], list[Asked]] = {}
-    for one in asked:
-        groups.setdefault(_loading(one.model.recipe), []).append(one)
+class OverABase(Protocol):
+    """A model that was named, and where the weights of its base lie, a pronk.model.hub.Base."""
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def base(self) -> Any: ...
+
+
+Over = TypeVar("Over", bound=OverABase)
+
+
+def over_one_base(models: Sequence[Over]) -> list[list[Over]]:
+    """Models that share a base in memory, in the order of the first of each."""
+    groups: dict[tuple[Any, ...], list[Over]] = {}
+    for one in models:
+        groups.setdefault(_loading(one), []).append(one)
     return list(groups.values())
 
 
-def _loading(recipe: Recipe) -> tuple[Any, ...]:
-    """All of a recipe that says how its base lies in memory."""
-    train = recipe.train
-    return recipe.base, recipe.quantize, recipe.double_quantization, train.fp8_products, train.dtype, train.device
+def _loading(one: OverABase) -> tuple[Any, ...]:
+    """All that says how the base of a model lies in memory."""
+    recipe, train = one.model.recipe, one.model.recipe.train
+    kept = (recipe.quantize, recipe.double_quantization, train.fp8_products)
+    return (one.base.location, *kept, train.dtype, train.device)
 
 
 @dataclass(frozen=True)
@@ -240,15 +254,12 @@ def load_group(group: Sequence[Asked], console: Console) -> Loaded:
     """Load the base that models share, and put their adapters on it. Raises as load_model does, OutOfMemoryError where
     it does not fit."""
     from pronk.evaluate.evaluation import evaluation_budget
-    from pronk.model.load import load_model, resolve_device, resolve_dtype
+    from pronk.model.load import load_for_recipe
     from pronk.model.memory.guard import memory_guard
 
-    recipe = group[0].model.recipe
-    device = resolve_device(recipe.train.device)
-    dtype, double = resolve_dtype(recipe.train.dtype, device), recipe.double_quantization is not False
     name = group[0].base.name
     with console.status(f"loading {name}"), memory_guard(f"loading {name}"):
-        model = load_model(group[0].base, dtype, device, recipe.quantize, double, recipe.train.fp8_products)
+        model, _, device = load_for_recipe(group[0].model.recipe, group[0].base)
         adapter, slots = _attached(model, group)
     return Loaded(model, adapter, slots, evaluation_budget(model), device.type)
 

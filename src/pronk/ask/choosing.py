@@ -73,14 +73,11 @@ class Chooser:
 
     def _load(self) -> tuple[Any, Any]:
         from pronk.model.adapter import attach
-        from pronk.model.load import load_model, resolve_device, resolve_dtype
+        from pronk.model.load import load_for_recipe
         from pronk.model.memory.guard import memory_guard
 
-        recipe = self.model.recipe
-        device = resolve_device(recipe.train.device)
-        dtype, double = resolve_dtype(recipe.train.dtype, device), recipe.double_quantization is not False
         with self.console.status(f"loading {self.base.name}"), memory_guard(f"loading {self.base.name}"):
-            model = load_model(self.base, dtype, device, recipe.quantize, double, recipe.train.fp8_products)
+            model, _, _ = load_for_recipe(self.model.recipe, self.base)
             adapter = attach(model, [self.model.adapter.shape] if self.model.adapter else [])
             if self.model.adapter:
                 adapter.load(0, self.model.adapter.weights())

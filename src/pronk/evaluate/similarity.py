@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pronk.evaluate.answers import FreeAnswer, free_answers
+from pronk.evaluate.answers import FreeAnswer
 from pronk.evaluate.overlap import chrf, rouge_l
-from pronk.model.adapter import WideAdapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,26 +18,6 @@ class ComparedItem:
     rouge_l: float
     chrf: float
     ended: bool
-
-
-def compare_answers(
-    model: Any,
-    adapter: WideAdapter,
-    prompts: Sequence[Sequence[int]],
-    references: Sequence[str],
-    slots: Sequence[int],
-    tokenizer: Any,
-    end_id: int,
-    rooms: Sequence[int],
-    token_budget: int,
-    progress: Callable[[int], None] = lambda _: None,
-    families: Sequence[int] | None = None,
-) -> dict[int, list[ComparedItem]]:
-    """Answer every prompt under every slot (see free_answers), and compare with its reference."""
-    answers = free_answers(
-        model, adapter, prompts, slots, tokenizer, end_id, rooms, token_budget, progress, families
-    )  # fmt: skip
-    return {slot: compared(found, references) for slot, found in answers.items()}
 
 
 def compared(answers: Sequence[FreeAnswer], references: Sequence[str]) -> list[ComparedItem]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Judged", "Options", "judge"]
 
 Confirm = Callable[[str], bool]
-STOPPING = "stopping; what was asked is waited for (Ctrl-C twice more to stop at once)"
+STOPPING = "stopping; what was asked is waited for (Ctrl-C twice more: at once)"
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,7 @@ def judge(study: Path, options: Options, console: Console, confirm: Confirm | No
         one = prepare(study, options, console)
         if one is None:
             return Judged(None, interrupted=True)
-        with listen(
-            lambda _: say(console, "stopping; what was asked is waited for (Ctrl-C twice more: at once)")
-        ) as stop:
+        with listen(lambda _: say(console, STOPPING)) as stop:
             try:
                 _ask(one, options, console, confirm, lambda: bool(stop.asked))
             finally:  # a server that fails takes nothing away that was said

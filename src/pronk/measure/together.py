@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pronk.ask.asking import over_one_base, prompt_of
 from pronk.ask.models import Model
 from pronk.data.split import Splits
 from pronk.errors import BaseModelError, OutOfMemoryError
@@ -67,7 +68,6 @@ def measure(
             if budget <= SMALLEST_BATCH:
                 raise
         budget //= 2  # here, where the error no longer holds what did not fit
-        gc.collect()
         release(next(model.parameters()).device)
         say(console, f"evaluating: memory ran out; again in batches of {budget:,} tokens", "yellow")
 
@@ -106,7 +106,7 @@ def measure_columns(
     beside: what else is measured while the base of a column without an adapter is in memory.
     Raises OutOfMemoryError, StudyError for an adapter that is not finite, KeyboardInterrupt from check.
     """
-    for group in _over_one_base(columns):
+    for group in over_one_base(columns):
         yield _of_group(group, wanted, console, check, beside)
         gc.collect()  # a base of several gigabytes goes before the next one comes
 
@@ -116,15 +116,13 @@ def _of_group(
     beside: Callable[[Column, Any], Results],
 ) -> tuple[Results, dict[str, str]]:  # fmt: skip
     from pronk.doctor.environment import environment
-    from pronk.model.load import load_model, resolve_device, resolve_dtype
+    from pronk.model.load import load_for_recipe
     from pronk.model.memory.guard import memory_guard
 
     states = {one.name: one.model.adapter.weights() for one in group if one.model.adapter}
-    base, recipe = group[0].base, group[0].model.recipe
-    device = resolve_device(recipe.train.device)
-    dtype, double = resolve_dtype(recipe.train.dtype, device), recipe.double_quantization is not False
+    base = group[0].base
     with console.status(f"loading {base.name}"), memory_guard(f"loading {base.name}"):
-        model = load_model(base, dtype, device, recipe.quantize, double, recipe.train.fp8_products)
+        model, dtype, device = load_for_recipe(group[0].model.recipe, base)
     check()
     found: Results = []
     for form in {id(one.examples): one.examples for one in group}.values():
@@ -144,21 +142,6 @@ def _results(
     base, *others = measure(model, adapters, asked[0].examples, wanted, console, check)
     by_name = dict(zip([name for name, _ in tuned], others, strict=True))
     return [(one.name, by_name.get(one.name, base)) for one in asked]
-
-
-def _over_one_base(columns: Sequence[Column]) -> list[list[Column]]:
-    """Columns that share a base in memory, in the order of the first of each."""
-    groups: dict[tuple[Any, ...], list[Column]] = {}
-    for one in columns:
-        groups.setdefault(_loading(one), []).append(one)
-    return list(groups.values())
-
-
-def _loading(column: Column) -> tuple[Any, ...]:
-    """All that says how a base lies in memory."""
-    recipe, train = column.model.recipe, column.model.recipe.train
-    kept = (recipe.quantize, recipe.double_quantization, train.fp8_products)
-    return (column.base.location, *kept, train.dtype, train.device)
 
 
 def found_base(model: Model, tell: Callable[[str], None]) -> Any:
@@ -208,7 +191,6 @@ class Reader:
         return Column(name, model, base, self._examples(model, base, splits, labels))
 
     def _examples(self, model: Model, base: Any, splits: Splits, labels: tuple[str, ...]) -> Examples:
-        from pronk.ask.asking import prompt_of
         from pronk.model.load import context_length, load_config
         from pronk.tokens.examples import Examples
 

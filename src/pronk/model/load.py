@@ -16,7 +16,7 @@ from pronk.model.hub import INDEX, WHOLE, Base, downloaded, first_line, one_mess
 from pronk.model.memory.sizes import release
 from pronk.model.places import EMBEDDED, EMBEDDED_INSTALL, cache_folder, embedded_file
 from pronk.model.quantize import check_quantization, loading_config, take_over
-from pronk.recipe import Quantize
+from pronk.recipe import Quantize, Recipe
 from pronk.runs import disk_guard
 from pronk.study import Fleet
 
@@ -171,6 +171,13 @@ def ready_model(model: Any) -> Any:
 def load_for_fleet(fleet: Fleet, base: Base, dtype: torch.dtype, device: torch.device) -> Any:
     """The model of a fleet, as its recipe keeps it; a study and a bench both load it here. Raises as load_model."""
     return load_model(base, dtype, device, fleet.quantize, fleet.double_quantization, fleet.fp8_products)
+
+
+def load_for_recipe(recipe: Recipe, base: Base) -> tuple[Any, torch.dtype, torch.device]:
+    """The model of a base as a recipe keeps it, the type it computes in, and where it lies. Raises as load_model."""
+    device = resolve_device(recipe.train.device)
+    dtype, double = resolve_dtype(recipe.train.dtype, device), recipe.double_quantization is not False
+    return load_model(base, dtype, device, recipe.quantize, double, recipe.train.fp8_products), dtype, device
 
 
 def resolve_device(wanted: str) -> torch.device:
