@@ -1,0 +1,286 @@
+"""A folder of transformers' → a .gguf file for llama.cpp, tensor by tensor; the inverse of pronk.model.gguf.
+
+Never more than one tensor lies in memory. The file is written under another name, and gets its own when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pronk.errors import BaseModelError
+from pronk.ship.gguf_tokenizer import read_vocabulary, write_vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# What the gguf package writes itself, by llama.cpp's names, and general.file_type of each (LLAMA_FTYPE of llama.h).
+FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}
+ARCHITECTURE = "llama"  # llama.cpp's name for Mistral's, too
+MODELS = ("llama", "mistral")
+ROPE = ("default", "linear", "llama3")
+FACTORS = "rope_freqs.weight"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a file says of itself. name: of the model. base: what it was tuned from. license: an SPDX name."""
+
+    name: str
+    base: str | None = None
+    license: str | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A tensor to be written. shape: of its numbers, rows last. kind: its type by the gguf package's name (F16)."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    read: Callable[[], Tensor]
+
+
+def write_model(
+    folder: Path, target: Path, quantization: str, tokenizer: Any, labels: Labels, end_id: int | None = None
+) -> dict[str, int]:
+    """Write the Llama or Mistral model in a folder to a .gguf file; returns how many tensors have which type.
+
+    quantization: a key of FILE_TYPES. tokenizer: a loaded one of transformers, with the chat template that goes into
+    the file. Raises BaseModelError for what llama.cpp does not know of such models, ResourceError for a full disk.
+    """
+    config = _config(folder)
+    vocabulary = read_vocabulary(tokenizer, config.vocab_size, end_id)
+    planned = _planned(folder, config, quantization)
+
+    def describe(writer: Any) -> None:
+        label(writer, "model", labels, quantization)
+        _shape(writer, config)
+        write_vocabulary(writer, vocabulary)
+
+    return write_tensors(target, planned, describe)
+
+
+def write_tensors(target: Path, planned: Sequence[Planned], describe: Callable[[Any], None]) -> dict[str, int]:
+    """Write a .gguf file, whole or not at all; describe: puts the metadata into the gguf.GGUFWriter that it is given.
+
+    Returns how many tensors have which type. Raises BaseModelError for numbers that the type cannot hold.
+    """
+    from gguf import GGMLQuantizationType, GGUFWriter, quant_shape_to_byte_shape, quantize
+
+    from pronk.model.hub import quiet
+
+    with quiet(), _renamed_when_whole(target) as aside:
+        writer = GGUFWriter(aside, ARCHITECTURE)
+        try:
+            describe(writer)
+            for one in planned:
+                kind = GGMLQuantizationType[one.kind]
+                size = _product(quant_shape_to_byte_shape(one.shape, kind))
+                writer.add_tensor_info(one.name, one.shape, _float32(), size, raw_dtype=kind)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            for one in planned:
+                values = one.read().float()
+                _check_range(one, values)
+                writer.write_tensor_data(quantize(values.numpy(), GGMLQuantizationType[one.kind]))
+        finally:
+            writer.close()
+    return dict(Counter(one.kind for one in planned))
+
+
+def label(writer: Any, kind: str, labels: Labels, quantization: str) -> None:
+    """general.*: what the file is, and what it came from. kind: "model" or "adapter"."""
+    from gguf import GGML_QUANT_VERSION
+
+    writer.add_type(kind)
+    writer.add_name(labels.name)
+    for text, add in ((labels.description, writer.add_description), (labels.license, writer.add_license)):
+        if text:
+            add(text)
+    if labels.base:
+        writer.add_base_model_count(1)
+        writer.add_base_model_name(0, labels.base)
+    writer.add_quantization_version(GGML_QUANT_VERSION)
+    writer.add_file_type(FILE_TYPES[quantization])
+
+
+def stored_as(shape: Sequence[int], quantization: str) -> str:
+    """The type of one tensor: vectors stay F32, rows that no block divides F16, as in llama.cpp's own files."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    if len(shape) < 2:
+        return "F32"
+    block, _ = GGML_QUANT_SIZES[GGMLQuantizationType[quantization.upper()]]
+    return quantization.upper() if shape[-1] % block == 0 else "F16"
+
+
+def rotary_heads(config: Any) -> dict[str, int]:
+    """Heads of the layers whose rows llama.cpp keeps in another order, by the last part of transformers' names."""
+    return {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+
+
+def _config(folder: Path) -> Any:
+    """The configuration of a model that llama.cpp computes as transformers does."""
+    from pronk.model.hub import Base
+    from pronk.model.load import load_config
+
+    config = load_config(Base(str(folder), str(folder), local=True))
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    faults = {
+        f"it is a {config.model_type} model": config.model_type not in MODELS,
+        "its layers have biases": getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False),
+        f"its activation is {config.hidden_act}": getattr(config, "hidden_act", "silu") not in ("silu", "swish"),
+        f"its rotary positions are scaled by {rope!r}": rope not in ROPE,
+    }
+    if fault := next((text for text, found in faults.items() if found), None):
+        raise BaseModelError(
+            f"{folder}: cannot be written to a .gguf file: {fault}; pronk writes those of Llama and Mistral models "
+            "without biases, with plain, linear or Llama 3's rotary positions; leave gguf and ollama out of --to"
+        )
+    return config
+
+
+def _shape(writer: Any, config: Any) -> None:
+    """llama.*: sizes, and how positions turn."""
+    from gguf import RopeScalingType
+
+    from pronk.model.load import context_length
+
+    head = _head_dim(config)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_context_length(context_length(config))
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(head)
+    writer.add_value_length(head)
+    writer.add_rope_dimension_count(head)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(float(config.rope_parameters["rope_theta"]))
+    if config.rope_parameters["rope_type"] == "linear":
+        writer.add_rope_scaling_type(RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(float(config.rope_parameters["factor"]))
+
+
+def _planned(folder: Path, config: Any, quantization: str) -> list[Planned]:
+    """All tensors in llama.cpp's order and names."""
+    import torch
+
+    from pronk.model.gguf import AROUND, layer_names, rope_divisors
+
+    places, planned = _places(folder), []
+    heads, theirs = rotary_heads(config), llama_cpp_names(config.num_hidden_layers)
+    embedding, norm, head = AROUND
+    ours = [embedding, *layer_names(config.num_hidden_layers), norm]
+    ours += [] if config.tie_word_embeddings else [head]
+    for name in ours:
+        shape = _shape_of(folder, places, f"{name}.weight")
+        read = _reading(places[f"{name}.weight"], f"{name}.weight", heads.get(name.rpartition(".")[2]))
+        planned.append(Planned(f"{theirs[name]}.weight", shape, stored_as(shape, quantization), read))
+    known = {f"{name}.weight" for name in (*ours, head)}
+    if strange := sorted(set(places) - known):
+        raise BaseModelError(f"{folder}: has a tensor that a Llama model has not: {strange[0]}")
+    if config.rope_parameters["rope_type"] == "llama3":
+        divisors = torch.from_numpy(rope_divisors(config, config.rope_parameters))
+        planned.append(Planned(FACTORS, tuple(divisors.shape), "F32", lambda: divisors))
+    return planned
+
+
+def llama_cpp_names(layers: int) -> dict[str, str]:
+    """llama.cpp's name of each tensor of a Llama model by transformers' name, both without `.weight`."""
+    from gguf import MODEL_ARCH, get_tensor_name_map
+
+    from pronk.model.gguf import AROUND, layer_names
+
+    names = get_tensor_name_map(MODEL_ARCH.LLAMA, layers)
+    return {name: names.get_name(name) for name in (*layer_names(layers), *AROUND)}
+
+
+def _places(folder: Path) -> dict[str, Path]:
+    """The file of each tensor."""
+    from safetensors import safe_open
+
+    from pronk.model.hub import INDEX, WHOLE
+
+    if (folder / INDEX).is_file():
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        return {name: folder / file for name, file in index["weight_map"].items()}
+    with safe_open(folder / WHOLE, framework="pt") as tensors:
+        return dict.fromkeys(tensors.keys(), folder / WHOLE)
+
+
+def _shape_of(folder: Path, places: Mapping[str, Path], name: str) -> tuple[int, ...]:
+    from safetensors import safe_open
+
+    if name not in places:
+        raise BaseModelError(f"{folder}: lacks {name}; a file was not copied whole")
+    with safe_open(places[name], framework="pt") as tensors:
+        return tuple(tensors.get_slice(name).get_shape())
+
+
+def _reading(file: Path, name: str, heads: int | None) -> Callable[[], Tensor]:
+    """Reads a tensor when it is its turn; rows of q and k in llama.cpp's order."""
+    from safetensors import safe_open
+
+    from pronk.model.gguf import rotary_pairs
+
+    def read() -> Tensor:
+        with safe_open(file, framework="pt") as tensors:
+            values: Tensor = tensors.get_tensor(name)
+        return rotary_pairs(values, heads) if heads else values
+
+    return read
+
+
+def _head_dim(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def _check_range(one: Planned, values: Tensor) -> None:
+    """NaN would spoil the model unseen, and what is too large for a type becomes infinite in it."""
+    import torch
+
+    low, high = values.aminmax()  # both NaN where any number is
+    largest = max(-float(low), float(high))
+    limit = torch.finfo(torch.float16).max if one.kind == "F16" else torch.finfo(torch.float32).max
+    if not largest <= limit:
+        remedy = "; write it as bf16 (--quant bf16)" if largest < float("inf") else ": its training went wrong"
+        raise BaseModelError(f"{one.name}: its largest number is {largest:g}, which {one.kind} cannot hold{remedy}")
+
+
+@contextmanager
+def _renamed_when_whole(target: Path) -> Iterator[Path]:
+    """A path to write to, beside the target and on its disk."""
+    from pronk.runs import disk_guard
+
+    aside = target.with_name(f".{target.name}.part")
+    with disk_guard(target.parent):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield aside
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _product(sizes: Sequence[int]) -> int:
+    product = 1
+    for size in sizes:
+        product *= int(size)
+    return product
+
+
+def _float32() -> Any:
+    import numpy as np
+
+    return np.dtype(np.float32)
