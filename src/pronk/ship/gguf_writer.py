@@ -6,6 +6,8 @@ Never more than one tensor lies in memory. The file is written under another nam
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pronk.errors import BaseModelError
+from pronk.errors import BaseModelError, ResourceError
+from pronk.runs import disk_guard, existing
 from pronk.ship.gguf_tokenizer import read_vocabulary, write_vocabulary
 
 if TYPE_CHECKING:
@@ -48,12 +51,15 @@ class Planned:
 
 
 def write_model(
-    folder: Path, target: Path, quantization: str, tokenizer: Any, labels: Labels, end_id: int | None = None
-) -> dict[str, int]:
+    folder: Path, target: Path, quantization: str, tokenizer: Any, labels: Labels, end_id: int | None = None,
+    advance: Callable[[int], None] = lambda _: None,
+) -> dict[str, int]:  # fmt: skip
     """Write the Llama or Mistral model in a folder to a .gguf file; returns how many tensors have which type.
 
     quantization: a key of FILE_TYPES. tokenizer: a loaded one of transformers, with the chat template that goes into
-    the file. Raises BaseModelError for what llama.cpp does not know of such models, ResourceError for a full disk.
+    the file. end_id: the token that ends an answer, where that is not eos. advance: told of each tensor that is
+    written; may raise. Raises BaseModelError for what llama.cpp does not know of such models, ResourceError for a full
+    disk.
     """
     config = _config(folder)
     vocabulary = read_vocabulary(tokenizer, config.vocab_size, end_id)
@@ -64,26 +70,27 @@ def write_model(
         _shape(writer, config)
         write_vocabulary(writer, vocabulary)
 
-    return write_tensors(target, planned, describe)
+    return write_tensors(target, planned, describe, advance)
 
 
-def write_tensors(target: Path, planned: Sequence[Planned], describe: Callable[[Any], None]) -> dict[str, int]:
+def write_tensors(
+    target: Path, planned: Sequence[Planned], describe: Callable[[Any], None],
+    advance: Callable[[int], None] = lambda _: None,
+) -> dict[str, int]:  # fmt: skip
     """Write a .gguf file, whole or not at all; describe: puts the metadata into the gguf.GGUFWriter that it is given.
 
-    Returns how many tensors have which type. Raises BaseModelError for numbers that the type cannot hold.
+    Returns how many tensors have which type. Raises as write_model does.
     """
-    from gguf import GGMLQuantizationType, GGUFWriter, quant_shape_to_byte_shape, quantize
+    from gguf import GGMLQuantizationType, GGUFWriter, quantize
 
-    from pronk.model.hub import quiet
-
-    with quiet(), _renamed_when_whole(target) as aside:
+    with renamed_when_whole(target) as aside:
+        check_room(target, sum(map(_bytes, planned)))
         writer = GGUFWriter(aside, ARCHITECTURE)
         try:
             describe(writer)
             for one in planned:
                 kind = GGMLQuantizationType[one.kind]
-                size = _product(quant_shape_to_byte_shape(one.shape, kind))
-                writer.add_tensor_info(one.name, one.shape, _float32(), size, raw_dtype=kind)
+                writer.add_tensor_info(one.name, one.shape, _float32(), _bytes(one), raw_dtype=kind)
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_ti_data_to_file()
@@ -91,9 +98,15 @@ def write_tensors(target: Path, planned: Sequence[Planned], describe: Callable[[
                 values = one.read().float()
                 _check_range(one, values)
                 writer.write_tensor_data(quantize(values.numpy(), GGMLQuantizationType[one.kind]))
+                advance(1)
         finally:
             writer.close()
     return dict(Counter(one.kind for one in planned))
+
+
+def tensors_in(folder: Path) -> int:
+    """How many tensors a folder of transformers' holds."""
+    return len(_places(folder))
 
 
 def label(writer: Any, kind: str, labels: Labels, quantization: str) -> None:
@@ -259,10 +272,8 @@ def _check_range(one: Planned, values: Tensor) -> None:
 
 
 @contextmanager
-def _renamed_when_whole(target: Path) -> Iterator[Path]:
+def renamed_when_whole(target: Path) -> Iterator[Path]:
     """A path to write to, beside the target and on its disk."""
-    from pronk.runs import disk_guard
-
     aside = target.with_name(f".{target.name}.part")
     with disk_guard(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -273,11 +284,20 @@ def _renamed_when_whole(target: Path) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
-def _product(sizes: Sequence[int]) -> int:
-    product = 1
-    for size in sizes:
-        product *= int(size)
-    return product
+def check_room(target: Path, size: int) -> None:
+    """Raise ResourceError before a file of `size` bytes is begun that the disk has no room for."""
+    free = shutil.disk_usage(existing(target.parent)).free
+    if size > free:
+        raise ResourceError(
+            f"{target.parent}: {target.name} takes {size / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free on this "
+            "disk; free some, or write elsewhere (--out)"
+        )
+
+
+def _bytes(one: Planned) -> int:
+    from gguf import GGMLQuantizationType, quant_shape_to_byte_shape
+
+    return math.prod(quant_shape_to_byte_shape(one.shape, GGMLQuantizationType[one.kind]))
 
 
 def _float32() -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pronk.data.terminal import plain
 from pronk.errors import BaseModelError
 
 PACKAGE = "llama_cpp"
@@ -122,12 +123,15 @@ class Process:
     def _failure(self) -> BaseModelError:
         code = self._process.wait()
         self._said.seek(0)
-        lines = [line.strip() for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
+        said = self._said.read()
         self.end()
-        if code < 0:
-            name = signal.Signals(-code).name
-            return BaseModelError(
-                f"{self._what}: llama.cpp was ended by {name}; if it was built for another CPU, build it again: {INSTALL}"
-            )
-        said = lines[-1][:SHOWN] if lines else f"its process ended with code {code}"
-        return BaseModelError(f"{self._what}: llama.cpp cannot read this file: {said}")
+        return BaseModelError(f"{self._what}: llama.cpp cannot read it: {says_llama_cpp(code, said)}")
+
+
+def says_llama_cpp(code: int, said: bytes) -> str:
+    """Why a process of llama.cpp has ended, in words. code: its exit code. said: what it wrote on stderr."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"it was ended by {name}; if it was built for another CPU, build it again: {INSTALL}"
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+    return plain(lines[-1][:SHOWN]) if lines else f"its process ended with code {code}"

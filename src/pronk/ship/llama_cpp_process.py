@@ -1,7 +1,7 @@
 """The process in which llama.cpp reads or quantizes a .gguf file: it may print, and die, as it likes.
 
-`read MODEL [ADAPTER]` answers one line of JSON on stdin after the other; `quantize SOURCE TARGET TYPE` does that.
-A reply is a line of JSON, behind which the bytes of an array follow where it names a shape. Imports llama_cpp.
+`read MODEL [ADAPTER]` answers one line of JSON on stdin after the other: a line of JSON, behind which the bytes of an
+array follow where it names a shape. `quantize SOURCE TARGET TYPE` writes a file. Imports llama_cpp.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Opened:
         if not template:
             raise ValueError("the file has no chat template")
         begin, end = (self._spelled(number) for number in (self.llama.token_bos(), self.llama.token_eos()))
-        written = Jinja2ChatFormatter(template, eos_token=end, bos_token=begin)(messages=[dict(one) for one in messages])
+        write = Jinja2ChatFormatter(template, eos_token=end, bos_token=begin)
+        written = write(messages=[dict(one) for one in messages])
         return self.tokenize(written.prompt, begin=not written.added_special)
 
     def _spelled(self, token: int) -> str:
@@ -87,15 +88,15 @@ def read(replies: BinaryIO, model: str, adapter: str | None = None) -> None:
             _reply(replies, {"fault": f"{type(error).__name__}: {error}"})
 
 
-def quantize(replies: BinaryIO, source: str, target: str, kind: str) -> None:
-    """kind: a type by llama.cpp's name (Q4_K_M). What is already rounded may be rounded again."""
+def quantize(source: str, target: str, kind: str) -> None:
+    """kind: a type by llama.cpp's name (Q4_K_M). Ends the process with what went wrong."""
     import llama_cpp
 
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}")
     parameters.nthread = os.cpu_count() or 1
-    code = llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(parameters))
-    _reply(replies, {"ready": True} if code == 0 else {"fault": f"llama_model_quantize gave {code}"})
+    if code := llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(parameters)):
+        sys.exit(f"llama_model_quantize gave {code}")
 
 
 def _reply(replies: BinaryIO, record: Mapping[str, Any]) -> None:
@@ -108,7 +109,10 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     verb, *arguments = sys.argv[1:]
-    {"read": read, "quantize": quantize}[verb](replies, *arguments)
+    if verb == "read":
+        read(replies, *arguments)
+    else:
+        quantize(*arguments)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,144 @@
+"""The form `gguf`: the run as one model for llama.cpp, and its adapter for --lora over a file of its base."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pronk.data.words import did_you_mean
+from pronk.errors import BaseModelError, OptionError
+from pronk.ship.exporting import Artifact, Job
+from pronk.ship.gguf_adapter import write_adapter
+from pronk.ship.gguf_writer import FILE_TYPES, Labels, tensors_in, write_model
+from pronk.ship.licences import base_folder
+from pronk.ship.llama_cpp import INSTALL, LlamaCpp, installed
+from pronk.ship.quantizer import QUANTIZED, check_quantizer, quantize
+from pronk.ship.tolerance import Class
+from pronk.train.progress import work
+
+QUANTS = ("f16", "q8_0")  # without --quant
+UNREAD = f"llama-cpp-python is not installed ({INSTALL})"
+CLASSES: dict[str, Class] = {**dict.fromkeys(FILE_TYPES, "rounded"), "q8_0": "quantized"}
+
+
+@dataclass(frozen=True)
+class File:
+    """A .gguf file of the whole model. types: how many tensors have which type."""
+
+    path: Path
+    quant: str
+    types: dict[str, int]
+
+
+def checked_quants(given: Sequence[str]) -> list[str]:
+    """The types asked for by --quant. Raises OptionError for one that there is not, or that cannot be written here."""
+    known = (*FILE_TYPES, *QUANTIZED)
+    quants = [one.lower() for one in given or QUANTS]
+    for quant in quants:
+        if quant not in known:
+            raise OptionError(f"--quant {quant}: expected one of {', '.join(known)}{did_you_mean(quant, known)}")
+    check_quantizer([quant for quant in quants if quant in QUANTIZED])
+    return list(dict.fromkeys(quants))
+
+
+def make(job: Job, folder: Path) -> list[Artifact]:
+    """Write the model in each type asked for, and the adapter, where there is one, in those that it can have."""
+    quants = checked_quants(job.options.more.get("quant") or ())
+    job.merged()
+    files = model_files(job, folder, quants)
+    made = [artifact(job, "gguf", one) for one in files]
+    if job.reader.model.adapter:
+        made += _adapters(job, folder, [quant for quant in quants if quant in FILE_TYPES] or ["f16"])
+    if not installed():
+        job.say(f"the .gguf files were not compared with the run: {UNREAD}", "yellow")
+    return made
+
+
+def model_files(job: Job, folder: Path, quants: Sequence[str]) -> list[File]:
+    """The merged model as a .gguf file of each type."""
+    merged, files = job.merged(), []
+    for quant in [quant for quant in quants if quant in FILE_TYPES]:
+        files.append(_written(job, merged, folder / f"model-{quant}.gguf", quant, labels(job)))
+    if coarse := [quant for quant in quants if quant in QUANTIZED]:
+        # bf16 is what merged weights are in: nothing is rounded twice
+        source = _written(job, merged, job.work / "model-bf16.gguf", "bf16", labels(job)).path
+        for quant in coarse:
+            target = folder / f"model-{quant}.gguf"
+            with job.console.status(f"quantizing {target.name}"):
+                files.append(File(target, quant, quantize(source, target, quant, job.check)))
+        source.unlink()
+    return files
+
+
+def artifact(job: Job, form: str, file: File) -> Artifact:
+    """A file of the model, as llama.cpp reads it."""
+    facts: dict[str, Any] = {"types": shown(file.types)}
+    return Artifact(
+        form, f"{form}/{file.path.name}", file.path, *reading(facts, file.path), _class(job, file.quant), facts
+    )
+
+
+def reading(facts: dict[str, Any], model: Path, adapter: Path | None = None) -> tuple[Any]:
+    """How llama.cpp reads files; None where it is not installed, which the facts then say."""
+    if not installed():
+        facts["not compared"] = UNREAD
+        return (None,)
+    return (partial(LlamaCpp, model, adapter),)
+
+
+def labels(job: Job, name: str | None = None) -> Labels:
+    """What the files of a run say of themselves."""
+    model = job.reader.model
+    return Labels(name or model.name, model.origin or job.reader.base.name, None, None)
+
+
+def shown(types: dict[str, int]) -> str:
+    """Types of tensors for people: 211 × F16, 61 × F32."""
+    return ", ".join(f"{count} × {kind}" for kind, count in sorted(types.items(), key=lambda one: -one[1]))
+
+
+def _adapters(job: Job, folder: Path, quants: Sequence[str]) -> list[Artifact]:
+    """The adapter's files, and the base's file that llama.cpp puts them over."""
+    model, base = job.reader.model, job.reader.base
+    source = base_folder(base)
+    assert model.adapter
+    if source is None:
+        raise BaseModelError(f"base: the weights of {base.name} are not on this machine; download them again")
+    kind = quants[0] if quants[0] != "q8_0" else "f16"
+    over = _written(job, source, folder / f"base-{kind}.gguf", kind, labels(job, base.name))
+    made = []
+    for quant in quants:
+        file = folder / f"adapter-{quant}.gguf"
+        types = write_adapter(model.adapter, job.reader.config, file, quant, labels(job))
+        facts: dict[str, Any] = {"over": over.path.name, "types": shown(types)}
+        opened = reading(facts, over.path, file)
+        # training saw a quantized base, llama.cpp the published one
+        limits: Class = "rounded" if model.recipe.quantize == "none" else "coarse"
+        made.append(Artifact("gguf", f"gguf/{file.name}", file, *opened, limits, facts))
+    return made
+
+
+def _written(job: Job, source: Path, target: Path, quant: str, said: Labels) -> File:
+    prompt = job.reader.prompt
+    with work(job.console, f"writing {target.name}", tensors_in(source)) as bar:
+
+        def advance(tensors: int) -> None:
+            job.check()
+            bar.advance(tensors, "tensors")
+
+        types = write_model(source, target, quant, prompt.tokenizer, said, prompt.end_id, advance)
+    return File(target, quant, types)
+
+
+def _class(job: Job, quant: str) -> Class:
+    """How far a file may differ: as far as its type makes it, and as far as the merged model does."""
+    kind = CLASSES.get(quant, "coarse")
+    merged = next((one for one in job.record.data["artifacts"] if one["name"] == "merged"), {})
+    order: tuple[Class, ...] = ("exact", "rounded", "quantized", "coarse")
+    of_merged: Class = merged.get("tolerance", {}).get("class", "rounded")
+    if not merged and job.reader.model.recipe.quantize != "none":
+        of_merged = "coarse"  # made by the way: onto which base is not known
+    return max(kind, of_merged, key=order.index)
