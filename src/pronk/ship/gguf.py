@@ -15,7 +15,7 @@ from pronk.ship.gguf_adapter import write_adapter
 from pronk.ship.gguf_writer import FILE_TYPES, Labels, tensors_in, write_model
 from pronk.ship.licences import base_folder
 from pronk.ship.llama_cpp import INSTALL, LlamaCpp, installed
-from pronk.ship.quantizer import QUANTIZED, check_quantizer, quantize
+from pronk.ship.quantizer import QUANTIZED, check_quantizer, quantize, types_in
 from pronk.ship.tolerance import Class
 from pronk.train.progress import work
 
