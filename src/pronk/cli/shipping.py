@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,14 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where to write.", show_default="RUN/export")
     ] = None,
+    quant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Types of the .gguf files: f32, f16, bf16, q8_0, or a K-quant such as q4_k_m. Again, or with commas.",
+            show_default="f16,q8_0",
+        ),
+    ] = None,
     tolerance: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,11 +45,12 @@ def export(
     from pronk.data.terminal import plain_json
     from pronk.ship.exporting import Options
     from pronk.ship.exporting import export as exported
+    from pronk.ship.gguf import checked_quants
     from pronk.ship.record import as_table
 
-    forms = [form.strip() for one in to for form in one.split(",") if form.strip()]
+    more = {"quant": checked_quants(_split(quant or ()))}
     try:
-        record = exported(run, Options(forms, out, tolerance or [], rows), console())
+        record = exported(run, Options(_split(to), out, tolerance or [], rows, more), console())
     except KeyboardInterrupt:
         say("interrupted; forms that were done are kept, nothing is left half-written")
         sys.exit(130)
@@ -48,3 +58,8 @@ def export(
     if not record.passed:
         say("rejected: what is named REJECTED is not what was tuned; do not ship it", "red")
         sys.exit(1)
+
+
+def _split(given: Iterable[str]) -> list[str]:
+    """What was given again, or with commas."""
+    return [part.strip() for one in given for part in one.split(",") if part.strip()]
