@@ -45,7 +45,8 @@ ROWS = 100  # validation rows that the gate reads, unless told otherwise
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for. tolerance: see read_limits. rows: how many the gate reads at most. more: options that single forms know, by their names."""
+    """What was asked for. tolerance: see read_limits. rows: how many the gate reads, ROWS when absent. more: options
+    that single forms know, by their names."""
 
     forms: Sequence[str]
     out: Path | None = None
