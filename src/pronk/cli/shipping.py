@@ -38,7 +38,9 @@ def export(
             show_default="1",
         ),
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Validation rows that are compared, at most.")] = 100,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Validation rows that are compared, at most.", show_default="100")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Ship a run: each form is read back by the program that it is for, and compared with the run."""
