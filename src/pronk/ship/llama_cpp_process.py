@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIRST_CONTEXT = 1024  # tokens; a longer text opens the model once more
+THREADS = int(os.environ.get("OMP_NUM_THREADS") or 0) or os.cpu_count()
 KEPT_AS = 0  # GGML_TYPE_F32 for keys and values: the file is compared, not a cache's rounding
 
 
@@ -32,7 +33,7 @@ class Opened:
 
         return Llama(
             self.model, lora_path=self.adapter, n_ctx=context, logits_all=True, type_k=KEPT_AS, type_v=KEPT_AS,
-            verbose=False,
+            n_threads=THREADS, n_threads_batch=THREADS, verbose=False,
         )  # fmt: skip
 
     def tokenize(self, text: str, begin: bool) -> list[int]:
