@@ -69,7 +69,7 @@ def read_vocabulary(tokenizer: Any, size: int, end_id: int | None = None) -> Voc
         roles["eot"] = end_id  # llama.cpp ends an answer there too
     return Vocabulary(
         model="llama" if scored else "gpt2",
-        pre="default" if scored else _splitting(backend, model),
+        pre="default" if scored else _splitting(tokenizer, backend, model),
         pieces=pieces,
         types=types,
         scores=_scores(pieces, merges) if scored else [],
@@ -136,7 +136,7 @@ def _pieces(tokenizer: Any, model: Mapping[str, Any], size: int) -> tuple[list[s
     return pieces, types
 
 
-def _splitting(backend: Any, model: Mapping[str, Any]) -> str:
+def _splitting(tokenizer: Any, backend: Any, model: Mapping[str, Any]) -> str:
     """llama.cpp's name of the way in which a byte-level tokenizer splits a text before it merges."""
     found = backend.pre_tokenizer.pre_tokenize_str(PROBE) if backend.pre_tokenizer else None
     known = splittings()
@@ -145,7 +145,7 @@ def _splitting(backend: Any, model: Mapping[str, Any]) -> str:
         raise _refused(
             f"it splits or changes text in a way that is not among those that pronk knows ({', '.join(known)})"
         )
-    if bool(model.get("ignore_merges")) != (name in WHOLE_WORDS) and (odd := _unmerged(model)):
+    if bool(model.get("ignore_merges")) != (name in WHOLE_WORDS) and (odd := _unmerged(tokenizer, model)):
         raise _refused(
             f"it splits text as {name} does, but {'takes' if model.get('ignore_merges') else 'never takes'} words such "
             f"as {odd!r} whole, unlike llama.cpp's {name}"
@@ -153,12 +153,13 @@ def _splitting(backend: Any, model: Mapping[str, Any]) -> str:
     return name
 
 
-def _unmerged(model: Mapping[str, Any]) -> str | None:
+def _unmerged(tokenizer: Any, model: Mapping[str, Any]) -> str | None:
     """A piece that merges alone do not come to: for such pieces it matters whether words are taken whole."""
     from tokenizers import models
 
     bare = models.BPE(vocab=model["vocab"], merges=[tuple(merge) for merge in model["merges"]])
-    return next((piece for piece in model["vocab"] if [one.value for one in bare.tokenize(piece)] != [piece]), None)
+    found = model["vocab"].keys() - {token.content for token in tokenizer.added_tokens_decoder.values()}
+    return next((piece for piece in sorted(found) if [one.value for one in bare.tokenize(piece)] != [piece]), None)
 
 
 def _scores(pieces: Sequence[str], merges: Sequence[tuple[str, ...]]) -> list[float]:

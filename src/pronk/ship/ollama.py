@@ -73,7 +73,7 @@ def make(job: Job, folder: Path) -> list[Artifact]:
     text = modelfile(f"model-{_smallest(quants)}.gguf", prompt, job.reader.config, model.form.system)
     file = _model_file(job, folder, _smallest(quants))
     write_text(folder / MODELFILE, text)
-    copy_licences(job.reader.base, folder)
+    copy_licences(job.reader, folder)
     facts: dict[str, Any] = {"model": file.path.name, "to use it": f"ollama create {model.name.lower()} -f {MODELFILE}"}
     one = gguf.artifact(job, "ollama", file)
     opened = (lambda: OllamaReads(folder)) if one.open else None
