@@ -12,7 +12,11 @@ import torch
 
 SHARED = Path(os.environ.get("PRONK_TEST_DATA") or Path(__file__).parents[3] / "shared")
 STORIES, STORIES_PIECES = SHARED / "models" / "stories260K.bin", SHARED / "models" / "tok512.bin"
-SENTENCES = ("the cat sat on the mat and the hat", "they thought that 12 cats then sat there", "안녕하세요 안녕 the end")
+SENTENCES = (
+    "the cat sat on the mat and the hat",
+    "they thought that 12 cats then sat there",
+    "안녕하세요 안녕 the end",
+)
 LLAMA3_ROPE = {
     "rope_type": "llama3", "rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
@@ -34,11 +38,16 @@ def byte_tokenizer(bos: bool = False) -> Any:
     raw.decoder = decoders.ByteLevel()
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=320,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     raw.train_from_iterator(SENTENCES, trainer)
     if bos:
-        raw.post_processor = processors.TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)])
+        raw.post_processor = processors.TemplateProcessing(
+            single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+        )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw, bos_token="<|im_start|>", eos_token="<|im_end|>", clean_up_tokenization_spaces=False
     )
@@ -98,8 +107,8 @@ def stories(folder: Path) -> tuple[Any, Any]:
                 rows = rows.view(count, dim // heads // 2, 2, dim).transpose(1, 2).reshape(rows.shape)
             state[f"model.layers.{layer}.{name}.weight"] = rows
     config = LlamaConfig(
-        vocab_size=pieces, hidden_size=dim, intermediate_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=groups, max_position_embeddings=context, tie_word_embeddings=True, rms_norm_eps=1e-5,
+        vocab_size=pieces, hidden_size=dim, intermediate_size=hidden, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=groups, max_position_embeddings=context, tie_word_embeddings=True, rms_norm_eps=1e-5,
         bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     model = LlamaForCausalLM(config).eval()

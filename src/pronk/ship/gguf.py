@@ -15,7 +15,7 @@ from pronk.ship.gguf_adapter import write_adapter
 from pronk.ship.gguf_writer import FILE_TYPES, Labels, tensors_in, write_model
 from pronk.ship.licences import base_folder
 from pronk.ship.llama_cpp import INSTALL, LlamaCpp, installed
-from pronk.ship.quantizer import QUANTIZED, check_quantizer, quantize, types_in
+from pronk.ship.quantizer import QUANTIZED, check_quantizer, quantize
 from pronk.ship.tolerance import Class
 from pronk.train.progress import work
 
@@ -136,7 +136,7 @@ def _written(job: Job, source: Path, target: Path, quant: str, said: Labels) -> 
 def _class(job: Job, quant: str) -> Class:
     """How far a file may differ: as far as its type makes it, and as far as the merged model does."""
     kind = CLASSES.get(quant, "coarse")
-    merged = next((one for one in job.record.data["artifacts"] if one["name"] == "merged"), {})
+    merged: dict[str, Any] = next((one for one in job.record.data["artifacts"] if one["name"] == "merged"), {})
     order: tuple[Class, ...] = ("exact", "rounded", "quantized", "coarse")
     of_merged: Class = merged.get("tolerance", {}).get("class", "rounded")
     if not merged and job.reader.model.recipe.quantize != "none":

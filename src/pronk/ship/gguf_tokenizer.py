@@ -22,8 +22,8 @@ SPACE = "▁"  # how SentencePiece writes one
 # Where splittings differ: digits, contractions, capitals, accents as one character or two, scripts, spaces, line ends.
 PROBE = (
     "I'LL pay $1,234,567.89 in 2024-2025; he's \t  there,\n\n\n  aren't WE'RE?!\r\n x=a[10]**2 // π≈3.1415926\n"
-    "안녕하세요 세계 12개, 가나다라! こんにちは 世界123 Привет мир é e\u0301 \U0001f600\U0001f9d1\u200d\U0001f52c e-mail\u00a0a "
-    "______ ٣٤٥ ½ ¾x #tag @me …  — (ok).\n\tdef f(x):\n        return x+1    \n\n"
+    "안녕하세요 세계 12개, 가나다라! こんにちは 世界123 Привет мир é e\u0301 \U0001f600\U0001f9d1\u200d\U0001f52c "
+    "e-mail\u00a0a ______ ٣٤٥ ½ ¾x #tag @me …  — (ok).\n\tdef f(x):\n        return x+1    \n\n"
 )
 ROLES = ("bos", "eos", "unk", "pad")
 

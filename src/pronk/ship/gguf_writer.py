@@ -5,13 +5,13 @@ Never more than one tensor lies in memory. The file is written under another nam
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,18 +52,18 @@ class Planned:
 
 def write_model(
     folder: Path, target: Path, quantization: str, tokenizer: Any, labels: Labels, end_id: int | None = None,
-    advance: Callable[[int], None] = lambda _: None,
+    advance: Callable[[int], None] = lambda _: None, read: Callable[[str], Tensor] | None = None,
 ) -> dict[str, int]:  # fmt: skip
     """Write the Llama or Mistral model in a folder to a .gguf file; returns how many tensors have which type.
 
     quantization: a key of FILE_TYPES. tokenizer: a loaded one of transformers, with the chat template that goes into
     the file. end_id: the token that ends an answer, where that is not eos. advance: told of each tensor that is
-    written; may raise. Raises BaseModelError for what llama.cpp does not know of such models, ResourceError for a full
-    disk.
+    written; may raise. read: gives a tensor by its name, where it is not the one in the folder. Raises BaseModelError
+    for what llama.cpp does not know of such models, ResourceError for a full disk.
     """
     config = _config(folder)
     vocabulary = read_vocabulary(tokenizer, config.vocab_size, end_id)
-    planned = _planned(folder, config, quantization)
+    planned = _planned(folder, config, quantization, read)
 
     def describe(writer: Any) -> None:
         label(writer, "model", labels, quantization)
@@ -106,7 +106,9 @@ def write_tensors(
 
 def tensors_in(folder: Path) -> int:
     """How many tensors a folder of transformers' holds."""
-    return len(_places(folder))
+    from pronk.ship.merging import tensor_files
+
+    return len(tensor_files(folder))
 
 
 def label(writer: Any, kind: str, labels: Labels, quantization: str) -> None:
@@ -185,24 +187,29 @@ def _shape(writer: Any, config: Any) -> None:
         writer.add_rope_scaling_factor(float(config.rope_parameters["factor"]))
 
 
-def _planned(folder: Path, config: Any, quantization: str) -> list[Planned]:
+def _planned(
+    folder: Path, config: Any, quantization: str, given: Callable[[str], Tensor] | None
+) -> list[Planned]:  # fmt: skip
     """All tensors in llama.cpp's order and names."""
     import torch
 
     from pronk.model.gguf import AROUND, layer_names, rope_divisors
+    from pronk.ship.merging import tensor_files
 
-    places, planned = _places(folder), []
+    places, planned = tensor_files(folder), []
     heads, theirs = rotary_heads(config), llama_cpp_names(config.num_hidden_layers)
     embedding, norm, head = AROUND
     ours = [embedding, *layer_names(config.num_hidden_layers), norm]
     ours += [] if config.tie_word_embeddings else [head]
-    for name in ours:
-        shape = _shape_of(folder, places, f"{name}.weight")
-        read = _reading(places[f"{name}.weight"], f"{name}.weight", heads.get(name.rpartition(".")[2]))
-        planned.append(Planned(f"{theirs[name]}.weight", shape, stored_as(shape, quantization), read))
-    known = {f"{name}.weight" for name in (*ours, head)}
-    if strange := sorted(set(places) - known):
+    if strange := sorted(set(places) - {f"{name}.weight" for name in (*ours, head)}):
         raise BaseModelError(f"{folder}: has a tensor that a Llama model has not: {strange[0]}")
+    for name in ours:
+        file, tensor = places.get(f"{name}.weight"), f"{name}.weight"
+        if file is None:
+            raise BaseModelError(f"{folder}: lacks {tensor}; a file was not copied whole")
+        shape = _shape_of(file, tensor)
+        read = partial(_their_rows, given or partial(_saved, file), tensor, heads.get(name.rpartition(".")[2]))
+        planned.append(Planned(f"{theirs[name]}.weight", shape, stored_as(shape, quantization), read))
     if config.rope_parameters["rope_type"] == "llama3":
         divisors = torch.from_numpy(rope_divisors(config, config.rope_parameters))
         planned.append(Planned(FACTORS, tuple(divisors.shape), "F32", lambda: divisors))
@@ -219,40 +226,26 @@ def llama_cpp_names(layers: int) -> dict[str, str]:
     return {name: names.get_name(name) for name in (*layer_names(layers), *AROUND)}
 
 
-def _places(folder: Path) -> dict[str, Path]:
-    """The file of each tensor."""
+def _shape_of(file: Path, name: str) -> tuple[int, ...]:
     from safetensors import safe_open
 
-    from pronk.model.hub import INDEX, WHOLE
-
-    if (folder / INDEX).is_file():
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        return {name: folder / file for name, file in index["weight_map"].items()}
-    with safe_open(folder / WHOLE, framework="pt") as tensors:
-        return dict.fromkeys(tensors.keys(), folder / WHOLE)
-
-
-def _shape_of(folder: Path, places: Mapping[str, Path], name: str) -> tuple[int, ...]:
-    from safetensors import safe_open
-
-    if name not in places:
-        raise BaseModelError(f"{folder}: lacks {name}; a file was not copied whole")
-    with safe_open(places[name], framework="pt") as tensors:
+    with safe_open(file, framework="pt") as tensors:
         return tuple(tensors.get_slice(name).get_shape())
 
 
-def _reading(file: Path, name: str, heads: int | None) -> Callable[[], Tensor]:
-    """Reads a tensor when it is its turn; rows of q and k in llama.cpp's order."""
+def _saved(file: Path, name: str) -> Tensor:
     from safetensors import safe_open
 
+    with safe_open(file, framework="pt") as tensors:
+        found: Tensor = tensors.get_tensor(name)
+    return found
+
+
+def _their_rows(read: Callable[[str], Tensor], name: str, heads: int | None) -> Tensor:
+    """A tensor when it is its turn, rows of q and k in llama.cpp's order."""
     from pronk.model.gguf import rotary_pairs
 
-    def read() -> Tensor:
-        with safe_open(file, framework="pt") as tensors:
-            values: Tensor = tensors.get_tensor(name)
-        return rotary_pairs(values, heads) if heads else values
-
-    return read
+    return rotary_pairs(read(name), heads) if heads else read(name)
 
 
 def _head_dim(config: Any) -> int:
@@ -289,8 +282,8 @@ def check_room(target: Path, size: int) -> None:
     free = shutil.disk_usage(existing(target.parent)).free
     if size > free:
         raise ResourceError(
-            f"{target.parent}: {target.name} takes {size / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free on this "
-            "disk; free some, or write elsewhere (--out)"
+            f"{target.parent}: {target.name} takes {size / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free on "
+            "this disk; free some, or write elsewhere (--out)"
         )
 
 

@@ -1,7 +1,7 @@
 """What Go's text/template makes of a template, as far as Ollama's templates that pronk writes need it.
 
-Known are text, `{{- trim markers -}}`, range over a list, if, else if, else, define, template, and the functions eq, not,
-and, len, printf and slice. Anything else is refused: what is not understood is not judged.
+Known are text, `{{- trim markers -}}`, range over a list, if, else if, else, define, template, and the functions eq,
+not, and, len, printf and slice. Anything else is refused: what is not understood is not judged.
 """
 
 from __future__ import annotations

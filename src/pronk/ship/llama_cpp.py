@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -75,9 +74,7 @@ class Process:
         # -P: a file named llama_cpp.py in the working folder is not the package; Ctrl-C comes to us alone
         command = [sys.executable, "-P", "-m", "pronk.ship.llama_cpp_process", *arguments]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=self._said, start_new_session=True
-        )
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._said, start_new_session=True)
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Ask for something."""

@@ -21,11 +21,11 @@ from pronk.errors import PromptError
 from pronk.runs import write_text
 from pronk.ship import gguf
 from pronk.ship.exporting import Artifact, Job
-from pronk.ship.go_template import render
 from pronk.ship.gguf_writer import FILE_TYPES
+from pronk.ship.go_template import render
 from pronk.ship.licences import copy_licences
 from pronk.ship.llama_cpp import LlamaCpp
-from pronk.ship.quantizer import QUANTIZED
+from pronk.ship.quantizer import QUANTIZED, types_in
 from pronk.tokens.forms import ALPACA_INPUT
 from pronk.tokens.prompt import Prompt
 from pronk.tokens.special import adds_bos
@@ -38,8 +38,10 @@ SYSTEM, QUESTIONS, ANSWERS = "⟦system⟧", ("⟦question 1⟧", "⟦question 2
 TRIMMED = (
     '{{- define "trimmed" }}',
     "{{- if not . }}",
-    r'{{- else if eq (slice . 0 1) " " "\n" "\t" "\r" }}{{ template "trimmed" (slice . 1) }}',
-    r'{{- else if eq (slice . (len (slice . 1))) " " "\n" "\t" "\r" }}{{ template "trimmed" (slice . 0 (len (slice . 1))) }}',
+    r'{{- else if eq (slice . 0 1) " " "\n" "\t" "\r" }}',
+    '{{- template "trimmed" (slice . 1) }}',
+    r'{{- else if eq (slice . (len (slice . 1))) " " "\n" "\t" "\r" }}',
+    '{{- template "trimmed" (slice . 0 (len (slice . 1))) }}',
     "{{- else }}{{ . }}{{ end }}",
     "{{- end }}",
 )
@@ -114,7 +116,9 @@ def pieces_of(prompt: Prompt) -> Pieces:
     if prompt.kind == "alpaca":
         question = f"{QUESTIONS[0]}{ALPACA_INPUT}an input"
         paired = _without_begin(prompt, _rendered(prompt, [{"role": "user", "content": question}]).split(question)[0])
-    return Pieces(opening, paired, before, after, reply, longer[1].removeprefix(reply), between, _trimmed(prompt, before))
+    return Pieces(
+        opening, paired, before, after, reply, longer[1].removeprefix(reply), between, _trimmed(prompt, before)
+    )
 
 
 def go_template(pieces: Pieces) -> str:
@@ -203,7 +207,7 @@ def _model_file(job: Job, folder: Path, quant: str) -> gguf.File:
         os.link(exported, folder / name)
     except OSError:  # this disk knows no second names
         shutil.copyfile(exported, folder / name)
-    return gguf.File(folder / name, quant, gguf.types_in(exported))
+    return gguf.File(folder / name, quant, types_in(exported))
 
 
 def _smallest(quants: Sequence[str]) -> str:
@@ -213,7 +217,9 @@ def _smallest(quants: Sequence[str]) -> str:
 
 def _trimmed(prompt: Prompt, before_system: str | None) -> frozenset[str]:
     """The roles whose messages are written without spaces around them."""
-    wide = {role: f" \n{text}\n " for role, text in (("system", SYSTEM), ("user", QUESTIONS[0]), ("assistant", ANSWERS[0]))}
+    wide = {
+        role: f" \n{text}\n " for role, text in (("system", SYSTEM), ("user", QUESTIONS[0]), ("assistant", ANSWERS[0]))
+    }
     chat = [{"role": role, "content": wide[role]} for role in ("user", "assistant")]
     text = _rendered(prompt, [*chat, {"role": "user", "content": QUESTIONS[1]}])
     if before_system is not None:
@@ -278,6 +284,6 @@ def _tripled(text: str) -> str:
 
 def _too_rich(why: str) -> PromptError:
     return PromptError(
-        f"--to ollama: the run's chat template cannot be told in Ollama's language: {why}; use --to gguf, which holds the "
-        "template itself"
+        f"--to ollama: the run's chat template cannot be told in Ollama's language: {why}; use --to gguf, which "
+        "holds the template itself"
     )
