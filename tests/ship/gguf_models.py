@@ -107,9 +107,9 @@ def stories(folder: Path) -> tuple[Any, Any]:
                 rows = rows.view(count, dim // heads // 2, 2, dim).transpose(1, 2).reshape(rows.shape)
             state[f"model.layers.{layer}.{name}.weight"] = rows
     config = LlamaConfig(
-        vocab_size=pieces, hidden_size=dim, intermediate_size=hidden, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=groups, max_position_embeddings=context, tie_word_embeddings=True, rms_norm_eps=1e-5,
-        bos_token_id=1, eos_token_id=2,
+        vocab_size=pieces, hidden_size=dim, intermediate_size=hidden, num_hidden_layers=layers, rms_norm_eps=1e-5,
+        num_attention_heads=heads, num_key_value_heads=groups, max_position_embeddings=context, bos_token_id=1,
+        tie_word_embeddings=True, eos_token_id=2,
     )  # fmt: skip
     model = LlamaForCausalLM(config).eval()
     found = model.load_state_dict(state, strict=False)

@@ -22,7 +22,7 @@ from gguf_models import (
 import pronk.model.gguf
 import pronk.ship.gguf_tokenizer
 import pronk.ship.gguf_writer
-from pronk.errors import BaseModelError, OptionError
+from pronk.errors import OptionError, RefusedError
 from pronk.ship import quantizer
 from pronk.ship.gguf_adapter import write_adapter
 from pronk.ship.gguf_writer import Labels, write_model
@@ -227,7 +227,7 @@ def test_ids_of_llama_2_and_3(name: str, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_what_llama_cpp_cannot_read_is_one_message(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "junk.gguf").write_bytes(b"GGUF" + bytes(100))
-    with pytest.raises(BaseModelError, match=r"junk\.gguf: llama\.cpp cannot read it: .*Failed to load"):
+    with pytest.raises(RefusedError, match=r"junk\.gguf: llama\.cpp cannot read it: .*Failed to load"):
         LlamaCpp(tmp_path / "junk.gguf")
     assert capfd.readouterr() == ("", "")  # C code has logged nothing here
 
@@ -235,7 +235,7 @@ def test_what_llama_cpp_cannot_read_is_one_message(tmp_path: Path, capfd: pytest
 def test_a_process_that_is_ended_is_one_message(base: Path) -> None:
     reads = LlamaCpp(base)
     reads._process._process.kill()
-    with pytest.raises(BaseModelError, match=r"base\.gguf: .* was ended by SIGKILL"):
+    with pytest.raises(RefusedError, match=r"base\.gguf: .* was ended by SIGKILL"):
         reads.log_probabilities([1, 2])
     reads.close()
 

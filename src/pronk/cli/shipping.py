@@ -45,14 +45,16 @@ def export(
 ) -> None:
     """Ship a run: each form is read back by the program that it is for, and compared with the run."""
     from pronk.data.terminal import plain_json
+    from pronk.errors import OptionError
     from pronk.ship.exporting import Options
     from pronk.ship.exporting import export as exported
-    from pronk.ship.gguf import checked_quants
     from pronk.ship.record import as_table
 
-    more = {"quant": checked_quants(_split(quant or ()))}
+    forms, more = _split(to), {"quant": _split(quant or ())}
+    if quant and not {"gguf", "ollama"} & set(forms):
+        raise OptionError("--quant is for --to gguf and --to ollama: leave it out, or add one of them")
     try:
-        record = exported(run, Options(_split(to), out, tolerance or [], rows, more), console())
+        record = exported(run, Options(forms, out, tolerance or [], rows, more), console())
     except KeyboardInterrupt:
         say("interrupted; forms that were done are kept, nothing is left half-written")
         sys.exit(130)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pronk.ask.models import Model
 from pronk.data.words import did_you_mean
 from pronk.errors import BaseModelError, OptionError
-from pronk.ship.exporting import Artifact, Job
+from pronk.ship.exporting import Artifact, Job, Options
 from pronk.ship.gguf_adapter import write_adapter
 from pronk.ship.gguf_writer import FILE_TYPES, Labels, tensors_in, write_model
 from pronk.ship.licences import base_folder
 from pronk.ship.llama_cpp import INSTALL, LlamaCpp, installed
+from pronk.ship.merging import Merger
 from pronk.ship.quantizer import QUANTIZED, check_quantizer, quantize
 from pronk.ship.tolerance import Class
 from pronk.train.progress import work
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 QUANTS = ("f16", "q8_0")  # without --quant
 UNREAD = f"llama-cpp-python is not installed ({INSTALL})"
@@ -33,6 +38,14 @@ class File:
     types: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Tensors:
+    """Where a model is read from: a folder of transformers; read: gives its tensors by name, where not that folder."""
+
+    folder: Path
+    read: Callable[[str], Tensor] | None = None
+
+
 def checked_quants(given: Sequence[str]) -> list[str]:
     """The types asked for by --quant. Raises OptionError for one that there is not, or that cannot be written here."""
     known = (*FILE_TYPES, *QUANTIZED)
@@ -44,12 +57,16 @@ def checked_quants(given: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(quants))
 
 
+def check(model: Model, options: Options) -> None:
+    """See pronk.ship.exporting: what is wrong with --quant is found before anything is read."""
+    del model
+    checked_quants(options.more.get("quant") or ())
+
+
 def make(job: Job, folder: Path) -> list[Artifact]:
     """Write the model in each type asked for, and the adapter, where there is one, in those that it can have."""
     quants = checked_quants(job.options.more.get("quant") or ())
-    job.merged()
-    files = model_files(job, folder, quants)
-    made = [artifact(job, "gguf", one) for one in files]
+    made = [artifact(job, "gguf", one) for one in model_files(job, folder, quants)]
     if job.reader.model.adapter:
         made += _adapters(job, folder, [quant for quant in quants if quant in FILE_TYPES] or ["f16"])
     if not installed():
@@ -58,18 +75,22 @@ def make(job: Job, folder: Path) -> list[Artifact]:
 
 
 def model_files(job: Job, folder: Path, quants: Sequence[str]) -> list[File]:
-    """The merged model as a .gguf file of each type."""
-    merged, files = job.merged(), []
-    for quant in [quant for quant in quants if quant in FILE_TYPES]:
-        files.append(_written(job, merged, folder / f"model-{quant}.gguf", quant, labels(job)))
+    """The run's model as a .gguf file of each type."""
+    source = _source(job)
+
+    def write(place: Path, quant: str) -> File:
+        return _written(job, source, place / f"model-{quant}.gguf", quant, labels(job))
+
+    plain = [quant for quant in quants if quant in FILE_TYPES]
+    files = [write(folder, quant) for quant in plain]
     if coarse := [quant for quant in quants if quant in QUANTIZED]:
-        # bf16 is what merged weights are in: nothing is rounded twice
-        source = _written(job, merged, job.work / "model-bf16.gguf", "bf16", labels(job)).path
+        begun = next((one for one in files if one.quant == "f16"), None) or write(job.work, "f16")
         for quant in coarse:
             target = folder / f"model-{quant}.gguf"
             with job.console.status(f"quantizing {target.name}"):
-                files.append(File(target, quant, quantize(source, target, quant, job.check)))
-        source.unlink()
+                files.append(File(target, quant, quantize(begun.path, target, quant, job.check)))
+        if begun not in files:
+            begun.path.unlink()
     return files
 
 
@@ -108,7 +129,7 @@ def _adapters(job: Job, folder: Path, quants: Sequence[str]) -> list[Artifact]:
     if source is None:
         raise BaseModelError(f"base: the weights of {base.name} are not on this machine; download them again")
     kind = quants[0] if quants[0] != "q8_0" else "f16"
-    over = _written(job, source, folder / f"base-{kind}.gguf", kind, labels(job, base.name))
+    over = _written(job, Tensors(source), folder / f"base-{kind}.gguf", kind, labels(job, base.name))
     made = []
     for quant in quants:
         file = folder / f"adapter-{quant}.gguf"
@@ -121,24 +142,40 @@ def _adapters(job: Job, folder: Path, quants: Sequence[str]) -> list[Artifact]:
     return made
 
 
-def _written(job: Job, source: Path, target: Path, quant: str, said: Labels) -> File:
+def _source(job: Job) -> Tensors:
+    """The run's model. Over a base that was not quantized it is merged while it is written: what `--to merged` holds is
+    rounded to bf16, and would be rounded once more here."""
+    from pronk.model.load import linear_layer_sizes
+
+    model, base = job.reader.model, job.reader.base
+    folder = base_folder(base)
+    if model.recipe.quantize != "none" or folder is None:
+        return Tensors(job.merged())
+    return Tensors(folder, Merger(folder, linear_layer_sizes(base), model.adapter).exact)
+
+
+def _written(job: Job, source: Tensors, target: Path, quant: str, said: Labels) -> File:
     prompt = job.reader.prompt
-    with work(job.console, f"writing {target.name}", tensors_in(source)) as bar:
+    with work(job.console, f"writing {target.name}", tensors_in(source.folder)) as bar:
 
         def advance(tensors: int) -> None:
             job.check()
             bar.advance(tensors, "tensors")
 
-        types = write_model(source, target, quant, prompt.tokenizer, said, prompt.end_id, advance)
+        types = write_model(
+            source.folder, target, quant, prompt.tokenizer, said, prompt.end_id, advance, source.read
+        )  # fmt: skip
     return File(target, quant, types)
 
 
 def _class(job: Job, quant: str) -> Class:
     """How far a file may differ: as far as its type makes it, and as far as the merged model does."""
     kind = CLASSES.get(quant, "coarse")
+    if job.reader.model.recipe.quantize == "none":
+        return kind
     merged: dict[str, Any] = next((one for one in job.record.data["artifacts"] if one["name"] == "merged"), {})
     order: tuple[Class, ...] = ("exact", "rounded", "quantized", "coarse")
     of_merged: Class = merged.get("tolerance", {}).get("class", "rounded")
-    if not merged and job.reader.model.recipe.quantize != "none":
+    if not merged:
         of_merged = "coarse"  # made by the way: onto which base is not known
     return max(kind, of_merged, key=order.index)

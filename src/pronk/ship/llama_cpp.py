@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pronk.data.terminal import plain
-from pronk.errors import BaseModelError
+from pronk.errors import RefusedError
 
 PACKAGE = "llama_cpp"
 INSTALL = "pip install 'pronk[gguf]' (built for any CPU: CMAKE_ARGS=-DGGML_NATIVE=OFF)"
@@ -37,7 +37,7 @@ class LlamaCpp:
     name = "llama.cpp"
 
     def __init__(self, model: Path, adapter: Path | None = None) -> None:
-        """Raises BaseModelError where llama.cpp does not take a file."""
+        """Raises RefusedError where llama.cpp does not take a file."""
         self._process = Process("read", str(model), *([str(adapter)] if adapter else []))
         self._process.reply()
 
@@ -66,7 +66,7 @@ class LlamaCpp:
 
 
 class Process:
-    """A process of pronk.ship.llama_cpp_process; whatever it answers wrongly becomes a BaseModelError."""
+    """A process of pronk.ship.llama_cpp_process; whatever it answers wrongly becomes a RefusedError."""
 
     def __init__(self, *arguments: str) -> None:
         self._what = Path(arguments[1]).name
@@ -86,7 +86,7 @@ class Process:
             raise self._failure() from None
 
     def reply(self) -> dict[str, Any]:
-        """The next reply. Raises BaseModelError with what llama.cpp said, or how its process ended."""
+        """The next reply. Raises RefusedError with what llama.cpp said, or how its process ended."""
         assert self._process.stdout
         try:
             line = self._process.stdout.readline()
@@ -98,7 +98,7 @@ class Process:
         found: dict[str, Any] = json.loads(line)
         if "fault" in found:
             self.end()
-            raise BaseModelError(f"{self._what}: llama.cpp: {found['fault']}")
+            raise RefusedError(f"{self._what}: llama.cpp: {found['fault']}")
         return found
 
     def take(self, size: int) -> bytes:
@@ -118,12 +118,12 @@ class Process:
             if stream and not stream.closed:
                 stream.close()
 
-    def _failure(self) -> BaseModelError:
+    def _failure(self) -> RefusedError:
         code = self._process.wait()
         self._said.seek(0)
         said = self._said.read()
         self.end()
-        return BaseModelError(f"{self._what}: llama.cpp cannot read it: {says_llama_cpp(code, said)}")
+        return RefusedError(f"{self._what}: llama.cpp cannot read it: {says_llama_cpp(code, said)}")
 
 
 def says_llama_cpp(code: int, said: bytes) -> str:

@@ -68,6 +68,9 @@ class Pieces:
     trimmed: frozenset[str]
 
 
+check = gguf.check
+
+
 def make(job: Job, folder: Path) -> list[Artifact]:
     """Write Modelfile and model. Raises PromptError for a template that Ollama's language cannot follow."""
     quants = gguf.checked_quants(job.options.more.get("quant") or ())
