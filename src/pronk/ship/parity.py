@@ -110,7 +110,7 @@ class Gate:
         found = replace(found, later_chats=len(self.later), later_same=later)
         reasons = _reasons(found)
         details = [line for same, line in pairs[0] if not same][:1]
-        if any("distribution" in reason or "token" in reason for reason in reasons):
+        if any("nats apart" in reason or "likeliest" in reason for reason in reasons):
             details.append(self._worst_place(said))
         return replace(found, reasons=tuple(reasons), details=tuple(details if reasons else ()))
 
@@ -231,8 +231,8 @@ def _reasons(found: Parity) -> list[str]:
     """Why something is rejected; nothing where it is not."""
     limits, reasons = found.limits, []
     if found.same_chats < found.chats:
-        other = counted(found.chats - found.same_chats, "chat")
-        reasons.append(f"{other} of {found.chats} would be asked with other tokens than the run was trained on")
+        other = f"{found.chats - found.same_chats} of {counted(found.chats, 'chat')}"
+        reasons.append(f"{other} would be asked with other tokens than the run was trained on")
     if found.kl > limits.kl:
         reasons.append(f"next-token distributions are {found.kl:.2g} nats apart in the mean (limit kl={limits.kl:g})")
     if found.worst > limits.worst:
