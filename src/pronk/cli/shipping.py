@@ -58,7 +58,8 @@ def export(
     except KeyboardInterrupt:
         say("interrupted; forms that were done are kept, nothing is left half-written")
         sys.exit(130)
-    print(plain_json({**record.data, "artifacts": record.entries}, indent=2) if as_json else as_table(record))
+    told = {**record.data, "artifacts": record.entries, "refused": record.refused}
+    print(plain_json(told, indent=2) if as_json else as_table(record))
     if not record.passed:
         say("rejected: what is named REJECTED is not what was tuned; do not ship it", "red")
         sys.exit(1)
