@@ -43,6 +43,18 @@ def test_model_adapter_and_modelfile_pass_the_gate(make_run: Run, pronk: Call) -
     assert (run / "export/ollama/model-f16.gguf").samefile(run / "export/gguf/model-f16.gguf")
 
 
+@read_by_llama_cpp
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", [{"full": True, "adapter": {}}, {"quantize": "nf4"}], ids=["full", "nf4"])
+def test_other_runs_pass_too(make_run: Run, pronk: Call, keys: dict[str, Any]) -> None:
+    """All weights trained: no adapter. Over NF4: what `--to merged` would hold is written."""
+    run = make_run(**keys)
+    ran = pronk("export", run, "--to", "gguf", "--quant", "f16", "--rows", 2)
+    assert ran.code == 0, ran.out + ran.err
+    assert ("gguf/adapter-f16.gguf" in statuses(run)) == ("quantize" in keys)
+    assert set(statuses(run).values()) == {"passed"}
+
+
 def no_permutation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(gguf_writer, "rotary_heads", lambda _: {})
 

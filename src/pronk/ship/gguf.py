@@ -16,7 +16,7 @@ from pronk.ship.gguf_adapter import write_adapter
 from pronk.ship.gguf_writer import FILE_TYPES, Labels, tensors_in, write_model
 from pronk.ship.licences import base_folder
 from pronk.ship.llama_cpp import INSTALL, LlamaCpp, installed
-from pronk.ship.merging import Merger
+from pronk.ship.merging import Merger, Quantization
 from pronk.ship.quantizer import QUANTIZED, check_quantizer, quantize
 from pronk.ship.tolerance import Class
 from pronk.train.progress import work
@@ -124,22 +124,38 @@ def shown(types: dict[str, int]) -> str:
 def _adapters(job: Job, folder: Path, quants: Sequence[str]) -> list[Artifact]:
     """The adapter's files, and the base's file that llama.cpp puts them over."""
     model, base = job.reader.model, job.reader.base
-    source = base_folder(base)
     assert model.adapter
-    if source is None:
-        raise BaseModelError(f"base: the weights of {base.name} are not on this machine; download them again")
     kind = quants[0] if quants[0] != "q8_0" else "f16"
-    over = _written(job, Tensors(source), folder / f"base-{kind}.gguf", kind, labels(job, base.name))
+    over = _written(job, _base(job), folder / f"base-{kind}.gguf", kind, labels(job, base.name))
     made = []
     for quant in quants:
         file = folder / f"adapter-{quant}.gguf"
         types = write_adapter(model.adapter, job.reader.config, file, quant, labels(job))
         facts: dict[str, Any] = {"over": over.path.name, "types": shown(types)}
         opened = reading(facts, over.path, file)
-        # training saw a quantized base, llama.cpp the published one
-        limits: Class = "rounded" if model.recipe.quantize == "none" else "coarse"
-        made.append(Artifact("gguf", f"gguf/{file.name}", file, *opened, limits, facts))
+        made.append(Artifact("gguf", f"gguf/{file.name}", file, *opened, _exactly(job), facts))
     return made
+
+
+def _base(job: Job) -> Tensors:
+    """The base as training saw it: an adapter over a quantized one has learned to make up for its rounding errors."""
+    from pronk.model.load import linear_layer_sizes, resolve_device, resolve_dtype
+
+    base, recipe = job.reader.base, job.reader.model.recipe
+    if (folder := base_folder(base)) is None:
+        raise BaseModelError(f"base: the weights of {base.name} are not on this machine; download them again")
+    if recipe.quantize == "none":
+        return Tensors(folder)
+    device = resolve_device(recipe.train.device)
+    dtype = resolve_dtype(recipe.train.dtype, device)
+    kept = Quantization(recipe.quantize, recipe.double_quantization is not False, dtype, device)
+    return Tensors(folder, Merger(folder, linear_layer_sizes(base), None, kept).exact)
+
+
+def _exactly(job: Job) -> Class:
+    """How far what training saw may differ: FP8 products round what they are multiplied with, which no file does."""
+    recipe = job.reader.model.recipe
+    return "quantized" if recipe.quantize == "fp8" or recipe.train.fp8_products else "rounded"
 
 
 def _source(job: Job) -> Tensors:

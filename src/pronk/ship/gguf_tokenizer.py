@@ -117,18 +117,15 @@ def _check_added(tokenizer: Any) -> None:
 def _pieces(tokenizer: Any, model: Mapping[str, Any], size: int) -> tuple[list[str], list[int]]:
     """Text and type of each id below `size`; embeddings without a token get a name that no text spells."""
     by_id = {number: piece for piece, number in model["vocab"].items()}
-    added = {number: token for number, token in tokenizer.added_tokens_decoder.items() if number not in by_id}
+    added = dict(tokenizer.added_tokens_decoder)  # made anew whenever it is asked for
     if (largest := max(*by_id, *added, 0)) >= size:
         raise _refused(f"it has the id {largest}, but the model has only {size} embeddings")
-    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     pieces, types = [], []
     for number in range(size):
-        if number in tokenizer.added_tokens_decoder:
-            piece = str(tokenizer.added_tokens_decoder[number].content)
-            kind = CONTROL if number in special else USER_DEFINED
+        if token := added.get(number):
+            piece, kind = str(token.content), CONTROL if token.special else USER_DEFINED
         else:
-            piece = by_id.get(number, f"[PAD{number}]")
-            kind = NORMAL if number in by_id else UNUSED
+            piece, kind = by_id.get(number, f"[PAD{number}]"), NORMAL if number in by_id else UNUSED
         if model.get("byte_fallback"):
             kind = BYTE if BYTE_PIECE.fullmatch(piece) else UNKNOWN if number == tokenizer.unk_token_id else kind
         pieces.append(piece)
