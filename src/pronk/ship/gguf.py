@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 QUANTS = ("f16", "q8_0")  # without --quant
-UNREAD = f"llama-cpp-python is not installed ({INSTALL})"
+UNREAD = "llama-cpp-python is not installed"
 CLASSES: dict[str, Class] = {**dict.fromkeys(FILE_TYPES, "rounded"), "q8_0": "quantized"}
 
 
@@ -70,7 +70,7 @@ def make(job: Job, folder: Path) -> list[Artifact]:
     if job.reader.model.adapter:
         made += _adapters(job, folder, [quant for quant in quants if quant in FILE_TYPES] or ["f16"])
     if not installed():
-        job.say(f"the .gguf files were not compared with the run: {UNREAD}", "yellow")
+        job.say(f"the .gguf files were not compared with the run: {UNREAD}; {INSTALL}", "yellow")
     return made
 
 

@@ -22,7 +22,7 @@ from pronk.data.terminal import plain
 from pronk.errors import RefusedError
 
 PACKAGE = "llama_cpp"
-INSTALL = "pip install 'pronk[gguf]' (built for any CPU: CMAKE_ARGS=-DGGML_NATIVE=OFF)"
+INSTALL = "CMAKE_ARGS=-DGGML_NATIVE=OFF pip install 'pronk[gguf]'"
 SHOWN = 300  # characters of what llama.cpp said last
 
 
@@ -130,6 +130,6 @@ def says_llama_cpp(code: int, said: bytes) -> str:
     """Why a process of llama.cpp has ended, in words. code: its exit code. said: what it wrote on stderr."""
     if code < 0:
         name = signal.Signals(-code).name
-        return f"it was ended by {name}; if it was built for another CPU, build it again: {INSTALL}"
+        return f"it was ended by {name}; if it was built for another CPU, build it for any: {INSTALL} --force-reinstall --no-cache-dir"
     lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
     return plain(lines[-1][:SHOWN]) if lines else f"its process ended with code {code}"

@@ -79,7 +79,7 @@ def make(job: Job, folder: Path) -> list[Artifact]:
     file = _model_file(job, folder, _smallest(quants))
     write_text(folder / MODELFILE, text)
     copy_licences(job.reader, folder)
-    facts: dict[str, Any] = {"model": file.path.name, "to use it": f"ollama create {model.name.lower()} -f {MODELFILE}"}
+    facts: dict[str, Any] = {"model": file.path.name, "to use it": f"ollama create {_ollama_name(model.name)} -f {MODELFILE}"}
     one = gguf.artifact(job, "ollama", file)
     opened = (lambda: OllamaReads(folder)) if one.open else None
     return [Artifact("ollama", "ollama", folder, opened, one.tolerance, {**one.facts, **facts})]
@@ -211,6 +211,11 @@ def _model_file(job: Job, folder: Path, quant: str) -> gguf.File:
     except OSError:  # this disk knows no second names
         shutil.copyfile(exported, folder / name)
     return gguf.File(folder / name, quant, types_in(exported))
+
+
+def _ollama_name(name: str) -> str:
+    """A run's name as far as Ollama takes it."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._") or "tuned"
 
 
 def _smallest(quants: Sequence[str]) -> str:
