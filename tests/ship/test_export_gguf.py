@@ -80,7 +80,7 @@ def another_modelfile(patch: pytest.MonkeyPatch) -> None:
     ("fault", "form", "reason"),
     [
         (no_permutation, "gguf", "next-token distributions"),
-        (another_template, "gguf", "would be asked with other tokens"),
+        pytest.param(another_template, "gguf", "would be asked with other tokens", marks=pytest.mark.slow),
         (another_modelfile, "ollama", "would be asked with other tokens"),
     ],
 )

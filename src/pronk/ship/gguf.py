@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pronk.ask.models import Model
 from pronk.data.words import did_you_mean
 from pronk.errors import BaseModelError, OptionError
+from pronk.model.places import EMBEDDED, embedded_file
 from pronk.ship.exporting import Artifact, Job, Options
 from pronk.ship.gguf_adapter import write_adapter
 from pronk.ship.gguf_writer import FILE_TYPES, Labels, tensors_in, write_model
@@ -57,9 +58,8 @@ def checked_quants(given: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(quants))
 
 
-def check(model: Model, options: Options) -> None:
+def check(_: Model, options: Options) -> None:
     """See pronk.ship.exporting: what is wrong with --quant is found before anything is read."""
-    del model
     checked_quants(options.more.get("quant") or ())
 
 
@@ -96,24 +96,36 @@ def model_files(job: Job, folder: Path, quants: Sequence[str]) -> list[File]:
 
 def artifact(job: Job, form: str, file: File) -> Artifact:
     """A file of the model, as llama.cpp reads it."""
-    facts: dict[str, Any] = {"types": shown(file.types)}
-    return Artifact(
-        form, f"{form}/{file.path.name}", file.path, *reading(facts, file.path), _class(job, file.quant), facts
-    )
+    facts = {"types": shown(file.types), **unread()}
+    return Artifact(form, f"{form}/{file.path.name}", file.path, reading(file.path), _class(job, file.quant), facts)
 
 
-def reading(facts: dict[str, Any], model: Path, adapter: Path | None = None) -> tuple[Any]:
-    """How llama.cpp reads files; None where it is not installed, which the facts then say."""
-    if not installed():
-        facts["not compared"] = UNREAD
-        return (None,)
-    return (partial(LlamaCpp, model, adapter),)
+def reading(model: Path, adapter: Path | None = None) -> Callable[[], LlamaCpp] | None:
+    """How llama.cpp reads files; None where it is not installed."""
+    return partial(LlamaCpp, model, adapter) if installed() else None
+
+
+def unread() -> dict[str, str]:
+    """For export.json: why a file was not compared, if it was not."""
+    return {} if installed() else {"not compared": UNREAD}
 
 
 def labels(job: Job, name: str | None = None) -> Labels:
-    """What the files of a run say of themselves."""
+    """What the files of a run say of themselves. name: of a model that is not the run's own."""
     model = job.reader.model
-    return Labels(name or model.name, model.origin or job.reader.base.name, None, None)
+    base = model.origin or job.reader.base.name
+    return Labels(name or model.name, base, license_of(base))
+
+
+def license_of(base: str) -> str | None:
+    """What a base that is a .gguf file says of its licence; other bases have files that say it (licences.py)."""
+    from gguf import GGUFReader
+
+    file = embedded_file() if base == EMBEDDED else Path(base).expanduser()
+    if file is None or file.suffix != ".gguf" or not file.is_file():
+        return None
+    field = GGUFReader(str(file)).get_field("general.license")
+    return str(field.contents()) if field else None
 
 
 def shown(types: dict[str, int]) -> str:
@@ -131,9 +143,8 @@ def _adapters(job: Job, folder: Path, quants: Sequence[str]) -> list[Artifact]:
     for quant in quants:
         file = folder / f"adapter-{quant}.gguf"
         types = write_adapter(model.adapter, job.reader.config, file, quant, labels(job))
-        facts: dict[str, Any] = {"over": over.path.name, "types": shown(types)}
-        opened = reading(facts, over.path, file)
-        made.append(Artifact("gguf", f"gguf/{file.name}", file, *opened, _exactly(job), facts))
+        facts = {"over": over.path.name, "types": shown(types), **unread()}
+        made.append(Artifact("gguf", f"gguf/{file.name}", file, reading(over.path, file), _exactly(job), facts))
     return made
 
 
@@ -178,9 +189,7 @@ def _written(job: Job, source: Tensors, target: Path, quant: str, said: Labels) 
             job.check()
             bar.advance(tensors, "tensors")
 
-        types = write_model(
-            source.folder, target, quant, prompt.tokenizer, said, prompt.end_id, advance, source.read
-        )  # fmt: skip
+        types = write_model(source.folder, target, quant, prompt.tokenizer, said, prompt.end_id, advance, source.read)
     return File(target, quant, types)
 
 

@@ -130,6 +130,7 @@ def says_llama_cpp(code: int, said: bytes) -> str:
     """Why a process of llama.cpp has ended, in words. code: its exit code. said: what it wrote on stderr."""
     if code < 0:
         name = signal.Signals(-code).name
-        return f"it was ended by {name}; if it was built for another CPU, build it for any: {INSTALL} --force-reinstall --no-cache-dir"
+        again = f"{INSTALL} --force-reinstall --no-cache-dir"
+        return f"it was ended by {name}; if it was built for another CPU, build it for any: {again}"
     lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
     return plain(lines[-1][:SHOWN]) if lines else f"its process ended with code {code}"

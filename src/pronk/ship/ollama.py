@@ -79,8 +79,8 @@ def make(job: Job, folder: Path) -> list[Artifact]:
     file = _model_file(job, folder, _smallest(quants))
     write_text(folder / MODELFILE, text)
     copy_licences(job.reader, folder)
-    facts: dict[str, Any] = {"model": file.path.name, "to use it": f"ollama create {_ollama_name(model.name)} -f {MODELFILE}"}
     one = gguf.artifact(job, "ollama", file)
+    facts = {"model": file.path.name, "to use it": f"ollama create {_ollama_name(model.name)} -f {MODELFILE}"}
     opened = (lambda: OllamaReads(folder)) if one.open else None
     return [Artifact("ollama", "ollama", folder, opened, one.tolerance, {**one.facts, **facts})]
 
@@ -91,9 +91,8 @@ def modelfile(model: str, prompt: Prompt, config: Any, system: str | None) -> st
 
     template = go_template(pieces_of(prompt))
     ends = dict.fromkeys((prompt.tokenizer.convert_ids_to_tokens(prompt.end_id), prompt.tokenizer.eos_token))
-    settings = {
-        "temperature": "0", "repeat_penalty": "1", "num_ctx": str(min(context_length(config), LONGEST)),
-    }  # fmt: skip
+    # greedy, as `pronk generate` answers unless told otherwise
+    settings = {"temperature": 0, "repeat_penalty": 1, "num_ctx": min(context_length(config), LONGEST)}
     lines = [f"FROM ./{model}", "", f"TEMPLATE {_tripled(template)}", ""]
     lines += [f"SYSTEM {_tripled(system)}", ""] if system else []
     lines += [f"PARAMETER {key} {value}" for key, value in settings.items()]
@@ -107,21 +106,18 @@ def pieces_of(prompt: Prompt) -> Pieces:
     A BOS that llama.cpp puts before a text is left out, or there would be two. Raises PromptError where what stands
     between two messages hangs on more than their roles.
     """
-    asked = _between(prompt, [], QUESTIONS[:1], ())
-    opening, reply = asked
+    opening, reply = _between(prompt, [], QUESTIONS[:1], ())
     longer = _between(prompt, [], QUESTIONS, ANSWERS)
-    between = longer[2]
-    if longer != [opening, longer[1], between, longer[1], between, reply] or not longer[1].startswith(reply):
+    _, led, between, *_ = longer  # led: between a question and an earlier answer
+    if longer != [opening, led, between, led, between, reply] or not led.startswith(reply):
         raise _too_rich("what it writes between two messages hangs on their number")
     opening = _without_begin(prompt, opening)
-    before, after = _around_system(prompt, [reply, longer[1], between]) or (None, opening)
+    before, after = _around_system(prompt, [reply, led, between]) or (None, opening)
     paired = None
     if prompt.kind == "alpaca":
         question = f"{QUESTIONS[0]}{ALPACA_INPUT}an input"
         paired = _without_begin(prompt, _rendered(prompt, [{"role": "user", "content": question}]).split(question)[0])
-    return Pieces(
-        opening, paired, before, after, reply, longer[1].removeprefix(reply), between, _trimmed(prompt, before)
-    )
+    return Pieces(opening, paired, before, after, reply, led.removeprefix(reply), between, _trimmed(prompt, before))
 
 
 def go_template(pieces: Pieces) -> str:
