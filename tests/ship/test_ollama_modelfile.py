@@ -51,7 +51,7 @@ def chats() -> list[Chat]:
 
 DEFAULT_SYSTEM = TEMPLATE.replace(
     "{% for",
-    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}{% endif %}{% for",
+    "{% if messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nBe {{ kind }}.<|im_end|>\n' }}{% endif %}{% for",
     1,
 )
 NO_SYSTEM = TEMPLATE.replace("{{ '", "{% if message['role'] != 'system' %}{{ '", 1).replace(
