@@ -225,6 +225,30 @@ def test_ids_of_llama_2_and_3(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert same_ids(name, real_tokenizers.renewed(name).tokenizer, tmp_path) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["alpaca", "llama2", "chat"])
+def test_spaces_that_llama_2_puts_before_text(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As transformers reads the tokenizer, they come before a whole text alone; what counts is how the run is asked."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "laws"))
+    import real_tokenizers
+    from transformers import AutoTokenizer
+
+    from pronk.data.conversation import Message
+    from pronk.tokens.prompt import Prompt
+
+    real_tokenizers.renewed("llama2").tokenizer.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    prompt = Prompt(kind, tokenizer)
+    tiny_model(tmp_path, tokenizer, hidden_size=32, intermediate_size=32, num_hidden_layers=1, head_dim=8)
+    asked = prompt.question_ids([[Message("user", "a")]])[0]
+    write_model(tmp_path, tmp_path / "x.gguf", "q8_0", tokenizer, LABELS, prompt.end_id, asked)
+    reads = LlamaCpp(tmp_path / "x.gguf")
+    for text in ("How are you? 안녕", "12 + 3 🙂\n\n  two spaces"):
+        wanted = prompt.question_ids([[Message("user", text)]])[0]
+        assert reads.chat_ids([{"role": "user", "content": text}]) == wanted
+    reads.close()
+
+
 def test_what_llama_cpp_cannot_read_is_one_message(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "junk.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(RefusedError, match=r"junk\.gguf: llama\.cpp cannot read it: .*Failed to load"):

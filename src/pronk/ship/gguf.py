@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pronk.ask.models import Model
+from pronk.data.conversation import Message
 from pronk.data.words import did_you_mean
 from pronk.errors import BaseModelError, OptionError
 from pronk.model.places import EMBEDDED, embedded_file
@@ -189,7 +190,10 @@ def _written(job: Job, source: Tensors, target: Path, quant: str, said: Labels) 
             job.check()
             bar.advance(tensors, "tensors")
 
-        types = write_model(source.folder, target, quant, prompt.tokenizer, said, prompt.end_id, advance, source.read)
+        asked = prompt.question_ids([[Message("user", "How are you?")]])[0]
+        types = write_model(
+            source.folder, target, quant, prompt.tokenizer, said, prompt.end_id, asked, advance, source.read
+        )
     return File(target, quant, types)
 
 

@@ -50,10 +50,13 @@ class Vocabulary:
     template: str | None
 
 
-def read_vocabulary(tokenizer: Any, size: int, end_id: int | None = None) -> Vocabulary:
+def read_vocabulary(
+    tokenizer: Any, size: int, end_id: int | None = None, asked: Sequence[int] = ()
+) -> Vocabulary:  # fmt: skip
     """The vocabulary of a loaded tokenizer of transformers, for a model of `size` embeddings.
 
-    end_id: the token that ends an answer, where that is not eos. Raises BaseModelError for what llama.cpp cannot do.
+    end_id: the token that ends an answer, where that is not eos. asked: ids that the model is asked with. Raises
+    BaseModelError for what llama.cpp cannot do.
     """
     backend = _backend(tokenizer)
     model = json.loads(backend.to_str())["model"]
@@ -76,7 +79,7 @@ def read_vocabulary(tokenizer: Any, size: int, end_id: int | None = None) -> Voc
         merges=[] if scored else [" ".join(merge) for merge in merges],
         bos=roles["bos"] is not None and around[:1] == [roles["bos"]],
         eos=roles["eos"] is not None and around[-1:] == [roles["eos"]],
-        prefix=scored and _prefix(tokenizer),
+        prefix=scored and _prefix(tokenizer, asked),
         ids={role: int(number) for role, number in roles.items() if number is not None},
         template=getattr(tokenizer, "chat_template", None),
     )
@@ -176,11 +179,15 @@ def _scores(pieces: Sequence[str], merges: Sequence[tuple[str, ...]]) -> list[fl
     return [scores.get(piece, 0.0) for piece in pieces]
 
 
-def _prefix(tokenizer: Any) -> bool:
-    """Whether a space is put before text; what counts is text after a special token, as chats have it."""
-    special = next((token for token in (tokenizer.bos_token, tokenizer.eos_token) if token), "")
-    pieces = tokenizer.convert_ids_to_tokens(tokenizer(f"{special}a", add_special_tokens=False).input_ids)
-    return str(pieces[-1]).startswith(SPACE) or SPACE in pieces
+def _prefix(tokenizer: Any, asked: Sequence[int]) -> bool:
+    """Whether the first text has a space before it that nobody wrote.
+
+    llama.cpp puts it before a text and behind each special token, or nowhere. transformers may put it before a whole
+    text alone, which pronk's own forms tokenize piece by piece and chat templates do not: the run's ids decide.
+    """
+    special = set(tokenizer.all_special_ids)
+    texts = [token for token in asked or tokenizer("a").input_ids if token not in special]
+    return bool(texts) and str(tokenizer.convert_ids_to_tokens(texts[0])).startswith(SPACE)
 
 
 def _refused(why: str) -> BaseModelError:

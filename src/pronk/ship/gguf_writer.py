@@ -52,17 +52,18 @@ class Planned:
 
 def write_model(
     folder: Path, target: Path, quantization: str, tokenizer: Any, labels: Labels, end_id: int | None = None,
-    advance: Callable[[int], None] = lambda _: None, read: Callable[[str], Tensor] | None = None,
+    asked: Sequence[int] = (), advance: Callable[[int], None] = lambda _: None,
+    read: Callable[[str], Tensor] | None = None,
 ) -> dict[str, int]:  # fmt: skip
     """Write the Llama or Mistral model in a folder to a .gguf file; returns how many tensors have which type.
 
     quantization: a key of FILE_TYPES. tokenizer: a loaded one of transformers, with the chat template that goes into
-    the file. end_id: the token that ends an answer, where that is not eos. advance: told of each tensor that is
-    written; may raise. read: gives a tensor by its name, where it is not the one in the folder. Raises BaseModelError
-    for what llama.cpp does not know of such models, ResourceError for a full disk.
+    the file. end_id: the token that ends an answer, where that is not eos. asked: ids that the model is asked with.
+    advance: told of each tensor that is written; may raise. read: gives a tensor by its name, where it is not the one
+    in the folder. Raises BaseModelError for what llama.cpp does not know of such models, ResourceError for a full disk.
     """
     config = _config(folder)
-    vocabulary = read_vocabulary(tokenizer, config.vocab_size, end_id)
+    vocabulary = read_vocabulary(tokenizer, config.vocab_size, end_id, asked)
     planned = _planned(folder, config, quantization, read)
 
     def describe(writer: Any) -> None:
