@@ -142,7 +142,7 @@ def contest_of_items(study: Path, chosen: Sequence[str] = (), base: bool = True)
             return Contest(tuple(answers), tuple(_matters(folder, answers)), "the study's test items")
     raise StudyError(
         f"{study}: no two of its runs have written answers to the test items (they were measured by likelihood); name "
-        "questions with --questions FILE, or add `similarity` to the recipe's `evaluate`"
+        f"questions with --questions FILE, or have them answered: pronk eval {study} --evaluate answers"
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pronk.compare import arena_words, axis_views, conclusion, flips, quality, sections, words
+from pronk.compare import arena_words, axis_views, conclusion, flips, quality, sections, side_by_side, words
 from pronk.compare.baseline import intervals
 from pronk.compare.items import RunItems, read_items, read_study
 from pronk.compare.judged_shown import judged_views
@@ -70,7 +70,6 @@ def _head(study: View, runs: list[View], comparisons: list[View], items: dict[st
         "limits": conclusion.limits(runs, comparisons, count, _wrote(items), t),
         "ranking": sections.ranking(runs, comparisons, t),
         "unfinished": sections.unfinished(runs, t),
-        "primary": t.metric_inside(primary_metric(runs)),
     }
 
 
@@ -99,7 +98,7 @@ def _tables(folder: Path, study: View, comparisons: list[View], items: dict[str,
         "curves": sections.curves(folder, runs, t),
         "overfitting": sections.overfitting(runs, t),
         "confusions": sections.confusions(runs, items, labels, t),
-        "answers": sections.answers(folder, runs, items, t),
+        "answers": side_by_side.answers(folder, runs, items, t),
         "classes": flips.class_views(runs, items, labels, t),
         "flips": flips.flips(folder, runs, items, t),
         "total": "" if total is None else words.duration(total, t),
