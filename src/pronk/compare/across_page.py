@@ -59,7 +59,7 @@ def note_on_base(note: View, t: Language = ENGLISH) -> Markup:
         t("across.figure", study=study, value=words.metric_value(note["metric"], value))
         for study, value in note["figures"]
     )
-    blanks = {"row": note["row"], "study": note["study"], "metric": t.metric_inside(note["metric"])}
+    blanks = {"row": t.row(note["row"]), "study": note["study"], "metric": t.metric_inside(note["metric"])}
     return t("across.base", figures=figures, **blanks)
 
 
@@ -73,7 +73,7 @@ def _ranking(record: View, t: Language) -> View:
         several = len(run.get("studies") or ()) > 1
         study = t("across.all", n=len(run["studies"])) if several else run["study"]
         shown = "" if several else run["created"][:10]
-        rows.append({**row, "study": study, "created": shown, "run": run["run"]})
+        rows.append({**row, "study": study, "created": shown, "run": t.row(run["run"])})
     return {**found, "rows": rows}
 
 

@@ -1,5 +1,6 @@
 """report.html: one file that says what a study found, without network, scripts or fonts of its own."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pronk.compare import arena_words, axis_views, conclusion, flips, quality, s
 from pronk.compare.baseline import intervals
 from pronk.compare.items import RunItems, read_items, read_study
 from pronk.compare.judged_shown import judged_views
-from pronk.compare.languages import Language, language
+from pronk.compare.languages import LANGUAGES, Language, language
 from pronk.compare.pairs import compare_runs, evaluated, primary_metric
 from pronk.compare.seed_view import seed_view
 from pronk.compare.seeds import seed_noise
@@ -20,17 +21,27 @@ _HERE = Path(__file__).parent
 View = dict[str, Any]
 
 
-def write_report(study_folder: Path, code: str = "en") -> Path:
+def write_report(study_folder: Path, code: str | None = None) -> Path:
     """Render the study in `study_folder` into its report.html, atomically, and return that path.
 
-    code: of the language, `en` or `ko`. Comparisons come from study.json, or are made where it has none. Everything
+    code: of the language, `en` or `ko`; that of the report which is there when absent. Comparisons come from study.json, or are made where it has none. Everything
     from the study is escaped: texts, names and generated answers may hold markup. StudyError for a folder that cannot
     be read, OptionError for a language that there is not.
     """
-    page = render(study_folder, code)
+    page = render(study_folder, code or report_language(study_folder))
     target = study_folder / "report.html"
     write_text(target, page)
     return target
+
+
+def report_language(study_folder: Path) -> str:
+    """The code of the language in which a study's report is written; `en` where there is none."""
+    try:
+        with (study_folder / "report.html").open(encoding="utf-8") as page:
+            found = re.search(r'<html lang="(\w+)">', page.read(200))
+    except (OSError, UnicodeDecodeError):
+        found = None
+    return found[1] if found and found[1] in LANGUAGES else "en"
 
 
 def render(study_folder: Path, code: str = "en") -> str:
@@ -57,7 +68,7 @@ def render(study_folder: Path, code: str = "en") -> str:
         **_head(study, runs, comparisons, items, t),
         **_settings(study_folder, runs, comparisons, items, t),
         **_tables(study_folder, study, comparisons, items, t),
-        judged=judged_views(study),
+        judged=judged_views(study, t),
         arena=arena_words.section(study.get("arena"), t.code),
     )
 

@@ -106,8 +106,8 @@ def overfitting(runs: list[Run], t: Language) -> list[View]:
 def comparison(entry: View, t: Language) -> View:
     """One comparison in words."""
     return {
-        "a": entry["a"],
-        "b": entry["b"],
+        "a": t.row(entry["a"]),
+        "b": t.row(entry["b"]),
         "reasons": ", ".join(_reason(reason, t) for reason in entry["reasons"]),
         "difference": words.number(entry["difference"], signed=True),
         "interval": words.interval(entry["interval"], t),

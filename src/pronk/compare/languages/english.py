@@ -70,6 +70,10 @@ TEXTS = {
     "base": "base",
     "base.shots": "untouched base, {examples} in its prompt",
     "best": "best",
+    "row.seeds": "{name} ({n} seeds)",
+    "row.alike": "{name} and seeds alike",
+    "row.asked": "{name} (as asked in {study})",
+    "row.examples": "{name}, {n} examples",
     "status.failed": "failed",
     "status.interrupted": "interrupted",
     # the head of the page
