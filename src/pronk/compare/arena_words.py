@@ -11,6 +11,7 @@ from markupsafe import Markup
 from scipy.stats import binomtest
 
 from pronk.compare.arena_texts import TEXTS
+from pronk.compare.contest import TEST_ITEMS
 from pronk.compare.words import number
 from pronk.data.words import enumerated
 
@@ -70,9 +71,10 @@ class Words:
 
     def _what_was_voted(self, result: Result) -> list[str]:
         names = self._listed([judge["name"] for judge in result["judges"]]) or "–"
+        source = self("the-test-items") if result["source"] == TEST_ITEMS else result["source"]
         voted = self(
             "voted", votes=f"{result['votes']:,}", names=names, seen=f"{result['questions_voted_on']:,}",
-            questions=f"{result['questions']:,}", source=result["source"],
+            questions=f"{result['questions']:,}", source=source,
         )  # fmt: skip
         return [voted, *([self("identical", count=result["identical"])] if result["identical"] else [])]
 

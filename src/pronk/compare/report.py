@@ -24,9 +24,9 @@ View = dict[str, Any]
 def write_report(study_folder: Path, code: str | None = None) -> Path:
     """Render the study in `study_folder` into its report.html, atomically, and return that path.
 
-    code: of the language, `en` or `ko`; that of the report which is there when absent. Comparisons come from study.json, or are made where it has none. Everything
-    from the study is escaped: texts, names and generated answers may hold markup. StudyError for a folder that cannot
-    be read, OptionError for a language that there is not.
+    code: of the language, `en` or `ko`; that of the report which is there when absent. Comparisons come from
+    study.json, or are made where it has none. Everything from the study is escaped: texts, names and generated answers
+    may hold markup. StudyError for a folder that cannot be read, OptionError for a language that there is not.
     """
     page = render(study_folder, code or report_language(study_folder))
     target = study_folder / "report.html"
