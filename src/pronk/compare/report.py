@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pronk.compare import arena_words, axis_views, conclusion, flips, quality, sections, side_by_side, words
@@ -15,6 +14,7 @@ from pronk.compare.languages import LANGUAGES, Language, language
 from pronk.compare.pairs import compare_runs, evaluated, primary_metric
 from pronk.compare.seed_view import seed_view
 from pronk.compare.seeds import seed_noise
+from pronk.compare.templates import template
 from pronk.runs import write_text
 
 _HERE = Path(__file__).parent
@@ -53,14 +53,7 @@ def render(study_folder: Path, code: str = "en") -> str:
     comparisons = study.get("comparisons")
     if comparisons is None:
         comparisons = compare_runs(runs, items)
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         t=t,
         style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
         name=study.get("name") or study_folder.resolve().name,
