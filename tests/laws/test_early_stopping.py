@@ -143,9 +143,9 @@ def test_keeping_the_last_weights_shows(tmp_path: Path, monkeypatch: pytest.Monk
     """The planted fault of many trainers: it stops early and hands out the weights of its last step."""
     original = Recorder._finish
 
-    def faulty(self: Recorder, end: Ending, step: Step) -> None:
+    def faulty(self: Recorder, end: Ending, step: Step, adapter: State | None) -> None:
         self.journals[step.slot].restore_best = False
-        original(self, end, step)
+        original(self, end, step, adapter)
 
     monkeypatch.setattr(Recorder, "_finish", faulty)
     with pytest.raises(AssertionError):

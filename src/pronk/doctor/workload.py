@@ -16,7 +16,7 @@ from pronk.evaluate.evaluation import LARGEST_BATCH
 from pronk.model.memory.choice import BUDGETS, Work, Workload
 from pronk.model.memory.costs import EvaluationLoad, Load
 from pronk.model.rounding import Shape, rounded_shape
-from pronk.recipe import Recipe
+from pronk.recipe import ANSWERING, Recipe
 from pronk.tokens.examples import Examples
 from pronk.tokens.pack import BASE_SLOT, TOKEN_BUDGET, Member, MicroBatch, pack, pack_prompts
 from pronk.tokens.prompt import Example
@@ -154,7 +154,7 @@ def _largest_batch(examples: Examples, recipe: Recipe, models: int) -> Callable[
     slots = [BASE_SLOT, *range(models - 1)]
     answers = examples.label_ids() if "classify" in kinds else []
     rooms = [max(len(ids) for ids in answers) + EXTRA_TOKENS] if answers else []
-    if {"exact", "similarity"} & {*kinds}:
+    if {*ANSWERING} & {*kinds}:
         truths = [conversation.answer for conversation in examples.splits.test]
         sizes = [len(ids) for ids in examples.prompt.answer_ids(truths)]
         prompts = [example.prompt_ids.tolist() for example in examples.test]
