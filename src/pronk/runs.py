@@ -158,18 +158,24 @@ def new_folder(stem: str, parent: Path | None = None) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
+    write_file(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def write_file(path: Path, fill: Callable[[Path], Any]) -> None:
+    """Have `fill` write a file that appears under its name only when it is whole, and on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    aside = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        _give_usual_permissions(Path(aside))
+        fill(aside)
+        os.fsync(handle)
+        _give_usual_permissions(aside)
         os.replace(aside, path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
+    finally:
+        os.close(handle)
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:

@@ -5,6 +5,7 @@ checks.py        check, tokens, init, doctor
 comparing.py     compare
 measuring.py     eval
 asking.py        generate, inspect
+predicting.py    predict
 chatting.py      chat
 voting.py        arena
 judging.py       judge
@@ -31,6 +32,7 @@ from pronk.cli import (
     comparing,
     judging,
     measuring,
+    predicting,
     studies,
     synthesizing,
     voting,
@@ -48,8 +50,8 @@ app = typer.Typer(
 )
 for verb in (
     studies.demo, checks.init, checks.doctor, checks.tokens, checks.check, studies.plan, studies.run, studies.report,
-    measuring.evaluate, comparing.compare, asking.generate, asking.inspect, chatting.chat, voting.arena, judging.judge,
-    synthesizing.synthesize,
+    measuring.evaluate, comparing.compare, asking.generate, asking.inspect, predicting.predict, chatting.chat,
+    voting.arena, judging.judge, synthesizing.synthesize,
 ):  # fmt: skip
     # eval is not a name for a function: Python has one
     app.command("eval" if verb is measuring.evaluate else None)(verb)
