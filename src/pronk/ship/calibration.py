@@ -6,7 +6,6 @@ label stays what it was. Names carry shapes: N rows, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 FEWEST_ROWS = 20  # to fit on; fewer say next to nothing
 FOLDS = 10
 MOST_BINS, ROWS_OF_A_BIN = 15, 20
+WIDEST = 20.0  # temperatures from e^-20 to e^20 are looked at
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -92,25 +92,14 @@ def fit_temperature(scores_NC: Floats, right_N: Places) -> float | None:
 
     scores_NC = scores_NC - scores_NC.max(axis=1, keepdims=True)
     rightly = scores_NC[np.arange(len(right_N)), right_N].mean()
-    if scores_NC.mean() >= rightly or rightly == 0:
-        return None
 
     def slope(log_inverse: float) -> float:
         p_NC = np.exp(log_probabilities(scores_NC, np.exp(-log_inverse)))
         return float((p_NC * scores_NC).sum(axis=1).mean() - rightly)
 
-    low, high = _bracket(slope)
-    return float(np.exp(-brentq(slope, low, high, xtol=1e-10)))
-
-
-def _bracket(slope: Callable[[float], float]) -> tuple[float, float]:
-    """Two places between which a rising function crosses zero."""
-    low, high = -1.0, 1.0
-    while slope(low) > 0:
-        low *= 2
-    while slope(high) < 0:
-        high *= 2
-    return low, high
+    if slope(-WIDEST) >= 0 or slope(WIDEST) <= 0:
+        return None
+    return float(np.exp(-brentq(slope, -WIDEST, WIDEST, xtol=1e-10)))
 
 
 def _cross_validated(scores_NC: Floats, right_N: Places) -> Floats:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -253,9 +253,8 @@ class _Job:
         def fill(path: Path) -> None:
             writer = open_writer(path, output.suffix, columns, facts.kinds, source.schema())
             rows = zip(source.rows(), journal.records(), strict=True)
-            with self.console.status(f"writing {output.name}"):
+            with closing(writer), self.console.status(f"writing {output.name}"):
                 writer.add(tally.of((row.values, record) for row, record in rows))
-                writer.close()
 
         try:
             write_file(output, fill)
