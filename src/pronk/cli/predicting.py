@@ -54,8 +54,8 @@ def predict(
     wanted = Wanted(model, column, calibration, skip_bad, prompt, overrides or [], chosen)
     try:
         found = predict_file(wanted, given, output, console(), prefix, force)
-    except KeyboardInterrupt:
-        say("interrupted" if output == "-" else "interrupted; what is done is kept, and the same command goes on")
+    except KeyboardInterrupt as stopped:
+        say(f"interrupted; {stopped}" if str(stopped) else "interrupted")
         sys.exit(130)
     if as_json:
         from pronk.data.terminal import plain_json

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +32,7 @@ from pronk.ship.predict_answers import Answering, Labels, Record, Texts, Weights
 from pronk.ship.predict_calibration import calibration_of, loading, told, weights_digest
 from pronk.ship.predict_journal import Journal
 from pronk.ship.predict_model import asking_of, labels_of, one_model
-from pronk.ship.predict_output import STDOUT, Columns, JsonLines, check_output, open_writer
+from pronk.ship.predict_output import STDOUT, Columns, JsonLines, check_free, check_output, open_writer
 from pronk.ship.predict_progress import Rate, Tally
 from pronk.ship.predict_rows import Facts, Prompts, Source, of_values, opened, windows
 from pronk.train.interrupt import Interruption, listen
@@ -41,7 +41,7 @@ from pronk.train.progress import say, work
 if TYPE_CHECKING:
     from rich.console import Console
 
-WINDOW_BATCHES = 4  # so that rows of like length meet, and little is lost where a process is killed
+HOW_ENDED = {"end": "ended", "stop": "at a stop text", "length": "never ended"}
 Window = list[tuple[dict[str, Any], Record]]
 
 
@@ -75,7 +75,7 @@ class Predicted:
 
     def told(self) -> str:
         """The same in a line for people."""
-        counts = ", ".join(f"{plain(name)} {count:,}" for name, count in self.counts.items())
+        counts = ", ".join(f"{HOW_ENDED.get(name, plain(name))} {count:,}" for name, count in self.counts.items())
         skipped = f"; {counted(self.skipped, 'row')} could not be read (column error)" if self.skipped else ""
         place = "" if self.output == STDOUT else f" in {self.output}"
         return f"{counted(self.rows, 'row')}{place}: {counts or 'no prediction'}{skipped}"
@@ -95,11 +95,8 @@ def predict_file(
     whole; until then the same call goes on where an earlier one ended. Raises PronkError, and KeyboardInterrupt where
     the user stops it: what is done is kept.
     """
-    if output != STDOUT and Path(output).exists() and not force:
-        raise OptionError(
-            f"--output {output}: this file exists already; choose another name, or replace it with --force"
-        )
-    with listen(lambda _: say(console, "stopping; what is done is kept")) as stop:
+    check_free(output, force)
+    with listen(lambda _: say(console, "stopping after this batch")) as stop:
         job = _Job(wanted, console, stop)
         with opened(given) as source, job.deterministic():
             columns = Columns(job.labels, wanted.skip_bad, prefix)
@@ -108,17 +105,28 @@ def predict_file(
             if output == STDOUT:
                 return job.to_stdout(source, facts, columns)
             with disk_guard(Path(output)), Journal(Path(output), job.identity(source), force) as journal:
-                made = job.go_on(source, facts, journal)
-                counts = job.write(source, facts, columns, Path(output), journal)
+                try:
+                    made = job.go_on(source, facts, journal)
+                    tally = job.write(source, facts, columns, Path(output), journal)
+                except KeyboardInterrupt:
+                    kept = f"{journal.rows:,} of {counted(facts.rows, 'row')} are done; the same command goes on"
+                    raise KeyboardInterrupt(kept) from None
                 journal.remove()
-    return job.result(output, facts, made, counts)
+    return job.result(output, facts, made, tally)
 
 
-def predict_rows(wanted: Wanted, rows: Iterable[Mapping[str, Any]], console: Console) -> list[dict[str, Any]]:
-    """Each row with its prediction, as a line of a .jsonl file would have it. Raises as predict_file does."""
-    with listen(lambda _: say(console, "stopping")) as stop:
-        job, source = _Job(wanted, console, stop), of_values(dict(row) for row in rows)
-        columns = Columns(job.labels, wanted.skip_bad)
+def predict_rows(
+    wanted: Wanted, rows: Sequence[str | dict[str, Any]], console: Console, prefix: str = ""
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Each row with its prediction, as a line of a .jsonl file would have it; a text is a row of the one column that
+    the model reads. Raises as predict_file does."""
+    if not rows:
+        return []
+    with listen(lambda _: say(console, "stopping after this batch")) as stop:
+        job = _Job(wanted, console, stop)
+        read = next(iter(job.prompts.asking.columns.values()))
+        source = of_values({read: row} if isinstance(row, str) else row for row in rows)
+        columns = Columns(job.labels, wanted.skip_bad, prefix)
         facts = job.examine(source)
         check_output(STDOUT, columns, facts.kinds)
         with job.deterministic():
@@ -199,25 +207,26 @@ class _Job:
             self.prepare()
             journal.begin({
                 "token_budget": self.answering.weights.budget,
+                "window_tokens": self.answering.weights.window_tokens,
                 "calibration": self.calibration and self.calibration.to_json(),
             })  # fmt: skip
         else:
             self._as_planned(journal.plan)
             self.tell(f"going on: {before:,} of {counted(facts.rows, 'row')} are done")
-        for window in self.windows(source, facts, before, int((journal.plan or {})["token_budget"])):
+        for window in self.windows(source, facts, before):
             journal.add([record for _, record in window])
         return journal.rows - before
 
     def _as_planned(self, plan: Mapping[str, Any]) -> None:
         """Go on as it was begun: batches of other sizes would round otherwise."""
-        self.answering.weights.token_budget = int(plan["token_budget"])
+        weights = self.answering.weights
+        weights.token_budget, weights.window_tokens = int(plan["token_budget"]), int(plan["window_tokens"])
         if isinstance(self.answering, Labels) and plan["calibration"]:
             self.calibration = Calibration.from_json(plan["calibration"])
             self.answering.temperature = self.calibration.temperature
 
-    def windows(self, source: Source, facts: Facts, done: int = 0, token_budget: int | None = None) -> Iterator[Window]:
-        """Values and records of the rows behind those that are done. token_budget: windows are measured by; that of
-        batches may have shrunk since."""
+    def windows(self, source: Source, facts: Facts, done: int = 0) -> Iterator[Window]:
+        """Values and records of the rows behind those that are done, window by window."""
         if done >= facts.rows:
             return
         weights = self.answering.weights
@@ -225,7 +234,7 @@ class _Job:
         rate = Rate(self.console, facts.rows - done)
         items = self.prompts.items(islice(source.rows(), done, None))
         with work(self.console, "predicting", facts.rows - done) as bar:
-            for window in windows(items, self.answering.size, WINDOW_BATCHES * (token_budget or weights.budget)):
+            for window in windows(items, self.answering.size, weights.window_tokens):
                 records = records_of(self.answering, window, self.stop, rate.told(bar.advance))
                 whole = [(item.row.values, record) for item, record in zip(window, records, strict=True)]
                 self._refuse_late(whole)

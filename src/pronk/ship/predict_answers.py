@@ -27,11 +27,14 @@ Record = dict[str, Any]
 Advance = Callable[[float], None]  # told of rows, or parts of a row, as they are done
 Made = TypeVar("Made")
 SMALLEST_BATCH = 1024  # tokens: where even this runs out of memory, smaller batches do not help
+# On a GPU rows of like length are to meet, and a window is seconds; on a CPU a batch takes that long.
+WINDOW_BATCHES = 4
 DIGITS = 6  # of a probability: float32 scores carry no more
 
 
 class Weights:
-    """A model's weights, read when they are first needed. token_budget: of a batch; what memory holds when absent."""
+    """A model's weights, read when they are first needed. token_budget: of a batch; window_tokens: of what is sorted by
+    length and kept together. Both as memory allows when they are absent."""
 
     def __init__(self, reader: Reader, console: Console) -> None:
         from pronk.model.load import context_length
@@ -39,6 +42,7 @@ class Weights:
         self.reader, self.console = reader, console
         self.context: int = context_length(reader.config)
         self.token_budget: int | None = None
+        self._window_tokens: int | None = None
         self._loaded: Loaded | None = None
 
     @property
@@ -53,6 +57,17 @@ class Weights:
         """Tokens of a batch."""
         self.token_budget = self.token_budget or self.loaded.token_budget
         return self.token_budget
+
+    @property
+    def window_tokens(self) -> int:
+        """Tokens of a window. It does not shrink with the batches."""
+        if self._window_tokens is None:
+            self._window_tokens = self.budget * (WINDOW_BATCHES if self.loaded.device == "cuda" else 1)
+        return self._window_tokens
+
+    @window_tokens.setter
+    def window_tokens(self, tokens: int) -> None:
+        self._window_tokens = tokens
 
     def within_memory(self, work: Callable[[Advance], Made], advance: Advance) -> Made:
         """The result of some work, tried again in smaller batches where memory runs out. Raises OutOfMemoryError."""

@@ -121,6 +121,7 @@ class Journal:
             value = json.loads(line)
             if first:
                 before, self.plan = value["job"], dict(value["plan"])
+                _ = int(self.plan["token_budget"]), int(self.plan["window_tokens"]), self.plan["calibration"]
             else:
                 self.rows += sum(isinstance(record, dict) for record in value)
         except (ValueError, KeyError, TypeError):

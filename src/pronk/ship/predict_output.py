@@ -53,6 +53,16 @@ class Columns:
         return ("error",) if self.with_error else ()
 
 
+def check_free(given: str, force: bool) -> None:
+    """Raises OptionError for a file that is there, unless it is to be replaced."""
+    if given != STDOUT and Path(given).is_dir():
+        raise OptionError(f"--output {given}: this is a folder; name a file in it")
+    if given != STDOUT and Path(given).exists() and not force:
+        raise OptionError(
+            f"--output {given}: this file exists already; choose another name, or replace it with --force"
+        )
+
+
 def check_output(given: str, columns: Columns, present: Mapping[str, Any]) -> None:
     """Raises OptionError for a file that cannot be written, and for new columns that the input has already."""
     as_json = given == STDOUT or Path(given).suffix == ENDINGS[0]

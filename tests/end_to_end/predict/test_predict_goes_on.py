@@ -66,9 +66,9 @@ def test_going_on_comes_to_the_same_bytes(run: Path, rows: Path, pronk: Pronk, m
         stopped_after(patch, 2, KeyboardInterrupt)
         told = pronk(*command(run, rows, out))
     assert told.code == 130
-    assert "interrupted; what is done is kept, and the same command goes on" in told.err
-    assert not out.exists()
     done = goes_on_from(rows.with_name("out.csv.unfinished"))
+    assert f"interrupted; {done} of {ROWS} rows are done; the same command goes on" in told.err
+    assert not out.exists()
     assert 0 < done < ROWS
     told = pronk(*command(run, rows, out, "--json"))
     assert f"going on: {done:,} of {ROWS:,} rows are done" in told.err
