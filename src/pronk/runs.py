@@ -167,15 +167,14 @@ def write_file(path: Path, fill: Callable[[Path], Any]) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     aside = Path(name)
     try:
-        fill(aside)
-        os.fsync(handle)
+        with os.fdopen(handle, "rb") as whole:
+            fill(aside)
+            os.fsync(whole.fileno())
         _give_usual_permissions(aside)
         os.replace(aside, path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
-    finally:
-        os.close(handle)
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:

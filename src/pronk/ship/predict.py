@@ -75,7 +75,8 @@ class Predicted:
 
     def told(self) -> str:
         """The same in a line for people."""
-        counts = ", ".join(f"{HOW_ENDED.get(name, plain(name))} {count:,}" for name, count in self.counts.items())
+        words = HOW_ENDED if set(self.counts) <= set(HOW_ENDED) else {}
+        counts = ", ".join(f"{words.get(name, plain(name))} {count:,}" for name, count in self.counts.items())
         skipped = f"; {counted(self.skipped, 'row')} could not be read (column error)" if self.skipped else ""
         place = "" if self.output == STDOUT else f" in {self.output}"
         return f"{counted(self.rows, 'row')}{place}: {counts or 'no prediction'}{skipped}"
@@ -261,14 +262,10 @@ class _Job:
 
         def fill(path: Path) -> None:
             writer = open_writer(path, output.suffix, columns, facts.kinds, source.schema())
-            rows = zip(source.rows(), journal.records(), strict=True)
             with closing(writer), self.console.status(f"writing {output.name}"):
-                writer.add(tally.of((row.values, record) for row, record in rows))
+                writer.add(tally.of(_together(source, journal)))
 
-        try:
-            write_file(output, fill)
-        except ValueError:  # zip: the rows are not as many as the records
-            raise DataError(f"{source.name}: the file has changed while it was read; start anew with --force") from None
+        write_file(output, fill)
         return tally
 
     def result(self, output: str, facts: Facts, made: int, tally: Tally) -> Predicted:
@@ -276,3 +273,12 @@ class _Job:
         counts = {label: tally.counts[label] for label in self.labels} if self.labels else dict(tally.counts)
         seconds = time.perf_counter() - self.begun
         return Predicted(output, facts.rows, tally.skipped, made, counts, seconds, self.calibration)
+
+
+def _together(source: Source, journal: Journal) -> Iterator[tuple[dict[str, Any], Record]]:
+    """The values of all rows with their records. Raises DataError where they are not as many."""
+    try:
+        for row, record in zip(source.rows(), journal.records(), strict=True):
+            yield row.values, record
+    except ValueError:
+        raise DataError(f"{source.name}: the file has changed while it was read; start anew with --force") from None

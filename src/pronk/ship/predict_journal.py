@@ -42,8 +42,11 @@ class Journal:
         self.job = json.loads(json.dumps(dict(job)))
         self.plan: dict[str, Any] | None = None
         self.rows = 0
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a+b", buffering=0)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+b", buffering=0)
+        except OSError as error:
+            raise OptionError(f"--output {output}: nothing can be written there ({error.strerror})") from None
         try:
             self._hold()
             try:

@@ -132,7 +132,7 @@ class Prompts:
             if facts.rows % TOKENIZED == 0:
                 check()
         if not facts.rows:
-            raise DataError(f"{source.path or source.name}: there are no rows")
+            raise DataError(f"{source.name}: there are no rows")
         return facts
 
     def items(self, rows: Iterable[Row]) -> Iterator[Item]:
@@ -186,6 +186,8 @@ class Prompts:
             return Item(row, [], error=str(error))
 
     def _fitting(self, row: Row, messages: list[Message], ids: list[int]) -> Item:
+        if not ids:
+            return Item(row, [], error="the tokenizer makes nothing of this text")
         if len(ids) > self.longest:
             why = f"{len(ids):,} tokens are too long: the base reads {self.context:,}, the answer among them"
             return Item(row, [], error=why)

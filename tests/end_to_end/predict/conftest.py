@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from safetensors.torch import load_file, save_file
 
 import pronk
 
+TEMPERATURE = 2.5
+
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Workplace:
-    """A study of one run that picks labels, measured with its loud adapter."""
+    """A study of one run that picks labels, measured with its loud adapter, calibrated to a temperature of ours."""
     place = Workplace(tmp_path_factory.mktemp("predicting"), tiny_base)
     place.write_rows(labelled_rows(100))
     place.recipe["data"]["split"] = {"validation": 30, "test": 30}
@@ -29,6 +32,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Workpl
     draw = torch.Generator().manual_seed(0)
     save_file({name: torch.randn(t.shape, generator=draw) * 0.3 for name, t in load_file(file).items()}, file)
     pronk.eval(place.out)
+    pronk.predict(file.parents[1], ["calibrates"])
+    calibration = file.parents[1] / "calibration.json"
+    kept = json.loads(calibration.read_text())
+    kept["calibration"] |= {"temperature": TEMPERATURE}
+    calibration.write_text(json.dumps(kept))
     torch.set_num_threads(threads)
     return place
 
