@@ -170,16 +170,19 @@ def phases_of(costs: Any, work: Any, setting: Any) -> dict[str, dict[str, int]]:
 
     from pronk.model.memory.costs import SEGMENTS
 
+    training = work.trainings[0]
+
     def peaks(one: Any, recordings: float) -> dict[str, int]:
         answering, reading = dict(work.evaluations)[setting.evaluation_tokens]
         validation = dict(work.validations)[setting.validation_tokens]
         return {
-            "load": one.loading_peak(), "train": one.training_peak(work.trainings[0].largest, setting.recompute),
+            "load": one.loading_peak(),
+            "train": one.training_peak(training.largest, setting.recompute, training.sequence),
             "validate": one.validation_peak(validation, recordings),
             "likelihood": one.evaluation_peak(reading), "answer": one.evaluation_peak(answering),
         }  # fmt: skip
 
-    pool = costs.recordings(work.trainings[0].largest, setting.recompute)
+    pool = costs.recordings(training.largest, setting.recompute, training.sequence)
     reserved, allocated = peaks(costs, pool), peaks(replace(costs.without_slack(), recorded=False), 0.0)
     return {name: {"reserved": reserved[name], "allocated": allocated[name] - SEGMENTS} for name in reserved}
 

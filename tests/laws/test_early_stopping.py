@@ -30,6 +30,7 @@ from pronk.train.fleet import Fleet, RunPlan, Step
 from pronk.train.progress import work
 from pronk.train.recorder import Ending, Journal, Recorder
 from pronk.train.stopping import early, never
+from pronk.train.writer import Writer
 
 BUDGET = 90
 VALIDATION = make_examples(24, 77)
@@ -76,9 +77,9 @@ def play(
         )
     rows = dict.fromkeys(range(len(plans)), VALIDATION)
     played = Played(fleet, journals, {}, path)
-    with work(Console(file=io.StringIO()), "training", 1) as bar:
+    with work(Console(file=io.StringIO()), "training", 1) as bar, Writer() as writer:
         validate = partial(validation_losses, model, fleet.adapter, examples=rows, token_budget=BUDGET)
-        recorder = Recorder(fleet, journals, validate, bar, lambda *_: None, lambda _: None)
+        recorder = Recorder(fleet, journals, validate, bar, lambda *_: None, lambda _: None, writer)
 
         def after_round(steps: Sequence[Step]) -> None:
             for step in steps:
