@@ -158,22 +158,17 @@ def new_folder(stem: str, parent: Path | None = None) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    write_file(path, lambda aside: aside.write_text(text, encoding="utf-8"))
-
-
-def write_file(path: Path, fill: Callable[[Path], Any]) -> None:
-    """Have `fill` write a file that appears under its name only when it is whole, and on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    aside = Path(name)
+    handle, aside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:
-        with os.fdopen(handle, "rb") as whole:
-            fill(aside)
-            os.fsync(whole.fileno())
-        _give_usual_permissions(aside)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        _give_usual_permissions(Path(aside))
         os.replace(aside, path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        Path(aside).unlink(missing_ok=True)
         raise
 
 

@@ -26,13 +26,13 @@ from pronk.data.terminal import plain
 from pronk.data.words import counted
 from pronk.errors import DataError, OptionError
 from pronk.recipe import generation_settings
-from pronk.runs import disk_guard, write_file
+from pronk.runs import disk_guard
 from pronk.ship.calibration import Calibration
 from pronk.ship.predict_answers import Answering, Labels, Record, Texts, Weights, records_of
 from pronk.ship.predict_calibration import calibration_of, loading, told, weights_digest
 from pronk.ship.predict_journal import Journal
 from pronk.ship.predict_model import asking_of, labels_of, one_model
-from pronk.ship.predict_output import STDOUT, Columns, JsonLines, check_free, check_output, open_writer
+from pronk.ship.predict_output import STDOUT, Columns, JsonLines, check_free, check_output, open_writer, whole
 from pronk.ship.predict_progress import Rate, Tally
 from pronk.ship.predict_rows import Facts, Prompts, Source, of_values, opened, windows
 from pronk.train.interrupt import Interruption, listen
@@ -171,6 +171,8 @@ class _Job:
         """One pass over all rows. Raises DataError for the first that cannot be read, unless such are skipped."""
         with self.console.status("reading the rows"):
             facts = self.prompts.examine(source, self.stop.check)
+        if facts.bad == facts.rows:
+            raise DataError(f"{facts.first_bad} (none of {counted(facts.rows, 'row')} can be read)")
         if facts.bad and not self.wanted.skip_bad:
             others = f" ({facts.bad:,} of {counted(facts.rows, 'row')} cannot be read)" if facts.bad > 1 else ""
             raise DataError(
@@ -237,9 +239,9 @@ class _Job:
         with work(self.console, "predicting", facts.rows - done) as bar:
             for window in windows(items, self.answering.size, weights.window_tokens):
                 records = records_of(self.answering, window, self.stop, rate.told(bar.advance))
-                whole = [(item.row.values, record) for item, record in zip(window, records, strict=True)]
-                self._refuse_late(whole)
-                yield whole
+                done_now = [(item.row.values, record) for item, record in zip(window, records, strict=True)]
+                self._refuse_late(done_now)
+                yield done_now
 
     def _refuse_late(self, window: Window) -> None:
         """A row that turned out to be too long, or that the template refuses."""
@@ -259,13 +261,12 @@ class _Job:
     def write(self, source: Source, facts: Facts, columns: Columns, output: Path, journal: Journal) -> Tally:
         """Every row of the input with its record, whole or not at all."""
         tally = Tally()
-
-        def fill(path: Path) -> None:
-            writer = open_writer(path, output.suffix, columns, facts.kinds, source.schema())
-            with closing(writer), self.console.status(f"writing {output.name}"):
-                writer.add(tally.of(_together(source, journal)))
-
-        write_file(output, fill)
+        with (
+            self.console.status(f"writing {output.name}"),
+            whole(output) as aside,
+            closing(open_writer(aside, output.suffix, columns, facts.kinds, source.schema())) as writer,
+        ):
+            writer.add(tally.of(_together(source, journal)))
         return tally
 
     def result(self, output: str, facts: Facts, made: int, tally: Tally) -> Predicted:

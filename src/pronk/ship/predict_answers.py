@@ -13,7 +13,7 @@ import numpy as np
 
 from pronk.ask.asking import Asked, Loaded, Reader, answer_batch, load_group, row_batches
 from pronk.data.questions import Question
-from pronk.errors import OutOfMemoryError
+from pronk.errors import BaseModelError, OutOfMemoryError
 from pronk.recipe import Generation
 from pronk.ship.calibration import Floats, log_probabilities
 from pronk.ship.predict_rows import Item
@@ -131,8 +131,16 @@ class Labels:
         return len(ids) + sum(map(len, self.ids))
 
     def scores(self, prompts: Sequence[Sequence[int]], stop: Interruption, advance: Advance) -> Floats:
-        """The log-probability of each label after each prompt, in nats (N, C)."""
-        return self.weights.within_memory(lambda told: self._scores(prompts, stop, told), advance)
+        """The log-probability of each label after each prompt, in nats (N, C). Raises BaseModelError for what is not
+        finite."""
+        scores_NC = self.weights.within_memory(lambda told: self._scores(prompts, stop, told), advance)
+        if not np.isfinite(scores_NC).all():
+            model = self.weights.reader.model
+            raise BaseModelError(
+                f"{model.name}: its scores are not finite numbers in {model.recipe.train.dtype}; its weights are "
+                "damaged, or too large for this type: --set train.dtype=fp32"
+            )
+        return scores_NC
 
     def records(self, items: Sequence[Item], stop: Interruption, advance: Advance) -> list[Record]:
         """See Answering."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -75,6 +77,21 @@ def check_output(given: str, columns: Columns, present: Mapping[str, Any]) -> No
         raise OptionError(
             f"the input has a column {taken[0]!r} already; name the new columns apart, such as --prefix predicted_"
         )
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write a file that appears under its name only when all of it is on the disk. One such place for each
+    name: what a killed process left there is written over."""
+    aside = path.with_name(f".{path.name}.writing")
+    try:
+        yield aside
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 class Writer(Protocol):

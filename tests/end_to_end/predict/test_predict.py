@@ -18,9 +18,11 @@ import torch
 from command_line import LABELS, Told
 from peft import PeftModel
 from predicted import lines, texts, write
+from safetensors.torch import load_file, save_file
 from scipy.special import softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pronk.model.saved import WEIGHTS
 from pronk.ship import predict_answers, predict_calibration
 from pronk.ship.predict_answers import Labels
 
@@ -288,6 +290,9 @@ def test_a_row_that_cannot_be_read(run: Path, pronk: Pronk, tmp_path: Path) -> N
         (["--input", "empty.jsonl", "--output", "a.csv"], "empty.jsonl: there are no rows"),
         (["--output", "a.csv", "--column", "txt"], "there is no column 'txt' for text; the columns are 'n', "),
         (["--output", "a.csv"], "the input has a column 'label' already; name the new columns apart, such as --prefix"),
+        (["--output", "rows.jsonl/a.csv", "--prefix", "p_"], "--output rows.jsonl/a.csv: nothing can be written there (Not a directory)"),
+        (["--output", "study"], "--output study: this is a folder; name a file in it"),
+        (["--input", "bad.jsonl", "--output", "a.csv", "--skip-bad"], "the text is empty (none of 1 row can be read)"),
         (["--output", "rows.jsonl"], "--output rows.jsonl: this file exists already; choose another name, or"),
         (["--output", "a.csv", "--temperature", "1"], "--temperature is for models that write text"),
         (["--output", "-", "--json"], "--json and --output - would both print to stdout"),
@@ -300,11 +305,24 @@ def test_what_is_wrong_is_said_before_anything_is_loaded(
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "rows.jsonl", [{**row, "label": "x"} for row in texts(2)])
     (tmp_path / "empty.jsonl").write_text("\n")
+    write(tmp_path / "bad.jsonl", [{"text": ""}])
     given = [] if "--input" in arguments else ["--input", "rows.jsonl"]
     told = pronk("predict", str(run), *given, *arguments)
     assert told.code == 2
     assert why in " ".join(told.err.split())
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["empty.jsonl", "rows.jsonl", "study"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bad.jsonl", "empty.jsonl", "rows.jsonl", "study"]
+
+
+def test_scores_that_are_not_finite_are_no_predictions(run: Path, pronk: Pronk, tmp_path: Path) -> None:
+    for parameter in (file := load_file(run / "adapter" / WEIGHTS)):
+        file[parameter] = file[parameter] * 1e30
+    save_file(file, run / "adapter" / WEIGHTS)
+    out = tmp_path / "out.csv"
+    rows = write(tmp_path / "rows.jsonl", texts(2))
+    told = pronk("predict", str(run), "--input", str(rows), "--output", str(out), "--no-calibration")
+    assert told.code == 2
+    assert "tuned: its scores are not finite numbers in auto" in told.err
+    assert list(tmp_path.glob("*out*")) == []
 
 
 def test_a_study_of_several_runs_is_asked_which(run: Path, pronk: Pronk, tmp_path: Path) -> None:
