@@ -46,7 +46,9 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a+b", buffering=0)
         except OSError as error:
-            raise OptionError(f"--output {output}: nothing can be written there ({error.strerror})") from None
+            in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+            why = "part of the path is a file" if in_the_way else error.strerror
+            raise OptionError(f"--output {output}: nothing can be written there ({why})") from None
         try:
             self._hold()
             try:

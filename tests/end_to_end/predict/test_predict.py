@@ -290,7 +290,7 @@ def test_a_row_that_cannot_be_read(run: Path, pronk: Pronk, tmp_path: Path) -> N
         (["--input", "empty.jsonl", "--output", "a.csv"], "empty.jsonl: there are no rows"),
         (["--output", "a.csv", "--column", "txt"], "there is no column 'txt' for text; the columns are 'n', "),
         (["--output", "a.csv"], "the input has a column 'label' already; name the new columns apart, such as --prefix"),
-        (["--output", "rows.jsonl/a.csv", "--prefix", "p_"], "--output rows.jsonl/a.csv: nothing can be written there (Not a directory)"),
+        (["--output", "rows.jsonl/a.csv", "--prefix", "p_"], "there (part of the path is a file)"),
         (["--output", "study"], "--output study: this is a folder; name a file in it"),
         (["--input", "bad.jsonl", "--output", "a.csv", "--skip-bad"], "the text is empty (none of 1 row can be read)"),
         (["--output", "rows.jsonl"], "--output rows.jsonl: this file exists already; choose another name, or"),
