@@ -166,3 +166,12 @@ def test_a_fault_shows(fault: Fault, law: Callable[[], None], monkeypatch: pytes
     fault(monkeypatch)
     with pytest.raises(AssertionError):
         law()
+
+
+def test_a_calibration_is_told_in_a_line() -> None:
+    before, after = Quality(0.2, 0.7, 1.25), Quality(0.1, 0.6, 1.25)
+    line = "calibrated on 40 validation rows, temperature 2.50; cross-validated: calibration error 0.200 → 0.100, "
+    assert told(Calibration(2.5, 40, before, after)) == f"{line}Brier 0.700 → 0.600, loss 1.250"
+    assert told(Calibration(1.0, 0, why_not="no rows")) == "probabilities are not calibrated: no rows"
+    kept = told(Calibration(1.0, 40, before, after, "it would not help"))
+    assert kept.endswith("it would not help (on 40 validation rows: calibration error 0.200, Brier 0.700, loss 1.250)")

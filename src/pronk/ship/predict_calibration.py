@@ -21,7 +21,7 @@ from pronk.data.words import counted
 from pronk.errors import DataError, PronkError
 from pronk.measure.items import Items, check_recorded
 from pronk.runs import StudyFolder, write_text
-from pronk.ship.calibration import Calibration, calibrate
+from pronk.ship.calibration import Calibration, Quality, calibrate
 from pronk.ship.predict_answers import Labels
 from pronk.ship.predict_rows import Prompts
 from pronk.train.interrupt import Interruption
@@ -65,16 +65,18 @@ def calibration_of(
 
 def told(found: Calibration) -> str:
     """A calibration in a line for people."""
+    before, after, rows = found.before, found.after, counted(found.rows, "validation row")
     if found.why_not:
-        return f"probabilities are not calibrated: {found.why_not}"
-    before, after = found.before, found.after
-    if before is None or after is None:
-        return f"probabilities are calibrated (temperature {found.temperature:.2f})"
-    return (
-        f"calibrated on {counted(found.rows, 'validation row')}, temperature {found.temperature:.2f}; cross-validated: "
-        f"calibration error {before.calibration_error:.3f} → {after.calibration_error:.3f}, "
-        f"Brier {before.brier:.3f} → {after.brier:.3f}, loss {before.nll:.3f} → {after.nll:.3f}"
-    )
+        figures = f" (on {rows}: {_figures(before, before)})" if before else ""
+        return f"probabilities are not calibrated: {found.why_not}{figures}"
+    figures = _figures(before, after) if before and after else ""
+    return f"calibrated on {rows}, temperature {found.temperature:.2f}; cross-validated: {figures}"
+
+
+def _figures(before: Quality, after: Quality) -> str:
+    names = {"calibration_error": "calibration error", "brier": "Brier", "nll": "loss"}
+    values = {name: [f"{getattr(one, name):.3f}" for one in (before, after)] for name in names}
+    return ", ".join(f"{names[name]} {' → '.join(dict.fromkeys(both))}" for name, both in values.items())
 
 
 def weights_digest(model: Model) -> str:
