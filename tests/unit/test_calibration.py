@@ -14,12 +14,14 @@ from sklearn.metrics import brier_score_loss, log_loss
 from pronk.ship import calibration
 from pronk.ship.calibration import (
     Calibration,
+    Quality,
     calibrate,
     calibration_error,
     fit_temperature,
     log_probabilities,
     quality,
 )
+from pronk.ship.predict_calibration import told
 
 Fault = Callable[[pytest.MonkeyPatch], None]
 

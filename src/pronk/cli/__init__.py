@@ -50,8 +50,8 @@ app = typer.Typer(
 )
 for verb in (
     studies.demo, checks.init, checks.doctor, checks.tokens, checks.check, studies.plan, studies.run, studies.report,
-    measuring.evaluate, comparing.compare, asking.generate, asking.inspect, predicting.predict, chatting.chat,
-    voting.arena, judging.judge, synthesizing.synthesize,
+    measuring.evaluate, comparing.compare, asking.generate, asking.inspect, chatting.chat, voting.arena, judging.judge,
+    synthesizing.synthesize, predicting.predict,
 ):  # fmt: skip
     # eval is not a name for a function: Python has one
     app.command("eval" if verb is measuring.evaluate else None)(verb)

@@ -15,7 +15,8 @@ from pronk.data.rows import Row, RowError
 from pronk.data.turns import read_question
 from pronk.data.words import did_you_mean, quoted
 from pronk.errors import DataError
-from pronk.recipe import ChoiceForm, Format
+from pronk.recipe import Format
+from pronk.recipe.data import ChoiceForm
 
 ANSWERING = {*ANSWERS, "label", "answer"}
 ASKED = {format: tuple(one for one in fields if one not in ANSWERING) for format, fields in FIELDS.items()}

@@ -10,7 +10,8 @@ from pronk.data.conversation import Conversation, Message
 from pronk.data.labels import label_text
 from pronk.data.rows import EMPTY_ANSWER, RowError
 from pronk.data.words import described, is_whole
-from pronk.recipe import ChoiceForm, Data
+from pronk.recipe import Data
+from pronk.recipe.data import ChoiceForm
 
 ARC_KEYS = ("text", "label")  # of the lists that ARC and its kin write in place of one list of choices
 

@@ -13,7 +13,7 @@ problems.py            what is wrong, in words
 """
 
 from pronk.recipe.baseline import SHOTS, Baseline
-from pronk.recipe.data import FILE_ENDINGS, ChoiceForm, Data, Format, Source, Split
+from pronk.recipe.data import FILE_ENDINGS, Data, Format, Source, Split
 from pronk.recipe.generation import Generation, generation_settings
 from pronk.recipe.measures import Exact, Forgetting
 from pronk.recipe.reading import read_recipe, recipe_of_base, recipe_of_data
@@ -23,7 +23,7 @@ from pronk.recipe.synthesis import RequestForm, Synthesis, Task, synthesis_setti
 from pronk.recipe.training import Adapter, Train
 
 __all__ = [
-    "FILE_ENDINGS", "SHOTS", "Adapter", "Baseline", "ChoiceForm", "Data", "Exact", "Forgetting", "Format", "Generation",
-    "Quantize", "Recipe", "RequestForm", "Section", "Source", "Split", "Synthesis", "Task", "Train",
-    "generation_settings", "known_keys", "read_recipe", "recipe_of_base", "recipe_of_data", "synthesis_settings",
+    "FILE_ENDINGS", "SHOTS", "Adapter", "Baseline", "Data", "Exact", "Forgetting", "Format", "Generation", "Quantize",
+    "Recipe", "RequestForm", "Section", "Source", "Split", "Synthesis", "Task", "Train", "generation_settings",
+    "known_keys", "read_recipe", "recipe_of_base", "recipe_of_data", "synthesis_settings",
 ]  # fmt: skip
