@@ -5,6 +5,7 @@ checks.py        check, tokens, init, doctor
 comparing.py     compare
 measuring.py     eval
 asking.py        generate, inspect
+predicting.py    predict
 chatting.py      chat
 voting.py        arena
 judging.py       judge
@@ -32,6 +33,7 @@ from pronk.cli import (
     comparing,
     judging,
     measuring,
+    predicting,
     shipping,
     studies,
     synthesizing,
@@ -51,7 +53,7 @@ app = typer.Typer(
 for verb in (
     studies.demo, checks.init, checks.doctor, checks.tokens, checks.check, studies.plan, studies.run, studies.report,
     measuring.evaluate, comparing.compare, asking.generate, asking.inspect, chatting.chat, voting.arena, judging.judge,
-    synthesizing.synthesize, shipping.export,
+    synthesizing.synthesize, shipping.export, predicting.predict,
 ):  # fmt: skip
     # eval is not a name for a function: Python has one
     app.command("eval" if verb is measuring.evaluate else None)(verb)
