@@ -18,7 +18,7 @@ pytestmark = [
     ("dtype", "quantize"),
     [("fp32", "none"), ("bf16", "none"), ("fp16", "none"), ("bf16", "nf4"), ("bf16", "int8"), ("bf16", "fp8")],
 )
-def test_an_export_passes(tiny_base, worded, tmp_path, dtype, quantize):
+def test_an_export_passes(tiny_base, worded, dtype, quantize):
     from pronk.ship.exporting import Options, export
 
     recipe = {
@@ -27,8 +27,8 @@ def test_an_export_passes(tiny_base, worded, tmp_path, dtype, quantize):
         "quantize": quantize,
         "train": {"epochs": 4, "batch_size": 8, "learning_rate": 0.02, "dtype": dtype, "device": "cuda"},
     }  # fmt: skip
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    study = pronk.run(tmp_path / "recipe.yaml", out=tmp_path / "study")
+    (worded / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    study = pronk.run(worded / "recipe.yaml", out=worded / "study")
     (run,) = (path for path in (study.path / "runs").iterdir() if (path / "adapter").is_dir())
     record = export(str(run), Options(["adapter", "merged"]), Console(stderr=True))
     for entry in record.entries:  # the figures are what the defaults of ship/tolerance.py are judged by

@@ -22,7 +22,7 @@ def _lines(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_labels_are_those_of_eval_and_going_on_gives_the_same_bytes(tiny_base, worded, tmp_path, monkeypatch):
+def test_labels_are_those_of_eval_and_going_on_gives_the_same_bytes(tiny_base, worded, monkeypatch):
     from rich.console import Console
 
     recipe = {
@@ -30,8 +30,8 @@ def test_labels_are_those_of_eval_and_going_on_gives_the_same_bytes(tiny_base, w
         "data": {"source": "rows.jsonl", "split": {"test": 60, "validation": 60}},
         "train": {"epochs": 2, "batch_size": 8, "learning_rate": 0.02, "dtype": "fp32", "device": "cuda"},
     }  # fmt: skip
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    study = pronk.run(tmp_path / "recipe.yaml", out=tmp_path / "study")
+    (worded / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    study = pronk.run(worded / "recipe.yaml", out=worded / "study")
     run = study.best
     items = _lines(study.path / "items.jsonl")
     measured = [one["predicted"] for one in _lines(run.path / "items" / "classify.jsonl")]
@@ -43,7 +43,7 @@ def test_labels_are_those_of_eval_and_going_on_gives_the_same_bytes(tiny_base, w
     monkeypatch.setattr("pronk.evaluate.evaluation.CPU_BATCH", 1024)
     monkeypatch.setattr("pronk.evaluate.evaluation.LARGEST_BATCH", 1024)
     wanted, console = Wanted(str(run.path)), Console(stderr=True)
-    given, whole, out = (str(tmp_path / name) for name in ("rows.jsonl", "whole.csv", "out.csv"))
+    given, whole, out = (str(worded / name) for name in ("rows.jsonl", "whole.csv", "out.csv"))
     predict_file(wanted, given, whole, console, "p_")
     original = Journal.add
 
@@ -56,7 +56,7 @@ def test_labels_are_those_of_eval_and_going_on_gives_the_same_bytes(tiny_base, w
         with pytest.raises(KeyboardInterrupt, match="rows are done"):
             predict_file(wanted, given, out, console, "p_")
     assert predict_file(wanted, given, out, console, "p_").made < 200
-    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert (worded / "out.csv").read_bytes() == (worded / "whole.csv").read_bytes()
 
 
 def test_texts_on_a_gpu(tiny_base):
