@@ -9,6 +9,7 @@ chatting.py      chat
 voting.py        arena
 judging.py       judge
 synthesizing.py  synthesize
+trying.py        try
 benches.py       bench
 shared.py        options and how a result is shown
 """
@@ -33,6 +34,7 @@ from pronk.cli import (
     measuring,
     studies,
     synthesizing,
+    trying,
     voting,
 )  # fmt: skip
 from pronk.cli.shared import say
@@ -53,6 +55,7 @@ for verb in (
 ):  # fmt: skip
     # eval is not a name for a function: Python has one
     app.command("eval" if verb is measuring.evaluate else None)(verb)
+app.add_typer(trying.trying, name="try")
 app.add_typer(benches.bench, name="bench")
 
 

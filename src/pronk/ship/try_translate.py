@@ -1,0 +1,220 @@
+"""`pronk try translate`: encoder-decoder models, each family with its own way to name languages.
+
+M2M100, NLLB and mBART have a token for each language: one before the text, one that the answer must begin with.
+Marian models know one pair, or take the language to translate into as a token before the text. T5 reads it in words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pronk.data.questions import Question
+from pronk.data.words import did_you_mean
+from pronk.errors import OptionError
+from pronk.recipe import Generation
+from pronk.ship.try_models import (
+    Pretrained,
+    check_lengths,
+    check_overrides,
+    find_pretrained,
+    load_pretrained,
+    readable_length,
+    refuse_other_task,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BATCH_TOKENS = 4096  # of texts and translations together, over all beams
+CODE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]+")  # en_XX, eng_Latn
+PAIR = re.compile(r"translation_(\w+)_to_(\w+)")  # T5's tasks in config.json
+FEW = 8  # codes that a message names
+NO_POSITIONS = 10**9  # of a model that knows distances only, such as T5
+LIBRARY_LENGTH = 20  # what transformers takes where a model does not say: it would cut most sentences
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A text in the other language. ended: whether the model ended it, or its limit did."""
+
+    question: Question
+    text: str
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What was translated. beams: how many were searched. interrupted: some texts may be missing."""
+
+    base: str
+    source: str | None
+    target: str | None
+    beams: int
+    results: tuple[Translated, ...]
+    interrupted: bool = False
+
+
+@dataclass(frozen=True)
+class Direction:
+    """How a model is told the languages. prefix: what stands before a text. source: as the tokenizer is told.
+    begin: the id that a translation must begin with."""
+
+    prefix: str = ""
+    source: str | None = None
+    begin: int | None = None
+
+
+def translate(
+    name: str, texts: Sequence[Question], source: str | None, target: str | None, max_new_tokens: int | None,
+    overrides: Sequence[str], console: Console,
+) -> Translation:  # fmt: skip
+    """Each text in the other language, by the beam search that the model comes with; nothing is drawn.
+
+    source, target: the model's own codes of languages; None where it knows one pair. max_new_tokens: None for the
+    model's own limit. Raises BaseModelError, OptionError or DataError; Ctrl-C keeps what is done.
+    """
+    from pronk.train.interrupt import listen
+    from pronk.train.progress import say, work
+
+    found = find_pretrained(name, overrides, partial(say, console))
+    refuse_other_task(found, "translator")
+    check_overrides(overrides)
+    tokenizer, way = _told(found, source, target)
+    rows = [tokenizer(way.prefix + one.text)["input_ids"] for one in texts]
+    check_lengths(found.name, [one.place for one in texts], rows, readable_length(found.config, tokenizer))
+    done: dict[int, Translated] = {}
+    with listen(lambda _: say(console, "stopping; what is translated is kept")) as stop:
+        with console.status(f"loading {found.name}"):
+            model = load_pretrained(found)
+        settings = _settings(model, way, max_new_tokens)
+        with work(console, "translating", len(texts)) as bar:
+            for places, answers in _batches(model, tokenizer, rows, settings):
+                done |= {place: Translated(texts[place], *one) for place, one in zip(places, answers, strict=True)}
+                bar.advance(len(places))
+                if stop.asked:
+                    break
+    results = tuple(done[place] for place in sorted(done))
+    return Translation(found.name, source, target, settings["num_beams"], results, bool(stop.asked))
+
+
+def _told(found: Pretrained, source: str | None, target: str | None) -> tuple[Any, Direction]:
+    """The tokenizer, told what language it reads, and the direction. No weights are loaded."""
+    from pronk.model.load import load_tokenizer
+
+    tokenizer = load_tokenizer(found.base)
+    way = direction(found.name, tokenizer, found.config, source, target)
+    if way.source is not None:
+        tokenizer.src_lang = way.source
+    return tokenizer, way
+
+
+def direction(name: str, tokenizer: Any, config: Any, source: str | None, target: str | None) -> Direction:
+    """How a model is told to translate. Raises OptionError for a language that it does not know, with those it does."""
+    if codes := language_codes(tokenizer):
+        _known(name, "--from", source, codes)
+        _known(name, "--to", target, codes)
+        return Direction(source=source, begin=codes[str(target)])
+    if hasattr(tokenizer, "supported_language_codes"):
+        return _marian(name, tokenizer, source, target)
+    if prefixes := _prefixes(config):
+        return _t5(name, prefixes, source, target)
+    if source is not None or target is not None:
+        raise OptionError(
+            f"--from, --to: {name} names no languages in its tokenizer or configuration; leave both out, and begin "
+            "each text as it was trained, if it was: 'translate English to German: …'"
+        )
+    return Direction()
+
+
+def language_codes(tokenizer: Any) -> dict[str, int]:
+    """The ids of the languages for which a tokenizer has tokens; empty for one that has none."""
+    if not hasattr(tokenizer, "src_lang"):
+        return {}
+    if own := getattr(tokenizer, "lang_code_to_id", None):  # M2M100, mBART-50
+        return {str(code): int(number) for code, number in own.items()}
+    codes = [token for token in tokenizer.all_special_tokens if CODE.fullmatch(token)]  # NLLB, mBART
+    return dict(zip(codes, tokenizer.convert_tokens_to_ids(codes), strict=True))
+
+
+def _marian(name: str, tokenizer: Any, source: str | None, target: str | None) -> Direction:
+    """A pair of its own, or a target as a token before the text: >>fra<<."""
+    targets = {code.strip("><"): 0 for code in tokenizer.supported_language_codes}
+    _only("--from", source, tokenizer.source_lang, f"{name} translates from")
+    if targets:
+        _known(name, "--to", target, targets)
+        return Direction(prefix=f">>{target}<< ")
+    _only("--to", target, tokenizer.target_lang, f"{name} translates into")
+    return Direction()
+
+
+def _only(option: str, given: str | None, own: str | None, what: str) -> None:
+    """Raise OptionError for another language than the one that a model knows on a side."""
+    if given is not None and given != own:
+        advice = f"{own} only; write {option} {own}" if own else "a language that it does not name; check its page"
+        raise OptionError(f"{option} {given}: {what} {advice}, or leave it out")
+
+
+def _prefixes(config: Any) -> dict[tuple[str, str], str]:
+    """What T5 reads before a text, by languages, as its configuration says."""
+    tasks = getattr(config, "task_specific_params", None) or {}
+    found = {}
+    for task, settings in tasks.items() if isinstance(tasks, Mapping) else ():
+        pair = PAIR.fullmatch(str(task))
+        if pair and isinstance(settings, Mapping) and isinstance(settings.get("prefix"), str):
+            found[pair[1], pair[2]] = settings["prefix"]
+    return found
+
+
+def _t5(name: str, prefixes: Mapping[tuple[str, str], str], source: str | None, target: str | None) -> Direction:
+    if (prefix := prefixes.get((str(source), str(target)))) is None:
+        known = ", ".join(f"--from {one} --to {two}" for one, two in list(prefixes)[:FEW])
+        given = f"found {source or 'nothing'} and {target or 'nothing'}"
+        raise OptionError(f"--from, --to: {given}; {name} was trained on {known}")
+    return Direction(prefix=prefix)
+
+
+def _known(name: str, option: str, code: str | None, codes: Mapping[str, int]) -> None:
+    if code is not None and code in codes:
+        return
+    near = [one for one in codes if code and one.lower().startswith(code.lower()[:2])] or list(codes)
+    listed = ", ".join(near[:FEW]) + (f" … ({len(codes)} in all)" if len(codes) > min(FEW, len(near)) else "")
+    if code is None:
+        raise OptionError(f"{option}: {name} knows {len(codes)} languages and must be told which: {listed}")
+    raise OptionError(f"{option} {code}: {name} has no such language{did_you_mean(code, codes)}; it has {listed}")
+
+
+def _settings(model: Any, way: Direction, max_new_tokens: int | None) -> dict[str, Any]:
+    """What `generate` is told beside the model's own settings."""
+    own = model.generation_config
+    settings: dict[str, Any] = {"do_sample": False, "num_beams": own.num_beams or 1}
+    if way.begin is not None:
+        settings["forced_bos_token_id"] = way.begin
+    says = own.max_new_tokens is not None or own.max_length not in (None, LIBRARY_LENGTH)
+    if max_new_tokens is not None or not says:
+        positions = getattr(model.config, "max_position_embeddings", None) or NO_POSITIONS
+        settings["max_new_tokens"] = min(max_new_tokens or Generation().max_new_tokens, positions - 1)
+    return settings
+
+
+def _batches(
+    model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], settings: Mapping[str, Any]
+) -> Iterator[tuple[list[int], list[tuple[str, bool]]]]:
+    """Places and translations, the longest texts first; with each whether the model ended it."""
+    import torch
+
+    from pronk.evaluate.batches import prompt_batches
+    from pronk.model.hub import quiet
+    from pronk.model.memory.guard import memory_guard
+
+    for batch in prompt_batches(rows, [0], max(1, BATCH_TOKENS // settings["num_beams"]), 0):
+        places = [place for place, _ in batch]
+        inputs = tokenizer.pad({"input_ids": [list(rows[place]) for place in places]}, return_tensors="pt")
+        with memory_guard("translating"), torch.inference_mode(), quiet():
+            ids = model.generate(**inputs.to(model.device), **settings)
+        ends = ids[:, 1:] == tokenizer.eos_token_id  # what a decoder begins with may be the same token
+        texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        yield places, list(zip((text.strip() for text in texts), ends.any(dim=1).tolist(), strict=True))
