@@ -57,7 +57,7 @@ def generate(
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
-    """What a base writes: an answer in its own chat form, or how a text goes on."""
+    """What a base writes: an answer, or how a text goes on."""
     from pronk import ask
     from pronk.ship.try_generate import generate as write
     from pronk.ship.try_texts import read_texts
@@ -88,7 +88,10 @@ def classify(
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Probabilities of labels: a classifier's own, or any, from an NLI model or from a causal language model."""
+    """Probabilities of labels, its own or yours.
+
+    A classifier has labels of its own; an NLI model or a causal language model takes any.
+    """
     from pronk.ship import try_shown
     from pronk.ship.try_classify import classify as sort
     from pronk.ship.try_texts import read_texts
@@ -116,7 +119,10 @@ def translate(
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Translations by an encoder-decoder model (Marian, M2M100, NLLB, mBART, T5), by its own beam search."""
+    """Translations by Marian, M2M100, NLLB, mBART or T5.
+
+    The languages are the model's own codes, and the beam search is its own.
+    """
     from pronk.ship import try_shown
     from pronk.ship.try_texts import read_texts
     from pronk.ship.try_translate import translate as turn

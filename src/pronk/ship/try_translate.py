@@ -7,13 +7,14 @@ Marian models know one pair, or take the language to translate into as a token b
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pronk.data.questions import Question
-from pronk.data.words import did_you_mean
+from pronk.data.words import counted
 from pronk.errors import OptionError
 from pronk.recipe import Generation
 from pronk.ship.try_models import (
@@ -34,7 +35,8 @@ CODE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]+")  # en_XX, eng_Latn
 PAIR = re.compile(r"translation_(\w+)_to_(\w+)")  # T5's tasks in config.json
 FEW = 8  # codes that a message names
 NO_POSITIONS = 10**9  # of a model that knows distances only, such as T5
-LIBRARY_LENGTH = 20  # what transformers takes where a model does not say: it would cut most sentences
+# what a task of T5's may say of its search, beside its prefix
+SEARCH = ("num_beams", "max_length", "early_stopping", "length_penalty", "no_repeat_ngram_size")
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,12 @@ class Translation:
 @dataclass(frozen=True)
 class Direction:
     """How a model is told the languages. prefix: what stands before a text. source: as the tokenizer is told.
-    begin: the id that a translation must begin with."""
+    begin: the id that a translation must begin with. search: of T5, whose tasks each have their own."""
 
     prefix: str = ""
     source: str | None = None
     begin: int | None = None
+    search: Mapping[str, Any] = field(default_factory=dict)
 
 
 def translate(
@@ -105,7 +108,10 @@ def _told(found: Pretrained, source: str | None, target: str | None) -> tuple[An
     """The tokenizer, told what language it reads, and the direction. No weights are loaded."""
     from pronk.model.load import load_tokenizer
 
-    tokenizer = load_tokenizer(found.base)
+    with warnings.catch_warnings():
+        # Marian's tokenizer recommends a package that it calls nowhere while it reads a text
+        warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+        tokenizer = load_tokenizer(found.base)
     way = direction(found.name, tokenizer, found.config, source, target)
     if way.source is not None:
         tokenizer.src_lang = way.source
@@ -120,8 +126,8 @@ def direction(name: str, tokenizer: Any, config: Any, source: str | None, target
         return Direction(source=source, begin=codes[str(target)])
     if hasattr(tokenizer, "supported_language_codes"):
         return _marian(name, tokenizer, source, target)
-    if prefixes := _prefixes(config):
-        return _t5(name, prefixes, source, target)
+    if tasks := _tasks(config):
+        return _t5(name, tasks, source, target)
     if source is not None or target is not None:
         raise OptionError(
             f"--from, --to: {name} names no languages in its tokenizer or configuration; leave both out, and begin "
@@ -158,44 +164,47 @@ def _only(option: str, given: str | None, own: str | None, what: str) -> None:
         raise OptionError(f"{option} {given}: {what} {advice}, or leave it out")
 
 
-def _prefixes(config: Any) -> dict[tuple[str, str], str]:
-    """What T5 reads before a text, by languages, as its configuration says."""
-    tasks = getattr(config, "task_specific_params", None) or {}
+def _tasks(config: Any) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """What T5's configuration says of each pair of languages: `prefix`, which stands before a text, and its search."""
+    tasks = getattr(config, "task_specific_params", None)
     found = {}
     for task, settings in tasks.items() if isinstance(tasks, Mapping) else ():
         pair = PAIR.fullmatch(str(task))
         if pair and isinstance(settings, Mapping) and isinstance(settings.get("prefix"), str):
-            found[pair[1], pair[2]] = settings["prefix"]
+            found[pair[1], pair[2]] = settings
     return found
 
 
-def _t5(name: str, prefixes: Mapping[tuple[str, str], str], source: str | None, target: str | None) -> Direction:
-    if (prefix := prefixes.get((str(source), str(target)))) is None:
-        known = ", ".join(f"--from {one} --to {two}" for one, two in list(prefixes)[:FEW])
+def _t5(name: str, tasks: Mapping[tuple[str, str], Any], source: str | None, target: str | None) -> Direction:
+    if (task := tasks.get((str(source), str(target)))) is None:
+        known = ", ".join(f"--from {one} --to {two}" for one, two in list(tasks)[:FEW])
         given = f"found {source or 'nothing'} and {target or 'nothing'}"
         raise OptionError(f"--from, --to: {given}; {name} was trained on {known}")
-    return Direction(prefix=prefix)
+    return Direction(prefix=task["prefix"], search={key: task[key] for key in SEARCH if key in task})
 
 
 def _known(name: str, option: str, code: str | None, codes: Mapping[str, int]) -> None:
+    """Raise OptionError where a language is missing or unknown, with those that are meant perhaps."""
     if code is not None and code in codes:
         return
-    near = [one for one in codes if code and one.lower().startswith(code.lower()[:2])] or list(codes)
-    listed = ", ".join(near[:FEW]) + (f" … ({len(codes)} in all)" if len(codes) > min(FEW, len(near)) else "")
+    near = [one for one in codes if code and one.lower().startswith(code.lower()[:2])]
+    listed = ", ".join((near or list(codes))[:FEW])
+    count = f"{name} knows {counted(len(codes), 'language')}"
     if code is None:
-        raise OptionError(f"{option}: {name} knows {len(codes)} languages and must be told which: {listed}")
-    raise OptionError(f"{option} {code}: {name} has no such language{did_you_mean(code, codes)}; it has {listed}")
+        raise OptionError(f"{option}: {count} and must be told which, such as {listed}")
+    raise OptionError(f"{option} {code}: {count}, and not this one; {'near it' if near else 'such as'}: {listed}")
 
 
 def _settings(model: Any, way: Direction, max_new_tokens: int | None) -> dict[str, Any]:
     """What `generate` is told beside the model's own settings."""
     own = model.generation_config
-    settings: dict[str, Any] = {"do_sample": False, "num_beams": own.num_beams or 1}
+    settings: dict[str, Any] = {"do_sample": False, "num_beams": own.num_beams or 1, **way.search}
     if way.begin is not None:
         settings["forced_bos_token_id"] = way.begin
-    says = own.max_new_tokens is not None or own.max_length not in (None, LIBRARY_LENGTH)
-    if max_new_tokens is not None or not says:
+    says = own.max_new_tokens or own.max_length or way.search.get("max_length")
+    if max_new_tokens is not None or not says:  # where nobody says, transformers cuts at 20 tokens
         positions = getattr(model.config, "max_position_embeddings", None) or NO_POSITIONS
+        settings.pop("max_length", None)
         settings["max_new_tokens"] = min(max_new_tokens or Generation().max_new_tokens, positions - 1)
     return settings
 
@@ -215,6 +224,9 @@ def _batches(
         inputs = tokenizer.pad({"input_ids": [list(rows[place]) for place in places]}, return_tensors="pt")
         with memory_guard("translating"), torch.inference_mode(), quiet():
             ids = model.generate(**inputs.to(model.device), **settings)
-        ends = ids[:, 1:] == tokenizer.eos_token_id  # what a decoder begins with may be the same token
-        texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-        yield places, list(zip((text.strip() for text in texts), ends.any(dim=1).tolist(), strict=True))
+        written = ids[:, 1:]  # without what the decoder begins with, which may be the same as the end
+        if "forced_bos_token_id" in settings:  # the language: not every tokenizer knows it for a special token
+            written = written[:, 1:]
+        texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+        ended = (written == tokenizer.eos_token_id).any(dim=1).tolist()
+        yield places, list(zip((text.strip() for text in texts), ended, strict=True))
