@@ -1,1 +1,13 @@
-"""What was tuned, on its way to those who use it; pronk ships only what it has compared."""
+"""What was tuned, on its way to those who use it; pronk ships only what it has compared.
+
+exporting.py   the story of `pronk export`: one form after another, each made aside, compared, then put in its place
+adapter.py     in PEFT's form
+merged.py      as a model of its own, in bf16
+merging.py     adapter into base, tensor by tensor
+reading.py     what was exported, as the programs read it that it is for
+chats.py       a question as those send it who know only the exported files
+evidence.py    what a model says on validation rows
+parity.py      the gate: what was exported against the run that it came from
+tolerance.py   how far the two may differ
+record.py      export.json, and what the terminal shows of it
+"""

@@ -65,8 +65,11 @@ ALPACA_PREAMBLE = (
     "Below is an instruction that describes a task{paired}. Write a response that appropriately completes the request."
 )
 ALPACA_PAIRED = ", paired with an input that provides further context"
+ALPACA_INPUT = "\n\n### Input:\n"  # between instruction and context; a server's client writes it into the content
 ALPACA_TEMPLATE = (
     "{%- if messages[0]['role'] == 'system' %}{{- messages[0]['content'] + '\n\n' }}"
+    "{%- elif '" + ALPACA_INPUT + "' in messages[0]['content'] %}"
+    "{{- '" + ALPACA_PREAMBLE.format(paired=ALPACA_PAIRED) + "\n\n' }}"
     "{%- else %}{{- '" + ALPACA_PREAMBLE.format(paired="") + "\n\n' }}{%- endif %}"
     "{%- for message in messages %}"
     "{%- if message['role'] == 'user' %}"
@@ -99,10 +102,15 @@ class Alpaca:
 
 def _alpaca(asked: Sequence[Message], first: bool) -> str:
     *before, user = asked
-    paired = ALPACA_PAIRED if user.context else ""
+    asks = alpaca_content(user)
+    paired = ALPACA_PAIRED if ALPACA_INPUT in asks else ""
     preamble = before[0].content if before else ALPACA_PREAMBLE.format(paired=paired) if first else ""
-    context = f"### Input:\n{user.context}\n\n" if user.context else ""
-    return f"{preamble}\n\n### Instruction:\n{user.content}\n\n{context}### Response:\n"
+    return f"{preamble}\n\n### Instruction:\n{asks}\n\n### Response:\n"
+
+
+def alpaca_content(message: Message) -> str:
+    """A message's text in the Alpaca form, its context under a heading."""
+    return f"{message.content}{ALPACA_INPUT}{message.context}" if message.context else message.content
 
 
 LLAMA2_TEMPLATE = (
