@@ -30,6 +30,8 @@ from pronk.ship.try_models import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pronk.train.interrupt import Interruption
+
 BATCH_TOKENS = 4096  # of texts and translations together, over all beams
 CODE = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]+")  # en_XX, eng_Latn
 PAIR = re.compile(r"translation_(\w+)_to_(\w+)")  # T5's tasks in config.json
@@ -95,11 +97,9 @@ def translate(
             model = load_pretrained(found)
         settings = _settings(model, way, max_new_tokens)
         with work(console, "translating", len(texts)) as bar:
-            for places, answers in _batches(model, tokenizer, rows, settings):
+            for places, answers in _batches(model, tokenizer, rows, settings, stop):
                 done |= {place: Translated(texts[place], *one) for place, one in zip(places, answers, strict=True)}
                 bar.advance(len(places))
-                if stop.asked:
-                    break
     results = tuple(done[place] for place in sorted(done))
     return Translation(found.name, source, target, settings["num_beams"], results, bool(stop.asked))
 
@@ -210,20 +210,26 @@ def _settings(model: Any, way: Direction, max_new_tokens: int | None) -> dict[st
 
 
 def _batches(
-    model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], settings: Mapping[str, Any]
+    model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], settings: Mapping[str, Any], stop: Interruption
 ) -> Iterator[tuple[list[int], list[tuple[str, bool]]]]:
-    """Places and translations, the longest texts first; with each whether the model ended it."""
+    """Places and translations, the longest texts first; with each whether the model ended it. None once it is to
+    stop, which is heard at every token."""
     import torch
 
     from pronk.evaluate.batches import prompt_batches
     from pronk.model.hub import quiet
     from pronk.model.memory.guard import memory_guard
 
+    def stopped(ids: Any, *_: Any, **__: Any) -> Any:
+        return torch.full((len(ids),), bool(stop.asked), device=ids.device)
+
     for batch in prompt_batches(rows, [0], max(1, BATCH_TOKENS // settings["num_beams"]), 0):
         places = [place for place, _ in batch]
         inputs = tokenizer.pad({"input_ids": [list(rows[place]) for place in places]}, return_tensors="pt")
         with memory_guard("translating"), torch.inference_mode(), quiet():
-            ids = model.generate(**inputs.to(model.device), **settings)
+            ids = model.generate(**inputs.to(model.device), **settings, stopping_criteria=[stopped])
+        if stop.asked:
+            return
         written = ids[:, 1:]  # without what the decoder begins with, which may be the same as the end
         if "forced_bos_token_id" in settings:  # the language: not every tokenizer knows it for a special token
             written = written[:, 1:]
