@@ -1,4 +1,4 @@
-"""On what terms a base may be used, as far as it says so itself; and what Llama's licences ask of models made from it."""
+"""On what terms a base may be used, as far as it says so itself; what Llama's licences ask of models made from it."""
 
 from __future__ import annotations
 
