@@ -264,7 +264,7 @@ def _source(one: Source) -> str:
 
 def _recipe(facts: Facts) -> str:
     told = "The whole recipe; local files by their names alone."
-    return f"## Recipe\n\n{told} Trained in the form `{words(facts.prompt)}`.\n\n{block(facts.recipe, 'yaml')}"
+    return f"## Recipe\n\n{told} Trained in the form {words(facts.prompt)}.\n\n{block(facts.recipe, 'yaml')}"
 
 
 def _licence(facts: Facts) -> str:

@@ -38,7 +38,7 @@ CODES = {
 MANY = 0.2  # of the items: a language with this share is one of the model's
 EXAMPLE = "Write a text of your own here."
 PATHS = ("base", "prompt", "source", "path", "from", "text")  # keys of a recipe that may name a local file
-_HOMES = r"(?:/home|/users|[a-z]:\\users)[/\\][^/\\\s\"']+"
+_HOME = re.compile(r"(?:/home|/users|[a-z]:\\users)[/\\][^/\\\s\"']+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -154,14 +154,13 @@ def _public(value: Any, key: str) -> Any:
         return [_public(inner, key) for inner in value]
     if not isinstance(value, str):
         return value
-    return without_home(_file_name(value) if key in PATHS else value)
+    return _HOME.sub("~", without_own_home(_file_name(value) if key in PATHS else value))
 
 
-def without_home(text: str) -> str:
-    """The text with ~ in place of this user's home folder, and of others that look like one."""
+def without_own_home(text: str) -> str:
+    """The text with ~ in place of this user's home folder."""
     own = str(Path.home()).rstrip("/")
-    found = re.compile(rf"(?i){_HOMES}" + (rf"|{re.escape(own)}(?![\w.-])" if own else ""))
-    return found.sub("~", text)
+    return re.sub(rf"{re.escape(own)}(?![\w.-])", "~", text) if own else text
 
 
 def _file_name(name: str) -> str:

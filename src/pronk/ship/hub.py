@@ -20,7 +20,7 @@ from pronk.doctor.health.secrets import HIDDEN, hide
 from pronk.errors import RefusedError
 from pronk.runs import write_text
 from pronk.ship.card import card
-from pronk.ship.card_facts import Facts, gather, without_home
+from pronk.ship.card_facts import Facts, gather, without_own_home
 from pronk.ship.exporting import FORMS, Artifact, Job
 from pronk.ship.parity import Parity
 from pronk.ship.record import FILE, Record
@@ -45,9 +45,10 @@ def make(job: Job, folder: Path) -> list[Artifact]:
     facts = gather(job.reader, kind, repository, None if parity is None else asdict(parity))
     _forget_paths(folder, facts)
     write_text(folder / CARD, hide_secrets(card(facts)))
-    told = {"kind": kind, "base": facts.base_id or facts.base, "licence": facts.terms.id, "files": checksums(folder)}
+    told: dict[str, Any] = {"kind": kind, "repository": repository, "base": facts.base_id or facts.base}
+    told |= {"licence": facts.terms.id, "files": checksums(folder)}
     artifact = replace(artifact, form="hub", name="hub", path=folder, facts=told, measured=parity)
-    _write_record(job, folder, artifact, parity, facts)
+    _write_record(folder, artifact, parity, facts)
     refuse_private(folder)
     return [artifact]
 
@@ -91,7 +92,7 @@ def _forget_paths(folder: Path, facts: Facts) -> None:
             write_text(file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
-def _write_record(job: Job, folder: Path, artifact: Artifact, parity: Parity | None, facts: Facts) -> None:
+def _write_record(folder: Path, artifact: Artifact, parity: Parity | None, facts: Facts) -> None:
     """export.json for others: of this artifact alone, and without where the run lies."""
     fresh = {"run": facts.run, "base": facts.base_id or facts.base, "prompt": facts.prompt}
     record = Record(folder, {"pronk": __version__, **fresh, "artifacts": []})
@@ -128,7 +129,7 @@ def refuse_private(folder: Path) -> None:
     """Raise RefusedError for a text file that would give away a token or a folder of this machine's user."""
     for file, line, number in _lines(folder):
         why = "a token" if hide(line) != line and HIDDEN in hide(line) else ""
-        if not why and without_home(line) != line and file.name != CARD:
+        if not why and without_own_home(line) != line:
             why = "a home folder"
         if why:
             raise RefusedError(

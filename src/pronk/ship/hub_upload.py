@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +26,16 @@ if TYPE_CHECKING:
 
 LOGIN = "log in with `hf auth login`, or set HF_TOKEN; a token that may write is made at \
 https://huggingface.co/settings/tokens"
-SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What would be uploaded. files: names and bytes. repository: OWNER/NAME, with NOBODY as owner if none is named."""
+    """What would be uploaded. files: names and bytes. repository: OWNER/NAME, with NOBODY as owner if none is named;
+    written_for: the one that the card names."""
 
     folder: Path
     repository: str
+    written_for: str
     private: bool
     files: tuple[tuple[str, int], ...]
     update: bool = False
@@ -55,12 +57,12 @@ def plan_upload(out: Path, repository: str | None = None, private: bool = True, 
     folder = out / "hub"
     entry = _entry(out)
     _check_gate(out, folder, entry)
-    named = repository or f"{NOBODY}/{_named_in(folder)}"
+    written_for = str(entry["facts"].get("repository") or f"{NOBODY}/model")
     if repository is not None:
         check_name(repository, Terms(str(entry["facts"].get("licence", ""))))
     refuse_private(folder)
     files = tuple((file.relative_to(folder).as_posix(), file.stat().st_size) for file in files_of(folder))
-    return Upload(folder, named, private, files, update)
+    return Upload(folder, repository or written_for, written_for, private, files, update)
 
 
 def as_lines(upload: Upload) -> list[str]:
@@ -85,7 +87,11 @@ def push(upload: Upload, console: Console) -> str:
     network. Ctrl-C comes through as KeyboardInterrupt.
     """
     from huggingface_hub import HfApi, get_token
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     if not get_token():
         raise OptionError(f"--push {upload.repository}: there is no token of the hub on this machine; {LOGIN}")
@@ -100,10 +106,9 @@ def push(upload: Upload, console: Console) -> str:
                 _check_owner(upload, api.whoami())
                 api.create_repo(upload.repository, private=upload.private, exist_ok=upload.update)
             with _one_message(upload, created=not upload.update):
-                # hidden files were neither listed nor looked through
                 api.upload_folder(
                     folder_path=upload.folder, repo_id=upload.repository, commit_message="Exported by pronk",
-                    ignore_patterns=[".*", "**/.*"],
+                    allow_patterns=[escape(name) for name, _ in upload.files],  # what was listed, and nothing else
                 )  # fmt: skip
     finally:
         if shown:
@@ -114,7 +119,7 @@ def push(upload: Upload, console: Console) -> str:
 def check_name(repository: str, terms: Terms) -> None:
     """Raise OptionError for a repository that cannot be, or may not have this name under the base's licence."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(repository)
@@ -158,18 +163,11 @@ def _check_gate(out: Path, folder: Path, entry: dict[str, Any]) -> None:
         )
 
 
-def _named_in(folder: Path) -> str:
-    """The name that the card gives the model, as its repository was named when it was written."""
-    text = (folder / CARD).read_text(encoding="utf-8", errors="replace") if (folder / CARD).is_file() else ""
-    _, found, rest = text.partition(f"{NOBODY}/")
-    return rest.split("'", 1)[0].split()[0] if found and rest.split() else "model"
-
-
 def _name_in_card(upload: Upload) -> None:
-    """The repository's name where the card has none yet; what a person has written into it stays."""
+    """The repository's name in place of the one that the card was written with; what a person has added stays."""
     file = upload.folder / CARD
-    if file.is_file() and NOBODY in (text := file.read_text(encoding="utf-8")):
-        write_text(file, text.replace(f"{NOBODY}/{_named_in(upload.folder)}", upload.repository))
+    if upload.written_for != upload.repository and file.is_file():
+        write_text(file, file.read_text(encoding="utf-8").replace(upload.written_for, upload.repository))
 
 
 def _check_owner(upload: Upload, who: dict[str, Any]) -> None:
