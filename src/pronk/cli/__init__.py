@@ -8,6 +8,7 @@ asking.py        generate, inspect
 chatting.py      chat
 voting.py        arena
 judging.py       judge
+shipping.py      export
 synthesizing.py  synthesize
 trying.py        try
 benches.py       bench
@@ -32,6 +33,7 @@ from pronk.cli import (
     comparing,
     judging,
     measuring,
+    shipping,
     studies,
     synthesizing,
     trying,
@@ -51,7 +53,7 @@ app = typer.Typer(
 for verb in (
     studies.demo, checks.init, checks.doctor, checks.tokens, checks.check, studies.plan, studies.run, studies.report,
     measuring.evaluate, comparing.compare, asking.generate, asking.inspect, chatting.chat, voting.arena, judging.judge,
-    synthesizing.synthesize,
+    synthesizing.synthesize, shipping.export,
 ):  # fmt: skip
     # eval is not a name for a function: Python has one
     app.command("eval" if verb is measuring.evaluate else None)(verb)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from pronk.data.conversation import Conversation, Message
@@ -35,10 +36,8 @@ def as_chat(kind: str, question: Sequence[Message]) -> Chat:
 def fixed_chats(prompt: Prompt) -> list[Asked]:
     """Chats that every model is asked, with a system message where its form takes one."""
     found = [_asked(prompt, [Message("user", text)]) for text in FIXED]
-    try:
+    with contextlib.suppress(PromptError):  # by which a template says that it takes no system message
         found.append(_asked(prompt, [Message("system", SYSTEM), Message("user", FIXED[0])]))
-    except PromptError:
-        pass  # a template that takes no system message says so
     return found
 
 
@@ -47,7 +46,8 @@ def chats_of(rows: Sequence[Conversation], prompt: Prompt) -> tuple[list[Asked],
 
     The latter hold earlier answers, which pronk tokenizes apart and a server within the text.
     """
-    opening, later = [], []
+    opening: list[Asked] = []
+    later: list[Asked] = []
     for row in rows:
         for number, message in enumerate(row.messages):
             if message.role == "assistant" and number:

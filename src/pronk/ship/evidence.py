@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pronk.data.conversation import Conversation
 from pronk.ship.reading import LogProbabilities, Reads
-from pronk.tokens.prompt import Prompt
+from pronk.tokens.prompt import Prompt, TooLong
 
 LONGEST = 1024  # tokens of a row: log-probabilities of 1,024 places and 128,000 tokens take half a gigabyte
 PLACES = 1000  # of all rows together whose whole distributions are compared, for the same reason
@@ -48,7 +48,7 @@ def make_rows(
     conversations: Sequence[Conversation], prompt: Prompt, labels: Sequence[str], length: int
 ) -> list[Row]:  # fmt: skip
     """The rows as the model reads them, cut to `length` tokens; those whose question leaves no room are left out."""
-    left_out: list = []
+    left_out: list[TooLong] = []
     length = min(length, LONGEST)
     examples = prompt.examples(conversations, length, left_out=left_out)
     gone = {one.row for one in left_out}
@@ -67,7 +67,7 @@ def make_rows(
 def _choices(
     row: Conversation, prompt: Prompt, labels: Sequence[str], label_ids: Sequence[tuple[int, ...]]
 ) -> tuple[tuple[tuple[int, ...], ...], int]:
-    """What a row decides between: the labels with their end token, or its own choices without one, as evaluations do."""
+    """What a row decides between: labels with their end token, or its own choices without one, as in evaluations."""
     if row.choices:
         ids = tuple(tuple(one[:-1]) for one in prompt.answer_ids(row.choices))
         return ids, row.choices.index(row.answer)
@@ -84,7 +84,13 @@ def read_row(reads: Reads, row: Row) -> Said:
     loss = -before_PV[np.arange(len(targets)), targets].astype(np.float64).sum()
     right = None
     if row.choices:
-        right = likeliest(row.choices, said_TV[len(row.asked) - 1], lambda ids: _score(reads, row.asked, ids)) == row.truth
+
+        def score(answer: Sequence[int]) -> float:
+            whole = [*row.asked, *answer]
+            known = row.ids[: len(whole)] == whole  # the right answer, which has just been read
+            return _score(said_TV if known else reads.log_probabilities(whole[:-1]), len(row.asked), answer)
+
+        right = likeliest(row.choices, said_TV[len(row.asked) - 1], score) == row.truth
     return Said(float(loss), before_PV.argmax(-1), before_PV[row.sampled].copy(), right)
 
 
@@ -106,8 +112,7 @@ def likeliest(
     return found
 
 
-def _score(reads: Reads, asked: Sequence[int], answer: Sequence[int]) -> float:
-    """The log-probability of a whole answer behind a question."""
-    said_TV = reads.log_probabilities([*asked, *answer[:-1]])
-    places = np.arange(len(asked) - 1, len(asked) - 1 + len(answer))
+def _score(said_TV: LogProbabilities, asked: int, answer: Sequence[int]) -> float:
+    """The log-probability of a whole answer behind a question of so many tokens."""
+    places = np.arange(asked - 1, asked - 1 + len(answer))
     return float(said_TV[places, list(answer)].astype(np.float64).sum())

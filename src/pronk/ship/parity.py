@@ -100,8 +100,9 @@ class Gate:
         """What was exported, against the run. name: of what is read, for the progress bar."""
         pairs, said = self._pairs_of_chats(reads), self._read(reads, name)
         found = _figures(reads.name, self._limits.of(kind), self.rows, self._said, said)
-        chats = {"same_chats": sum(same for same, _ in pairs[0]), "later_same": sum(same for same, _ in pairs[1])}
-        found = replace(found, chats=len(self.opening), later_chats=len(self.later), **chats)
+        opening, later = (sum(same for same, _ in one) for one in pairs)
+        found = replace(found, chats=len(self.opening), same_chats=opening)
+        found = replace(found, later_chats=len(self.later), later_same=later)
         reasons = _reasons(found)
         details = [line for same, line in (*pairs[0], *pairs[1]) if not same][:1]
         if any("distribution" in reason or "token" in reason for reason in reasons):
@@ -217,8 +218,8 @@ def _metric(before: Sequence[Said], after: Sequence[Said]) -> Paired | None:
     if not pairs:
         return None
     lost, won = pairs.count((True, False)), pairs.count((False, True))
-    shares = [sum(bool(pair[side]) for pair in pairs) / len(pairs) for side in (0, 1)]
-    return Paired("accuracy", *shares, (won - lost) / len(pairs), tango_interval(lost, won, len(pairs)))
+    first, second = (sum(bool(pair[side]) for pair in pairs) / len(pairs) for side in (0, 1))
+    return Paired("accuracy", first, second, (won - lost) / len(pairs), tango_interval(lost, won, len(pairs)))
 
 
 def _reasons(found: Parity) -> list[str]:
@@ -230,14 +231,18 @@ def _reasons(found: Parity) -> list[str]:
     if found.kl > limits.kl:
         reasons.append(f"next-token distributions are {found.kl:.2g} nats apart in the mean (limit kl={limits.kl:g})")
     if found.worst > limits.worst:
-        reasons.append(f"at one place the distributions are {found.worst:.2g} nats apart (limit worst={limits.worst:g})")
+        reasons.append(
+            f"at one place the distributions are {found.worst:.2g} nats apart (limit worst={limits.worst:g})"
+        )
     if found.top1 < limits.top1:
         reasons.append(f"{found.top1:.1%} of answer tokens have the same likeliest token (limit top1={limits.top1:g})")
-    if not found.loss.difference <= limits.loss:
+    if not found.loss.difference <= limits.loss and not found.loss.interval[0] <= 0:  # beyond chance, or no number
         reasons.append(f"the loss is {found.loss.difference:.2g} nats a token higher (limit loss={limits.loss:g})")
     metric = found.metric
     if metric and metric.difference < -limits.metric and metric.interval[1] < 0:  # beyond chance
-        reasons.append(f"{metric.name} is {-metric.difference:.3f} lower, beyond chance (limit metric={limits.metric:g})")
+        reasons.append(
+            f"{metric.name} is {-metric.difference:.3f} lower, beyond chance (limit metric={limits.metric:g})"
+        )
     return reasons
 
 

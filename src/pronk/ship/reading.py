@@ -110,7 +110,7 @@ class RunReads:
     def close(self) -> None:
         """See Reads."""
         self._adapter.detach()
-        self._model = self._adapter = None
+        del self._model, self._adapter
         free_memory()
 
 
@@ -181,8 +181,9 @@ def _tokenizer(folder: Path) -> Any:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Without load reports, and warnings among the libraries themselves, which no user can mend."""
+    from pronk.hub import silenced
     from pronk.model.hub import quiet
 
-    with quiet(), warnings.catch_warnings():
+    with quiet(), silenced("bitsandbytes", "peft"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -39,7 +39,7 @@ class Record:
     def at(cls, folder: Path, model: Model) -> Record:
         """The record of a folder, a new one where there is none. Raises StudyError where it is of another run."""
         fresh = {"run": model.name, "source": str(model.run), "base": model.origin, "prompt": model.form.kind}
-        data = {"pronk": __version__, **fresh, "artifacts": []}
+        data: dict[str, Any] = {"pronk": __version__, **fresh, "artifacts": []}
         file = folder / FILE
         if not file.exists():
             if folder.is_dir() and any(folder.iterdir()):
@@ -108,8 +108,7 @@ def as_table(record: Record) -> str:
     rows = [HEAD, *(_row(entry) for entry in record.entries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(HEAD) - 1))
-    lines = ["  ".join(_cell(text, width, at) for at, (text, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-             for row in rows]  # fmt: skip
+    lines = ["  ".join(map(_cell, row, widths, range(len(HEAD)))).rstrip() for row in rows]
     for entry in record.entries:
         lines += ["", *_said(entry)]
     return plain("\n".join([*lines, "", f"{record.folder / FILE}"]))

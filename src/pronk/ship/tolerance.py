@@ -9,7 +9,7 @@ from typing import Literal
 
 from pronk.errors import OptionError
 
-# exact: the same numbers in another program. rounded: weights in bf16 or f16. quantized: 8 bits a weight. coarse: fewer.
+# exact: the same numbers in another program. rounded: weights in bf16 or f16. quantized: 8 bits. coarse: fewer.
 Class = Literal["exact", "rounded", "quantized", "coarse"]
 
 
@@ -19,7 +19,7 @@ class Tolerance:
 
     kl, worst: of the next-token distributions, in nats: the mean over all places that are read, and the largest. top1:
     at least this share of answer tokens has the same likeliest token before it. loss: nats per answer token more than
-    before. metric: the most that the recipe's metric may lose, where the loss is beyond chance.
+    before, and metric: what the recipe's metric may lose, each as far as it is beyond chance.
     """
 
     kl: float
