@@ -100,13 +100,17 @@ class Facts:
     unparsable: int
     wrote: bool
     parity: Mapping[str, Any] | None
+    merged_onto: str = ""
     version: str = __version__
 
 
-def gather(reader: Reader, kind: Kind, repository: str, parity: Mapping[str, Any] | None = None) -> Facts:
+def gather(
+    reader: Reader, kind: Kind, repository: str, parity: Mapping[str, Any] | None = None, merged_onto: str = ""
+) -> Facts:
     """Everything about a run; what its study no longer says is left out.
 
     repository: OWNER/NAME as the code in the card names it. parity: the gate's findings, as export.json has them.
+    merged_onto: of a merged model, which weights of the base.
     """
     model, recipe = reader.model, reader.model.recipe
     study = study_around(model.run) if model.run else {}
@@ -117,7 +121,7 @@ def gather(reader: Reader, kind: Kind, repository: str, parity: Mapping[str, Any
     metrics = own.get("metrics") or {}
     return Facts(
         run=model.name, kind=kind, repository=repository, base=_file_name(origin), base_id=hub_id(origin),
-        terms=find_terms(_origin(reader, origin)), quantize=recipe.quantize,
+        terms=terms_of(reader), quantize=recipe.quantize,
         rank=model.adapter.shape.rank if model.adapter else None, prompt=_file_name(reader.prompt.kind),
         end_id=reader.prompt.end_id, chat=_example(reader), sources=_sources(recipe.data),
         rows={key: count for key, count in (study.get("data") or {}).items() if isinstance(count, int)},
@@ -127,7 +131,7 @@ def gather(reader: Reader, kind: Kind, repository: str, parity: Mapping[str, Any
         seeds=len(seeds[0].runs) if seeds else 1, overfitting=words.overfitting_verdict(own.get("overfitting")),
         unparsable=int(metrics.get("unparsable") or 0),
         wrote=any(metrics.get(key) is not None for key in ("generated_accuracy", "exact_match", "rouge_l")),
-        parity=parity,
+        parity=parity, merged_onto=merged_onto,
     )  # fmt: skip
 
 
@@ -168,16 +172,17 @@ def _file_name(name: str) -> str:
     return Path(name).name if name.startswith(("/", "~", ".")) else name
 
 
-def _origin(reader: Reader, origin: str) -> Any:
-    """The base whose licence counts: of a run that trained all weights, what it began from."""
+def terms_of(reader: Reader) -> Terms:
+    """The licence of a run's base; where all weights were trained, of what it began from."""
     from pronk.model.load import find_base
 
-    if reader.model.adapter is not None:
-        return reader.base
+    model = reader.model
+    if model.adapter is not None or model.origin is None:
+        return find_terms(reader.base)
     try:
-        return find_base(origin)
+        return find_terms(find_base(model.origin))
     except PronkError:  # it has gone since
-        return reader.base
+        return find_terms(reader.base)
 
 
 def _example(reader: Reader) -> list[dict[str, str]] | None:

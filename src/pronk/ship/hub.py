@@ -20,10 +20,11 @@ from pronk.doctor.health.secrets import HIDDEN, hide
 from pronk.errors import RefusedError
 from pronk.runs import write_text
 from pronk.ship.card import card
-from pronk.ship.card_facts import Facts, gather, without_own_home
+from pronk.ship.card_facts import Facts, Kind, gather, terms_of, without_own_home
 from pronk.ship.exporting import FORMS, Artifact, Job
 from pronk.ship.parity import Parity
 from pronk.ship.record import FILE, Record
+from pronk.ship.terms import check_name
 
 CARD = "README.md"
 NOBODY = "YOUR-NAME"  # owner of the repository, until one is named
@@ -37,12 +38,16 @@ def make(job: Job, folder: Path) -> list[Artifact]:
 
     Options: `hub_merged` for the whole model in place of the adapter, `push`, the repository that the card speaks of.
     """
+    given = job.options.more.get("push")
+    if given:
+        check_name(str(given), terms_of(job.reader))
     merged = bool(job.options.more.get("hub_merged")) or job.reader.model.adapter is None
-    kind: Any = "merged" if merged else "adapter"
+    kind: Kind = "merged" if merged else "adapter"
     artifact = _weights(job, kind, folder)
     parity = _compared(job, artifact)
-    repository = str(job.options.more.get("push") or f"{NOBODY}/{_name(job.reader.model.name)}")
-    facts = gather(job.reader, kind, repository, None if parity is None else asdict(parity))
+    repository = str(given or f"{NOBODY}/{_name(job.reader.model.name)}")
+    onto = str(artifact.facts.get("merged onto") or "") if merged and job.reader.model.adapter else ""
+    facts = gather(job.reader, kind, repository, None if parity is None else asdict(parity), onto)
     _forget_paths(folder, facts)
     write_text(folder / CARD, hide_secrets(card(facts)))
     told: dict[str, Any] = {"kind": kind, "repository": repository, "base": facts.base_id or facts.base}
@@ -53,7 +58,7 @@ def make(job: Job, folder: Path) -> list[Artifact]:
     return [artifact]
 
 
-def _weights(job: Job, kind: str, folder: Path) -> Artifact:
+def _weights(job: Job, kind: Kind, folder: Path) -> Artifact:
     """The files of another form, made anew in this folder, so that the gate reads what is uploaded."""
     artifacts: list[Artifact] = importlib.import_module(FORMS[kind]).make(job, folder)
     return artifacts[0]

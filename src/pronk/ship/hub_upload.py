@@ -6,7 +6,7 @@ The token is the hub library's own business: from the environment or its login. 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import escape
@@ -19,7 +19,7 @@ from pronk.hub import cause_names, hub_answers, is_unreachable, silenced
 from pronk.runs import write_text
 from pronk.ship.hub import CARD, NOBODY, checksums, files_of, refuse_private
 from pronk.ship.record import FILE
-from pronk.ship.terms import Terms
+from pronk.ship.terms import Terms, check_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +46,30 @@ class Upload:
         from huggingface_hub import constants
 
         return f"{constants.ENDPOINT}/{self.repository}"
+
+
+def check_push(repository: str | None, public: bool, update: bool, forms: Sequence[str]) -> None:
+    """What can be wrong with the options, before anything is made. Raises OptionError."""
+    from huggingface_hub import get_token
+
+    given = {"--push": repository is not None, "--public": public, "--update": update}
+    for option, on in given.items():
+        if on and "hub" not in forms:
+            raise OptionError(f"{option} belongs to --to hub; add that, or leave it out")
+    if repository is None:
+        if public or update:
+            raise OptionError(
+                f"{'--public' if public else '--update'} goes with --push OWNER/NAME; nothing is uploaded"
+            )
+        return
+    check_name(repository, Terms(""))
+    if not get_token():
+        raise OptionError(f"--push {repository}: there is no token of the hub on this machine; {LOGIN}")
+
+
+def stands(out: Path) -> bool:
+    """Whether an export for the hub is there already, whatever its gate said."""
+    return (out / "hub").is_dir()
 
 
 def plan_upload(out: Path, repository: str | None = None, private: bool = True, update: bool = False) -> Upload:
@@ -86,15 +110,14 @@ def push(upload: Upload, console: Console) -> str:
     Raises OptionError with what to do: no token, one that may not write, another's name, a name that is taken, no
     network. Ctrl-C comes through as KeyboardInterrupt.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import HfApi
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         are_progress_bars_disabled,
         disable_progress_bars,
         enable_progress_bars,
     )
 
-    if not get_token():
-        raise OptionError(f"--push {upload.repository}: there is no token of the hub on this machine; {LOGIN}")
+    check_push(upload.repository, False, False, ("hub",))
     if not hub_answers():
         raise OptionError(_unreachable(upload))
     api, shown = HfApi(), not are_progress_bars_disabled()
@@ -114,27 +137,6 @@ def push(upload: Upload, console: Console) -> str:
         if shown:
             enable_progress_bars()
     return upload.url
-
-
-def check_name(repository: str, terms: Terms) -> None:
-    """Raise OptionError for a repository that cannot be, or may not have this name under the base's licence."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        raise OptionError(
-            f"--push {repository}: no name of a repository ({str(error).partition(chr(10))[0]})"
-        ) from None
-    if repository.count("/") != 1:
-        raise OptionError(f"--push {repository}: expected OWNER/NAME, such as {NOBODY.lower()}/{repository}")
-    if not terms.names_well(repository):
-        owner, _, name = repository.partition("/")
-        raise OptionError(
-            f"--push {repository}: the licence of the base ({terms.id}) asks that the name of a model made from it "
-            f"begins with {terms.name_begins}; for example --push {owner}/{terms.name_begins}-{name}"
-        )
 
 
 def _entry(out: Path) -> dict[str, Any]:

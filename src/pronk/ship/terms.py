@@ -10,9 +10,11 @@ from typing import Any
 
 import yaml
 
+from pronk.errors import OptionError
 from pronk.hub import hub_answers, silenced
-from pronk.model.hub import Base, downloaded
+from pronk.model.hub import Base
 from pronk.model.places import EMBEDDED
+from pronk.ship.licences import NAMES, base_folder
 
 EMBEDDED_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what the embedded file was made from, and its licence
 EMBEDDED_LICENCE = "apache-2.0"
@@ -81,13 +83,34 @@ def find_terms(base: Base) -> Terms:
     where it is Meta's, the hub. Never raises: what cannot be found out is `unknown`."""
     if base.name == EMBEDDED:
         return Terms(EMBEDDED_LICENCE, source=f"the page of {EMBEDDED_ID}")
-    folder = Path(base.location) if base.local else _cached(base.name)
+    folder = base_folder(base)
     found = _from_folder(folder) if folder else None
     if found is None and base.name.endswith(".gguf"):
         found = _from_gguf(Path(base.name).expanduser())
     if found is None and not base.local:
         found = _from_name(base.name) or _from_hub(base.name)
     return found or Terms(UNKNOWN)
+
+
+def check_name(repository: str, terms: Terms) -> None:
+    """Raise OptionError for a repository that cannot be, or may not have this name under the base's licence."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise OptionError(
+            f"--push {repository}: no name of a repository ({str(error).partition(chr(10))[0]})"
+        ) from None
+    if repository.count("/") != 1:
+        raise OptionError(f"--push {repository}: expected OWNER/NAME, such as my-name/{repository}")
+    if not terms.names_well(repository):
+        owner, _, name = repository.partition("/")
+        raise OptionError(
+            f"--push {repository}: the licence of the base ({terms.id}) asks that the name of a model made from it "
+            f"begins with {terms.name_begins}; for example --push {owner}/{terms.name_begins}-{name}"
+        )
 
 
 def front_matter(text: str) -> Mapping[str, Any]:
@@ -105,7 +128,7 @@ def _from_folder(folder: Path) -> Terms | None:
     if found := _from_card(front_matter(_text(card)), "its model card"):
         return found
     for file in sorted(folder.glob("*")):
-        if file.name.lower().startswith(("licen", "copying")) and file.is_file():
+        if file.name.lower().startswith(NAMES) and "licen" in file.name.lower() and file.is_file():
             return licence_of_text(_text(file), f"its file {file.name}")
     return None
 
@@ -165,11 +188,6 @@ def _from_hub(name: str) -> Terms | None:
     except Exception:  # the hub's own and httpx's, whose classes move between versions
         return None
     return _from_card(card.to_dict(), "its page on the hub") if card else None
-
-
-def _cached(name: str) -> Path | None:
-    folder = downloaded(name, weights=False)
-    return Path(folder) if folder else None
 
 
 def _text(file: Path) -> str:
