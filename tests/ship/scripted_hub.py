@@ -37,7 +37,8 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self._begin()
+        if not self._begin():
+            return None
         path = self.path.partition("?")[0]
         if path == "/api/whoami-v2":
             role = "read" if self.token == READER else "write"

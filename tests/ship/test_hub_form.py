@@ -65,7 +65,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> tuple
         warnings.filterwarnings("ignore", message=".is_gradient_checkpointing. is deprecated")
         patch.setattr(sys, "argv", ["pronk", "export", str(run), "--to", "hub"])
         patch.setenv("COLUMNS", "80")
-        main()
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert not end.value.code, err.getvalue()
     return run, (out.getvalue(), err.getvalue())
 
 
@@ -103,7 +105,7 @@ def test_the_folder_is_what_was_compared(exported: tuple[Path, Any]) -> None:
     assert f"to YOUR-NAME/{RUN} (private):" in out
     for name in names:
         assert name in out
-    assert max(map(len, out.splitlines())) <= 80
+    assert max(map(len, out.partition("\nto YOUR-NAME")[2].splitlines())) <= 80
 
 
 def test_nothing_of_this_machine_goes_with_it(exported: tuple[Path, Any]) -> None:
@@ -206,18 +208,27 @@ def test_a_repository_that_is_there_is_updated_when_told(
     assert "README.md" in hub.files[NAME]
 
 
+def breaks_off(place: Path, hub: ScriptedHub, run: Path, pronk: Pronk) -> None:
+    hub.fails_at = "/preupload/"
+    told = pronk("export", run, "--to", "hub", "--push", NAME, "--out", place)
+    assert told.code == 2
+    assert f"The repository {NAME} was made: once it works, run this again with --update" in told.err
+    assert "\x1b[31mbroken" not in told.err
+    assert not tokens_in(place, told.out, told.err)
+
+
 @pytest.mark.parametrize("xet", [True, False], ids=["xet", "one commit"])
 def test_a_hub_that_breaks_off_and_quotes_the_token(
     xet: bool, place: Path, hub: ScriptedHub, exported: tuple[Path, Any], pronk: Pronk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", not xet)
     monkeypatch.setattr("time.sleep", lambda _: None)  # the library tries again, ever later
-    hub.fails_at = "/preupload/"
-    told = pronk("export", exported[0], "--to", "hub", "--push", NAME, "--out", place)
-    assert told.code == 2
-    assert f"The repository {NAME} was made: once it works, run this again with --update" in told.err
-    assert "\x1b[31mbroken" not in told.err
-    assert not tokens_in(place, told.out, told.err)
+    breaks_off(place, hub, exported[0], pronk)
+    # a planted fault: what the library says is handed on as it is
+    hub.repositories.clear()
+    monkeypatch.setattr(upload, "hide", lambda text: text)
+    with pytest.raises(AssertionError):
+        breaks_off(place, hub, exported[0], pronk)
 
 
 def test_a_hub_that_is_not_there(
@@ -309,7 +320,15 @@ def test_only_what_passed_and_stayed_is_uploaded(spoil: Callable[[Path], None], 
     assert "hf_Planted" not in str(refused.value)
 
 
-@pytest.mark.usefixtures("hub")
+def test_without_its_checks_all_of_that_would_go(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted faults: what is refused above is refused by these, and by nothing else."""
+    monkeypatch.setattr(upload, "_check_gate", lambda *_: None)
+    monkeypatch.setattr(upload, "refuse_private", lambda *_: None)
+    for spoil in (rejected, another_weight, another_file, a_token_in_the_card):
+        spoil(place)
+        upload.plan_upload(place, NAME)
+
+
 def test_an_edited_card_is_uploaded_as_it_is(
     place: Path, exported: tuple[Path, Any], hub: ScriptedHub, pronk: Pronk
 ) -> None:
