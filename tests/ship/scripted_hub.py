@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(f"{self.command} {self.path}")
         self.token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if self.server.fails_at and self.server.fails_at in self.path:
-            self._send(500, {"error": f"\x1b[31mbroken, said {self.token}"})  # a careless hub quotes the token
+            self._send(500, {}, reason=f"\x1b[31mbroken by {self.token}")  # a careless hub quotes the token
         elif self.token not in (MIDNIGHT, READER):
             self._send(401, {"error": f"Invalid credentials in Authorization header: {self.token}"})
         else:
@@ -103,9 +103,9 @@ class Handler(BaseHTTPRequestHandler):
             200, {"success": True, "commitOid": COMMIT, "commitUrl": f"{self.server.address}/{name}/commit/{COMMIT}"}
         )
 
-    def _send(self, code: int, value: dict[str, Any], error: str = "") -> None:
+    def _send(self, code: int, value: dict[str, Any], error: str = "", reason: str | None = None) -> None:
         content = json.dumps(value).encode()
-        self.send_response(code)
+        self.send_response(code, reason)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         if error:

@@ -38,7 +38,7 @@ def peft_merged(run: Path, base: Path) -> Any:
     return PeftModel.from_pretrained(model, str(run / "adapter")).merge_and_unload()
 
 
-def test_both_forms_pass_and_say_so(pronk: Pronk, make_run: MakeRun, sure_base: Path) -> None:
+def test_both_forms_pass_and_say_so(pronk: Pronk, make_run: MakeRun) -> None:
     run = make_run()
     told = pronk("export", run, "--to", "adapter,merged")
     assert told.code == 0, told.err + told.out

@@ -29,7 +29,9 @@ def export(
             show_default="1",
         ),
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Validation rows that are compared, at most.")] = 100,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Validation rows that are compared, at most.", show_default="100")
+    ] = None,
     hub_merged: Annotated[
         bool, typer.Option("--hub-merged", help="--to hub: the whole model instead of the adapter.")
     ] = False,
@@ -62,7 +64,7 @@ def export(
     shown = {**record.data, "artifacts": record.entries}
     if made and not as_json:
         print(as_table(record))
-    if "hub" in forms and record.status("hub") != "rejected":
+    if "hub" in forms and ("hub" not in made or record.status("hub") == "passed"):
         shown["hub"] = _to_hub(place, push, public, update, as_json)
     if as_json:
         print(plain_json(shown, indent=2))

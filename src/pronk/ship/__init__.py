@@ -4,6 +4,7 @@ exporting.py   the story of `pronk export`: one form after another, each made as
 adapter.py     in PEFT's form
 merged.py      as a model of its own, in bf16
 merging.py     adapter into base, tensor by tensor
+licences.py    the files that say on what terms a base may be used
 reading.py     what was exported, as the programs read it that it is for
 chats.py       a question as those send it who know only the exported files
 evidence.py    what a model says on validation rows

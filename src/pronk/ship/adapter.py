@@ -29,7 +29,7 @@ def make(job: Job, folder: Path) -> list[Artifact]:
     config["base_model_name_or_path"] = base.location
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     reader.prompt.tokenizer.save_pretrained(folder)
-    copy_licences(base, folder)
+    copy_licences(reader, folder)
     if base.local:
         job.say(
             f"the adapter names its base by the folder {base.location}; elsewhere say where it lies, or ship merged"

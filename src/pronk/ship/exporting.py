@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pronk.ask.asking import Reader, open_reader
 from pronk.ask.models import Model, find_models
 from pronk.data.words import counted, did_you_mean
-from pronk.errors import OptionError, RefusedError, StudyError
+from pronk.errors import OptionError, PronkError, RefusedError, StudyError
 from pronk.runs import disk_guard
 from pronk.ship.parity import Gate, Parity
 from pronk.ship.reading import Reads
@@ -40,17 +40,18 @@ FORMS = {
     "hub": "pronk.ship.hub",
 }
 REJECTED = ".rejected"
-ROWS = 100  # validation rows that the gate reads at most
+ROWS = 100  # validation rows that the gate reads, unless told otherwise
 
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for. tolerance: see read_limits. more: options that single forms know, by their names."""
+    """What was asked for. tolerance: see read_limits. rows: how many the gate reads, ROWS when absent. more: options
+    that single forms know, by their names."""
 
     forms: Sequence[str]
     out: Path | None = None
     tolerance: Sequence[str] = ()
-    rows: int = ROWS
+    rows: int | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -94,7 +95,7 @@ class Job:
     @cached_property
     def gate(self) -> Gate:
         """What compares with the run; its rows are read when it is first asked for."""
-        return Gate(self.reader, self.limits, self.options.rows, self.console, self.check)
+        return Gate(self.reader, self.limits, self.options.rows or ROWS, self.console, self.check)
 
     def merged(self) -> Path:
         """The run as a model of its own, made now unless it has been exported. Raises RefusedError if that was
@@ -128,8 +129,12 @@ def export(target: str, options: Options, console: Console) -> Record:
             reader = open_reader(0, model, tell, {})
         with disk_guard(out), _aside(out) as work:
             job = Job(reader, options, limits, console, out, work, record, stop.check)
+            record.data |= {"chat": job.gate.example, "compared": {"part": job.gate.part, "rows": len(job.gate.rows)}}
             for form in forms:
-                _export(job, form)
+                try:
+                    _export(job, form)
+                except RefusedError as error:  # others may pass
+                    record.refused.append(f"{form}: {error}")
     return record
 
 
@@ -211,7 +216,21 @@ def _compared(job: Job, artifact: Artifact) -> Parity | None:
     if artifact.open is None:
         return None
     job.gate.prepare()  # the run itself, before a second model takes memory
-    with job.console.status(f"loading {artifact.name}"):
-        reads = artifact.open()
-    with closing(reads):
+    with closing(opened(job, artifact.name, artifact.open)) as reads:
         return job.gate.compare(reads, artifact.name, artifact.tolerance)
+
+
+def opened(job: Job, name: str, open_it: Callable[[], Reads]) -> Reads:
+    """What was exported, read. Raises RefusedError where the program that it is for cannot."""
+    from pronk.model.hub import first_line
+    from pronk.model.memory.guard import memory_guard
+
+    with job.console.status(f"loading {name}"), memory_guard(f"loading {name}"):
+        try:
+            return open_it()
+        except (PronkError, MemoryError):
+            raise
+        except Exception as error:  # whatever a library raises over files that it cannot read
+            if "OutOfMemory" in type(error).__name__:
+                raise
+            raise RefusedError(f"what was exported cannot be read: {first_line(error)}") from error

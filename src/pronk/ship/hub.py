@@ -21,7 +21,7 @@ from pronk.errors import RefusedError
 from pronk.runs import write_text
 from pronk.ship.card import card
 from pronk.ship.card_facts import Facts, Kind, gather, terms_of, without_own_home
-from pronk.ship.exporting import FORMS, Artifact, Job
+from pronk.ship.exporting import FORMS, Artifact, Job, opened
 from pronk.ship.parity import Parity
 from pronk.ship.record import FILE, Record
 from pronk.ship.terms import check_name
@@ -68,9 +68,7 @@ def _compared(job: Job, artifact: Artifact) -> Parity | None:
     if artifact.measured is not None or artifact.open is None:
         return artifact.measured
     job.gate.prepare()  # the run itself, before a second model takes memory
-    with job.console.status("loading hub"):
-        reads = artifact.open()
-    with closing(reads):
+    with closing(opened(job, "hub", artifact.open)) as reads:
         return job.gate.compare(reads, "hub", artifact.tolerance)
 
 

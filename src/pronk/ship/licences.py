@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
+from pronk.ask.asking import Reader
+from pronk.errors import BaseModelError
 from pronk.model.hub import Base, downloaded
+from pronk.model.load import find_base
 
 NAMES = ("licen", "notice", "use_policy", "copying")  # how such files' names begin, in either spelling
 
@@ -16,11 +20,13 @@ def base_folder(base: Base) -> Path | None:
     return Path(folder) if folder else None
 
 
-def copy_licences(base: Base, folder: Path) -> list[str]:
-    """Copy what a base says of its licence; the names of the files."""
-    source = base_folder(base)
-    found = sorted(file for file in source.iterdir() if file.name.lower().startswith(NAMES)) if source else []
+def copy_licences(reader: Reader, folder: Path) -> list[str]:
+    """Copy what the base of a run says of its licence; the names of the files, none where that base is gone."""
+    source = None
+    with contextlib.suppress(BaseModelError):  # a run whose weights were all trained does not need it any longer
+        source = base_folder(find_base(reader.model.origin or reader.base.name))
+    files = source.iterdir() if source else ()
+    found = sorted(file for file in files if file.is_file() and file.name.lower().startswith(NAMES))
     for file in found:
-        if file.is_file():
-            shutil.copyfile(file, folder / file.name)
+        shutil.copyfile(file, folder / file.name)
     return [file.name for file in found]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pronk.errors import BaseModelError
-from pronk.ship.exporting import Artifact, Job
+from pronk.ship.exporting import Artifact, Job, opened
 from pronk.ship.licences import base_folder, copy_licences
 from pronk.ship.merging import Merger, Quantization, largest_differences, write_merged
 from pronk.ship.parity import Parity
@@ -95,9 +95,8 @@ def _measured(job: Job, candidate: Candidate, folder: Path) -> tuple[Path, Parit
     folder.mkdir()
     _write(job, candidate, folder)
     job.gate.prepare()
-    with job.console.status(f"loading the model merged onto {candidate.name}"):
-        reads = read_merged(folder, job.reader.model.recipe)
-    with closing(reads):
+    name = f"the model merged onto {candidate.name}"
+    with closing(opened(job, name, partial(read_merged, folder, job.reader.model.recipe))) as reads:
         return folder, job.gate.compare(reads, candidate.name, candidate.tolerance)
 
 
@@ -123,7 +122,7 @@ def _write(job: Job, candidate: Candidate, folder: Path) -> None:
         write_merged(candidate.merger, folder, advance)
     write_configuration(job, folder)
     job.reader.prompt.tokenizer.save_pretrained(folder)
-    copy_licences(job.reader.base, folder)
+    copy_licences(job.reader, folder)
 
 
 def write_configuration(job: Job, folder: Path) -> None:

@@ -22,7 +22,7 @@ from pronk.data.conversation import Conversation
 from pronk.data.words import counted
 from pronk.errors import DataError, OptionError
 from pronk.measure.items import own_items
-from pronk.ship.chats import Asked, chats_of, first_difference, fixed_chats
+from pronk.ship.chats import Asked, Chat, chats_of, first_difference, fixed_chats
 from pronk.ship.evidence import Row, Said, make_rows, read_row
 from pronk.ship.reading import LogProbabilities, Reads, RunReads
 from pronk.ship.tolerance import Class, Limits, Tolerance
@@ -92,6 +92,11 @@ class Gate:
         if not self.rows:
             raise DataError("no validation row leaves room for its answer, so nothing could be compared")
 
+    @property
+    def example(self) -> Chat:
+        """A question of the run's own data, as a server's client sends it."""
+        return self.opening[min(len(self.fixed), len(self.opening) - 1)][0]
+
     def prepare(self) -> None:
         """Read the rows by the run itself, before another model takes memory."""
         assert self._said
@@ -104,7 +109,7 @@ class Gate:
         found = replace(found, chats=len(self.opening), same_chats=opening)
         found = replace(found, later_chats=len(self.later), later_same=later)
         reasons = _reasons(found)
-        details = [line for same, line in (*pairs[0], *pairs[1]) if not same][:1]
+        details = [line for same, line in pairs[0] if not same][:1]
         if any("distribution" in reason or "token" in reason for reason in reasons):
             details.append(self._worst_place(said))
         return replace(found, reasons=tuple(reasons), details=tuple(details if reasons else ()))
@@ -234,7 +239,9 @@ def _reasons(found: Parity) -> list[str]:
         reasons.append(
             f"at one place the distributions are {found.worst:.2g} nats apart (limit worst={limits.worst:g})"
         )
-    if found.top1 < limits.top1:
+    if (
+        found.top1 < limits.top1 and (1 - found.top1) * found.tokens > 1.5
+    ):  # two that are all but equal may change places
         reasons.append(f"{found.top1:.1%} of answer tokens have the same likeliest token (limit top1={limits.top1:g})")
     if not found.loss.difference <= limits.loss and not found.loss.interval[0] <= 0:  # beyond chance, or no number
         reasons.append(f"the loss is {found.loss.difference:.2g} nats a token higher (limit loss={limits.loss:g})")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pronk import __version__
 from pronk.ask.models import Model
 from pronk.data.terminal import plain
+from pronk.data.words import counted
 from pronk.errors import StudyError
 from pronk.runs import write_text
 
@@ -34,6 +35,7 @@ class Record:
     def __init__(self, folder: Path, data: dict[str, Any]) -> None:
         self.folder, self.data = folder, data
         self.new: list[str] = []  # what this call has added, by name
+        self.refused: list[str] = []  # forms of which nothing came, with the reason
 
     @classmethod
     def at(cls, folder: Path, model: Model) -> Record:
@@ -62,7 +64,7 @@ class Record:
     @property
     def passed(self) -> bool:
         """Whether nothing of this call was rejected."""
-        return all(entry["status"] != "rejected" for entry in self.entries)
+        return not self.refused and all(entry["status"] != "rejected" for entry in self.entries)
 
     def status(self, name: str) -> str | None:
         """What came of an artifact; None where it was never made."""
@@ -105,13 +107,16 @@ STATUS = {"passed": "passed", "rejected": "REJECTED", "unchecked": "unchecked"}
 
 def as_table(record: Record) -> str:
     """What this call has made, within 80 columns: figures, then loss and metric, then reasons and where it lies."""
-    rows = [HEAD, *(_row(entry) for entry in record.entries)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    table = [HEAD, *(_row(entry) for entry in record.entries)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(HEAD))]
     widths[0] = min(widths[0], WIDTH - sum(widths[1:]) - 2 * (len(HEAD) - 1))
-    lines = ["  ".join(map(_cell, row, widths, range(len(HEAD)))).rstrip() for row in rows]
+    lines = ["  ".join(map(_cell, row, widths, range(len(HEAD)))).rstrip() for row in table]
     for entry in record.entries:
         lines += ["", *_said(entry)]
-    return plain("\n".join([*lines, "", f"{record.folder / FILE}"]))
+    lines += ["", *(line for one in record.refused for line in textwrap.wrap(f"REJECTED {one}", WIDTH))]
+    rows = counted(record.data["compared"]["rows"], f"{record.data['compared']['part']} row")
+    lines.append(f"compared on {rows}; all figures: {record.folder / FILE}")
+    return plain("\n".join(lines))
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
@@ -135,6 +140,8 @@ def _said(entry: dict[str, Any]) -> list[str]:
     lines += [f"  {key}: {value}" for key, value in entry["facts"].items() if isinstance(value, str)]
     if found:
         lines += [_paired(found[part]) for part in ("loss", "metric") if found[part]]
+        if found["later_same"] < found["later_chats"]:  # a server tokenizes earlier answers within the text
+            lines.append(f"  later turns with the same ids: {found['later_same']} of {found['later_chats']}")
     for reason in entry.get("reasons", ()):
         lines += textwrap.wrap(f"rejected: {reason}", WIDTH, initial_indent="  ", subsequent_indent="    ")
     for detail in entry.get("details", ()):
