@@ -152,6 +152,21 @@ def t5(folder: Path, translates: bool = True) -> Path:
     return folder
 
 
+def opt(folder: Path, tokens: Path) -> Path:
+    """A causal model of an architecture that pronk does not write with itself. tokens: a folder with a tokenizer."""
+    from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(tokens)
+    tokenizer.chat_template = None
+    config = OPTConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=64,
+        max_position_embeddings=64, word_embed_proj_dim=32, init_std=SPREAD,
+    )  # fmt: skip
+    seeded(OPTForCausalLM, config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def _sizes(vocabulary: int) -> dict[str, Any]:
     return {
         "vocab_size": vocabulary, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,

@@ -182,35 +182,42 @@ def test_languages_change_what_is_written(place: Path) -> None:
 # --- generate ------------------------------------------------------------------------------------
 
 
-def written_by_transformers(folder: Path, text: str, chat: bool) -> str:
+def written_by_transformers(folder: Path, *ways: bool) -> list[list[str]]:
+    """What stands behind each text, in each way: in the chat form, or as the text goes on."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    if chat:
-        asked = [{"role": "user", "content": text}]
-        ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"]
-    else:
+
+    def written(text: str, chat: bool) -> str:
         ids = tokenizer(text).input_ids
-    given = torch.tensor([ids])
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": 0}
-    made = model.generate(given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=NEW, **ends)
-    written: str = tokenizer.decode(made[0, len(ids) :], skip_special_tokens=True)
-    return written
+        if chat:
+            asked = [{"role": "user", "content": text}]
+            ids = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True)["input_ids"]
+        given = torch.tensor([ids])
+        ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": 0}
+        made = model.generate(given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=NEW, **ends)
+        text_behind: str = tokenizer.decode(made[0, len(ids) :], skip_special_tokens=True)
+        return text_behind.rstrip("\ufffd")
+
+    return [[written(text, chat) for text in TEXTS] for chat in ways]
 
 
 def test_a_base_writes_as_transformers_does(tiny_base: Path, tmp_path: Path, pronk: Pronk) -> None:
-    """In its chat form; and going on with the text, because it was told so or has no such form."""
+    """In its chat form; and going on with the text, because it was told so or has no such form; and of an architecture
+    that pronk leaves to transformers."""
+    opt = models.opt(tmp_path / "opt", tiny_base)
     bare = Path(shutil.copytree(tiny_base, tmp_path / "base"))
     (bare / "chat_template.jinja").unlink()
-    expected = {chat: [written_by_transformers(tiny_base, text, chat) for text in TEXTS] for chat in (True, False)}
-    for folder, options in ((tiny_base, ()), (tiny_base, ("--plain",)), (bare, ())):
+    chat, plain = written_by_transformers(tiny_base, True, False)
+    [by_opt] = written_by_transformers(opt, False)
+    cases = [(tiny_base, (), chat), (tiny_base, ("--plain",), plain), (bare, (), plain), (opt, (), by_opt)]
+    for folder, options, expected in cases:
         new = ("--max-new-tokens", str(NEW), "--json")
         told = pronk("try", "generate", "--base", str(folder), *TEXTS, *options, *new)
         assert told.code == 0, told.err
-        answers = [one["answer"] for one in json.loads(told.out)["answers"]]
-        assert answers == [text.rstrip("\ufffd") for text in expected[folder == tiny_base and not options]]
-        assert ("has no chat template" in told.err) == (folder == bare)
+        assert [one["answer"] for one in json.loads(told.out)["answers"]] == expected
+        assert ("has no chat template" in told.err) == (folder in (bare, opt))
 
 
 # --- texts, and how they are shown ---------------------------------------------------------------
@@ -287,6 +294,26 @@ def test_what_is_wrong_is_one_message_before_weights_are_read(
     assert (told.code, told.out) == (2, "")
     assert WRONG[case] in told.err.replace("\n", "")
     assert "Traceback" not in told.err
+
+
+def test_a_tokenizer_of_another_model_is_one_message(place: Path, tmp_path: Path, pronk: Pronk) -> None:
+    """More ids than the model has embeddings."""
+    folder = Path(shutil.copytree(place / "mood", tmp_path / "mixed"))
+    (tmp_path / "words").mkdir()
+    from transformers import BertTokenizer
+
+    vocabulary = models.words(tmp_path / "words")
+    with vocabulary.open("a", encoding="utf-8") as words:
+        words.write("\n".join(f"word{i}" for i in range(99)) + "\n")
+    BertTokenizer(str(vocabulary)).save_pretrained(folder)
+    told = pronk("try", "classify", "--base", str(folder), "word98")
+    assert told.code == 2
+    assert "the model does not take what its tokenizer gives" in told.err
+
+
+def test_what_was_tuned_is_asked_by_another_verb(tmp_path: Path, pronk: Pronk) -> None:
+    (tmp_path / "recipe.yaml").write_text("base: smollm2\n", encoding="utf-8")
+    assert f"`pronk generate {tmp_path}` asks it" in pronk("try", "generate", "--base", str(tmp_path), "x").err
 
 
 def test_no_text_at_all(place: Path, pronk: Pronk, monkeypatch: pytest.MonkeyPatch) -> None:

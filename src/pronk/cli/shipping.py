@@ -51,10 +51,10 @@ def export(
     from pronk.ship.record import Record, as_table
 
     forms = [form.strip() for one in to for form in one.split(",") if form.strip()]
-    hub_upload.check_push(push, public, update, forms)
+    hub_upload.check_options(forms, push, hub_merged, public, update)
     model = one_run(run)
     place = out or (model.run or Path()) / "export"
-    made = [form for form in forms if not (form == "hub" and push and hub_upload.stands(place))]
+    made = [form for form in forms if not (form == "hub" and push and hub_upload.stands(place, hub_merged))]
     try:
         options = Options(made, out, tolerance or [], rows, {"push": push, "hub_merged": hub_merged})
         record = exported(run, options, console()) if made else Record.at(place, model)

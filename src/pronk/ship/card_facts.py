@@ -112,11 +112,11 @@ def gather(
     repository: OWNER/NAME as the code in the card names it. parity: the gate's findings, as export.json has them.
     merged_onto: of a merged model, which weights of the base.
     """
-    model, recipe = reader.model, reader.model.recipe
+    model, origin = reader.model, reader.model.origin or reader.model.recipe.base
+    recipe = model.recipe.model_copy(update={"base": origin})  # a run that trained all weights is its own base
     study = study_around(model.run) if model.run else {}
     runs = [one for one in study.get("runs") or () if isinstance(one, dict)]
     own = next((one for one in runs if one.get("name") == model.name), {})
-    origin = model.origin or recipe.base
     seeds = [group for group in groups([one for one in runs if evaluated(one)]) if model.name in group.names()]
     metrics = own.get("metrics") or {}
     return Facts(

@@ -48,11 +48,13 @@ class Upload:
         return f"{constants.ENDPOINT}/{self.repository}"
 
 
-def check_push(repository: str | None, public: bool, update: bool, forms: Sequence[str]) -> None:
+def check_options(
+    forms: Sequence[str], repository: str | None, merged: bool = False, public: bool = False, update: bool = False
+) -> None:
     """What can be wrong with the options, before anything is made. Raises OptionError."""
     from huggingface_hub import get_token
 
-    given = {"--push": repository is not None, "--public": public, "--update": update}
+    given = {"--push": repository is not None, "--hub-merged": merged, "--public": public, "--update": update}
     for option, on in given.items():
         if on and "hub" not in forms:
             raise OptionError(f"{option} belongs to --to hub; add that, or leave it out")
@@ -67,9 +69,14 @@ def check_push(repository: str | None, public: bool, update: bool, forms: Sequen
         raise OptionError(f"--push {repository}: there is no token of the hub on this machine; {LOGIN}")
 
 
-def stands(out: Path) -> bool:
-    """Whether an export for the hub is there already, whatever its gate said."""
-    return (out / "hub").is_dir()
+def stands(out: Path, merged: bool = False) -> bool:
+    """Whether an export for the hub is there already. Raises OptionError for one of the adapter where the whole model
+    is wanted."""
+    if not (out / "hub").is_dir():
+        return False
+    if merged and _entry(out)["facts"].get("kind") != "merged":
+        raise OptionError(f"--hub-merged: {out / 'hub'} holds the adapter; move it away first, or leave the option out")
+    return True
 
 
 def plan_upload(out: Path, repository: str | None = None, private: bool = True, update: bool = False) -> Upload:
@@ -117,7 +124,7 @@ def push(upload: Upload, console: Console) -> str:
         enable_progress_bars,
     )
 
-    check_push(upload.repository, False, False, ("hub",))
+    check_options(["hub"], upload.repository)
     if not hub_answers():
         raise OptionError(_unreachable(upload))
     api, shown = HfApi(), not are_progress_bars_disabled()

@@ -15,6 +15,7 @@ from pronk.data.questions import Question
 from pronk.errors import BaseModelError, OptionError
 from pronk.ship.try_models import (
     Pretrained,
+    at_work,
     check_lengths,
     check_overrides,
     find_pretrained,
@@ -205,15 +206,14 @@ class ByHead:
 
     def _logits(self, rows: Sequence[dict[str, Any]]) -> Iterator[tuple[list[int], list[list[float]]]]:
         """Places and logits in fp32, the longest texts first, so that the largest batch comes first."""
-        import torch
-
         from pronk.evaluate.batches import prompt_batches
-        from pronk.model.memory.guard import memory_guard
 
-        budget = BATCH_TOKENS if self.tokenizer.pad_token is not None else 1  # what cannot be padded goes one by one
+        # a decoder with a head finds a text's end by its padding token: where the two do not agree, texts go one by one
+        pads = self.tokenizer.pad_token_id is not None and self.tokenizer.pad_token_id == self.config.pad_token_id
+        budget = BATCH_TOKENS if pads else 1
         for batch in prompt_batches([row["input_ids"] for row in rows], [0], budget, 0):
             places = [place for place, _ in batch]
-            with memory_guard("classifying"), torch.inference_mode():
+            with at_work(self.found.name, "classifying"):
                 chosen = [rows[place] for place in places]
                 inputs = self.tokenizer.pad(chosen, padding=len(chosen) > 1, return_tensors="pt")
                 logits = self.model(**inputs.to(self.model.device)).logits.float()

@@ -5,12 +5,14 @@ Nothing is made up: a model without the head that a task needs is refused, as tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from pronk.errors import BaseModelError, DataError, OptionError
+from pronk.model.saved import CONFIG
 from pronk.recipe import Recipe, recipe_of_base
 
 Kind = Literal["causal", "classifier", "translator"]
@@ -56,6 +58,8 @@ def find_pretrained(name: str, overrides: Sequence[str], tell: Callable[[str], N
     from pronk.model.load import find_base, load_config
 
     refuse_missing(name, "a pretrained model")
+    if any((Path(name).expanduser() / file).is_file() for file in ("recipe.yaml", "study.json", CONFIG)):
+        raise OptionError(f"--base {name}: this was tuned already; `pronk generate {name}` asks it, `pronk try` a base")
     recipe = recipe_of_base(name, overrides)
     _refuse_pickled(Path(recipe.base))
     base = find_base(recipe.base, tell)
@@ -122,6 +126,23 @@ def load_pretrained(found: Pretrained) -> Any:
         )  # fmt: skip
         check_weights(found.base, loading)
         return model.requires_grad_(False).eval().to(device)
+
+
+@contextmanager
+def at_work(name: str, doing: str) -> Iterator[None]:
+    """Inside, a model is at work without gradients: out of memory, and a tokenizer that does not go with the model,
+    are one message. doing: such as "translating"."""
+    import torch
+
+    from pronk.model.hub import first_line, quiet
+    from pronk.model.memory.guard import memory_guard
+
+    with memory_guard(doing), torch.inference_mode(), quiet():
+        try:
+            yield
+        except (IndexError, ValueError) as error:
+            why = first_line(error)
+            raise BaseModelError(f"--base {name}: the model does not take what its tokenizer gives: {why}") from error
 
 
 def readable_length(config: Any, tokenizer: Any) -> int | None:

@@ -19,6 +19,7 @@ from pronk.errors import OptionError
 from pronk.recipe import Generation
 from pronk.ship.try_models import (
     Pretrained,
+    at_work,
     check_lengths,
     check_overrides,
     find_pretrained,
@@ -97,7 +98,7 @@ def translate(
             model = load_pretrained(found)
         settings = _settings(model, way, max_new_tokens)
         with work(console, "translating", len(texts)) as bar:
-            for places, answers in _batches(model, tokenizer, rows, settings, stop):
+            for places, answers in _batches(found.name, model, tokenizer, rows, settings, stop):
                 done |= {place: Translated(texts[place], *one) for place, one in zip(places, answers, strict=True)}
                 bar.advance(len(places))
     results = tuple(done[place] for place in sorted(done))
@@ -210,15 +211,18 @@ def _settings(model: Any, way: Direction, max_new_tokens: int | None) -> dict[st
 
 
 def _batches(
-    model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], settings: Mapping[str, Any], stop: Interruption
+    name: str,
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Sequence[int]],
+    settings: Mapping[str, Any],
+    stop: Interruption,
 ) -> Iterator[tuple[list[int], list[tuple[str, bool]]]]:
     """Places and translations, the longest texts first; with each whether the model ended it. None once it is to
     stop, which is heard at every token."""
     import torch
 
     from pronk.evaluate.batches import prompt_batches
-    from pronk.model.hub import quiet
-    from pronk.model.memory.guard import memory_guard
 
     def stopped(ids: Any, *_: Any, **__: Any) -> Any:
         return torch.full((len(ids),), bool(stop.asked), device=ids.device)
@@ -226,7 +230,7 @@ def _batches(
     for batch in prompt_batches(rows, [0], max(1, BATCH_TOKENS // settings["num_beams"]), 0):
         places = [place for place, _ in batch]
         inputs = tokenizer.pad({"input_ids": [list(rows[place]) for place in places]}, return_tensors="pt")
-        with memory_guard("translating"), torch.inference_mode(), quiet():
+        with at_work(name, "translating"):
             ids = model.generate(**inputs.to(model.device), **settings, stopping_criteria=[stopped])
         if stop.asked:
             return
