@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from safetensors.torch import load_file, save_file
-from shipping import LABELS, Ran, random_adapter, rows
+from shipping import Ran, place_run
 
 
 @pytest.fixture(scope="session")
@@ -31,29 +30,19 @@ def sure_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture
 def make_run(tmp_path: Path, sure_base: Path) -> Callable[..., Path]:
     """A function that makes a run of a study: recipe keys over the usual ones → its folder."""
+    return partial(place_run, tmp_path, sure_base)
 
-    def make(name: str = "tuned", **keys: Any) -> Path:
-        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(40)), encoding="utf-8")
-        recipe = {
-            "base": str(sure_base),
-            "data": {"source": str(tmp_path / "rows.jsonl"), "format": "classify",
-                     "split": {"train": 20, "validation": 8, "test": 8, "balanced": False}},
-            "adapter": {"rank": 4, "alpha": 8},
-            "train": {"epochs": 1, "max_length": 128},
-            **keys,
-        }  # fmt: skip
-        run = tmp_path / "study" / "runs" / name
-        run.mkdir(parents=True)
-        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-        study = {"runs": [{"name": name, "baseline": False}], "labels": list(LABELS), "comparisons": []}
-        (tmp_path / "study" / "study.json").write_text(json.dumps(study), encoding="utf-8")
-        if recipe.get("full"):
-            shutil.copytree(sure_base, run / "model")
-        else:
-            random_adapter(run / "adapter", Path(recipe["base"]))
-        return run
 
-    return make
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory, sure_base: Path) -> Path:
+    """A run that was exported as adapter and merged model; not to be changed."""
+    from rich.console import Console
+
+    from pronk.ship.exporting import Options, export
+
+    run = place_run(tmp_path_factory.mktemp("shipped"), sure_base)
+    assert export(str(run), Options(["adapter", "merged"]), Console(quiet=True)).passed
+    return run
 
 
 @pytest.fixture

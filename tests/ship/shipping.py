@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors.torch import load_file
 
 LABELS = ("negative", "neutral", "positive")
@@ -24,6 +27,31 @@ class Ran:
 def rows(count: int) -> list[dict[str, str]]:
     words = ("fell", "stayed", "rose")
     return [{"text": f"Item {i}: sales {words[i % 3]} by {7 * i % 100}", "label": LABELS[i % 3]} for i in range(count)]
+
+
+def place_run(folder: Path, base: Path, name: str = "tuned", **keys: Any) -> Path:
+    """A run of a study in a folder, over a base: recipe keys over the usual ones → the run's folder."""
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(32)), encoding="utf-8")
+    recipe = {
+        "base": str(base),
+        "data": {"source": str(folder / "rows.jsonl"), "format": "classify",
+                 "split": {"train": 20, "validation": 4, "test": 8, "balanced": False}},
+        "adapter": {"rank": 4, "alpha": 8},
+        "train": {"epochs": 1, "max_length": 128},
+        **keys,
+    }  # fmt: skip
+    if recipe.get("full"):
+        del recipe["adapter"]
+    run = folder / "study" / "runs" / name
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    study = {"runs": [{"name": name, "baseline": False}], "labels": list(LABELS), "comparisons": []}
+    (folder / "study" / "study.json").write_text(json.dumps(study), encoding="utf-8")
+    if recipe.get("full"):
+        shutil.copytree(base, run / "model", ignore=lambda *_: ["LICENSE"])
+    else:
+        random_adapter(run / "adapter", base)
+    return run
 
 
 def random_adapter(folder: Path, base: Path, rank: int = 4, alpha: float = 8) -> None:

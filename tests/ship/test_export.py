@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +13,24 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from shipping import Ran, logits
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from pronk.ask.asking import open_reader
+from pronk.ask.models import find_models
+from pronk.model.load import find_base, load_model
+from pronk.model.quantize import dense_weight
+from pronk.model.saved import WEIGHTS, read_adapter
 from pronk.ship import adapter as pronk_adapter
 from pronk.ship import merged as pronk_merged
 from pronk.ship import merging as pronk_merging
-from pronk.ship.merging import Merger
+from pronk.ship.adapter import changed_tensors
+from pronk.ship.merging import Merger, Quantization, write_merged
+from pronk.ship.parity import Gate
+from pronk.ship.reading import read_adapter_by_peft, read_merged
+from pronk.ship.tolerance import Limits
 
 Pronk = Callable[..., Ran]
 MakeRun = Callable[..., Path]
@@ -44,41 +55,38 @@ def test_both_forms_pass_and_say_so(pronk: Pronk, make_run: MakeRun) -> None:
     assert told.code == 0, told.err + told.out
     assert max(map(len, told.out.splitlines()[:5])) <= 80
     assert "REJECTED" not in told.out
+    assert "compared on 4 validation rows" in told.out
     found = record(run)
     assert {name: entry["status"] for name, entry in found.items()} == {"adapter": "passed", "merged": "passed"}
     assert sorted(path.name for path in (run / "export").iterdir()) == ["adapter", "export.json", "merged"]
     for name, reader in (("adapter", "PEFT"), ("merged", "transformers")):
         parity = found[name]["parity"]
         assert parity["reader"] == reader
-        assert parity["chats"] == parity["same_chats"] == 5 + 8, "the fixed chats, and one for each validation row"
+        assert parity["chats"] == parity["same_chats"] == 5 + 4, "the fixed chats, and one for each validation row"
         assert parity["top1"] == 1.0
         assert (run / "export" / name / "LICENSE").read_text(encoding="utf-8") == "Use it kindly.\n"
         assert found[name]["bytes"] > 10_000
     assert found["adapter"]["parity"]["kl"] < 1e-6 < found["merged"]["parity"]["kl"]
-    again = json.loads(pronk("export", run, "--to", "merged", "--out", run.parent / "elsewhere", "--json").out)
-    assert [entry["name"] for entry in again["artifacts"]] == ["merged"]
+    (asked,) = json.loads((run / "export" / "export.json").read_text(encoding="utf-8"))["chat"]
+    assert "### Input:\nItem" in asked["content"]
 
 
-def test_a_merged_model_is_peft_s_rounded_once(pronk: Pronk, make_run: MakeRun, sure_base: Path) -> None:
+def test_a_merged_model_is_peft_s_rounded_once(shipped: Path, sure_base: Path) -> None:
     """fp32 sums may end a bit apart, and then round to neighbours: nowhere further."""
-    run = make_run()
-    assert pronk("export", run, "--to", "merged").code == 0
-    saved = load_file(run / "export" / "merged" / "model.safetensors")
-    oracle = peft_merged(run, sure_base)
+    saved = load_file(shipped / "export" / "merged" / "model.safetensors")
+    oracle = peft_merged(shipped, sure_base)
     wanted = {name: value for name, value in oracle.state_dict().items() if name in saved}
     assert len(wanted) == len(saved) == 2 * 9 + 2
     for name, value in wanted.items():
         rounded = value.to(torch.bfloat16)
         assert saved[name].dtype == torch.bfloat16
         assert (saved[name] == rounded).float().mean() > 0.999, name
-        assert torch.allclose(saved[name].float(), rounded.float(), rtol=2**-7, atol=0), name
+        assert torch.allclose(saved[name].float(), rounded.float(), rtol=2**-7, atol=1e-6), name
 
 
-def test_a_merged_model_stands_alone(pronk: Pronk, make_run: MakeRun) -> None:
+def test_a_merged_model_stands_alone(shipped: Path) -> None:
     """transformers knows how to ask it, where it ends, and what pads."""
-    run = make_run()
-    assert pronk("export", run, "--to", "merged").code == 0
-    folder = run / "export" / "merged"
+    folder = shipped / "export" / "merged"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     content = "Is it good?\n\n### Input:\nSales rose."
     asked = tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False)
@@ -86,24 +94,46 @@ def test_a_merged_model_stands_alone(pronk: Pronk, make_run: MakeRun) -> None:
     assert "paired with an input" in asked
     config = GenerationConfig.from_pretrained(folder)
     assert tokenizer.eos_token_id in config.eos_token_id
-    assert config.pad_token_id == tokenizer.pad_token_id not in config.eos_token_id
+    assert config.pad_token_id == tokenizer.pad_token_id
+    assert config.pad_token_id not in config.eos_token_id
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     assert model.dtype == torch.bfloat16
     assert model.lm_head.weight is model.model.embed_tokens.weight, "tied as in the base"
 
 
-def test_a_sharded_model_is_the_same_model(pronk: Pronk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make_run()
-    assert pronk("export", run, "--to", "merged").code == 0
-    monkeypatch.setattr(pronk_merging.write_merged, "__defaults__", (lambda _: None, 100_000))
-    assert pronk("export", run, "--to", "merged", "--out", run / "shards").code == 0
-    files = sorted(path.name for path in (run / "shards" / "merged").glob("*.safetensors"))
+def test_a_sharded_model_is_the_same_model(shipped: Path, sure_base: Path, tmp_path: Path) -> None:
+    one = AutoModelForCausalLM.from_pretrained(shipped / "export" / "merged")
+    write_merged(merger_of(shipped, sure_base), tmp_path, shard=100_000)
+    one.config.save_pretrained(tmp_path)
+    files = sorted(path.name for path in tmp_path.glob("*.safetensors"))
     assert len(files) > 2
     assert files[0] == f"model-00001-of-{len(files):05d}.safetensors"
-    one, other = (AutoModelForCausalLM.from_pretrained(run / name / "merged") for name in ("export", "shards"))
+    assert max(file.stat().st_size for file in tmp_path.glob("*.safetensors") if "00001" not in file.name) < 110_000
+    other = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert torch.equal(logits(one, [5, 6, 7, 8]), logits(other, [5, 6, 7, 8]))
 
 
+def merger_of(run: Path, base: Path) -> Merger:
+    adapter = read_adapter(run / "adapter")
+    return Merger(base, adapter.sizes, adapter)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8", "fp8"])
+def test_what_is_dequantized_is_what_training_saw(kind: Any, shipped: Path, sure_base: Path) -> None:
+    """Against the weights in a model that is loaded as for training, in fp32 before they are rounded."""
+    base, device = find_base(str(sure_base)), torch.device("cpu")
+    model = load_model(base, torch.float32, device, kind)
+    plain, adapter = merger_of(shipped, sure_base), read_adapter(shipped / "adapter")
+    seen = Merger(sure_base, adapter.sizes, adapter, Quantization(kind, True, torch.float32, device))
+    for layer in adapter.sizes:
+        name = f"{layer}.weight"
+        update = plain.exact(name) - load_file(sure_base / "model.safetensors")[name]
+        assert torch.allclose(seen.exact(name), dense_weight(model.get_submodule(layer)) + update, atol=1e-5), name
+        assert (seen.exact(name) - plain.exact(name)).abs().max() > 1e-3, name
+    assert torch.equal(seen.exact("model.embed_tokens.weight"), plain.exact("model.embed_tokens.weight"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("quantize", ["nf4", "int8", "fp8"])
 def test_over_a_quantized_base_both_ways_are_measured(pronk: Pronk, make_run: MakeRun, quantize: str) -> None:
     run = make_run(quantize=quantize)
@@ -167,8 +197,7 @@ def damaged(folder: Path) -> None:
     save_file(weights, file, metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize("form", ["adapter", "merged"])
-@pytest.mark.parametrize("change", [other_template, doubled_begin, damaged])
+@pytest.mark.parametrize(("form", "change"), [("adapter", other_template), ("merged", damaged)])
 def test_what_is_not_what_was_tuned_is_rejected(
     pronk: Pronk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, form: str, change: Callable[[Path], None]
 ) -> None:
@@ -178,22 +207,51 @@ def test_what_is_not_what_was_tuned_is_rejected(
     told = pronk("export", run, "--to", form)
     assert told.code == 1, told.out
     assert "REJECTED" in told.out
+    assert max(map(len, told.out.splitlines()[:-1])) <= 80
     assert "do not ship it" in told.err
     entry = record(run)[form]
     assert entry["status"] == "rejected"
-    assert sorted(path.name for path in (run / "export").iterdir()) == ["export.json", f"{form}.rejected"]
+    assert {path.name for path in (run / "export").iterdir()} == {"export.json", f"{form}.rejected"}
     said = " ".join([*entry["reasons"], *entry["details"]])
     if change is damaged:
         assert entry["parity"]["same_chats"] == entry["parity"]["chats"]
         assert "nats apart" in said
-        assert "layers.1.mlp.down_proj" in said
+        assert "model.layers.1.mlp.down_proj.weight is off by up to" in said
     else:
         assert "would be asked with other tokens" in said
         assert "trained on" in said
-        assert entry["parity"]["kl"] < 0.005
-    monkeypatch.undo()
-    assert pronk("export", run, "--to", form).code == 0, "mended, it takes the place"
-    assert sorted(path.name for path in (run / "export").iterdir()) == ["export.json", form]
+        assert entry["parity"]["kl"] < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("form", "change", "said"), [("adapter", damaged, "nats apart"), ("merged", doubled_begin, "other tokens")]
+)
+def test_the_gate_rejects_it_too(
+    gate: Gate, shipped: Path, tmp_path: Path, form: str, change: Callable[[Path], None], said: str
+) -> None:
+    """The same of the other form."""
+    folder = tmp_path / form
+    shutil.copytree(shipped / "export" / form, folder)
+    change(folder)
+    reader = gate._reader
+    recipe, base = reader.model.recipe, reader.base
+    reads = read_merged(folder, recipe) if form == "merged" else read_adapter_by_peft(folder, base, recipe, False)
+    found = gate.compare(reads, form, "rounded" if form == "merged" else "exact")
+    assert said in " ".join(found.reasons)
+    assert (found.same_chats < found.chats) is (change is doubled_begin)
+    if form == "adapter":
+        adapter = reader.model.adapter
+        assert adapter is not None
+        assert "layers.1.mlp.down_proj" in changed_tensors(adapter.folder / WEIGHTS, folder / WEIGHTS)[0]
+
+
+@pytest.fixture(scope="module")
+def gate(shipped: Path) -> Gate:
+    """The gate of a run, which has read it already."""
+    reader = open_reader(0, find_models([str(shipped)])[0], lambda _: None, {})
+    made = Gate(reader, Limits(), 100, Console(quiet=True))
+    made.prepare()
+    return made
 
 
 def scaling_forgotten(original: Any) -> Any:
@@ -216,15 +274,18 @@ def one_layer_left_out(original: Any) -> Any:
     return lambda self, layer: original(self, layer) * ("layers.0.self_attn.v_proj" not in layer)
 
 
-@pytest.mark.parametrize("fault", [scaling_forgotten, transposed, wrong_layer, one_layer_left_out])
+@pytest.mark.parametrize("fault", [None, scaling_forgotten, transposed, wrong_layer, one_layer_left_out])
 def test_a_faulty_merge_is_rejected(
-    pronk: Pronk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, fault: Callable[[Any], Any]
+    gate: Gate, shipped: Path, sure_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any
 ) -> None:
-    run = make_run()
-    monkeypatch.setattr(Merger, "_update", fault(Merger._update))
-    told = pronk("export", run, "--to", "merged")
-    assert told.code == 1, told.out
-    assert record(run)["merged"]["status"] == "rejected"
+    if fault is not None:
+        monkeypatch.setattr(Merger, "_update", fault(Merger._update))
+    shutil.copytree(shipped / "export" / "merged", tmp_path, dirs_exist_ok=True)
+    write_merged(merger_of(shipped, sure_base), tmp_path)
+    reads = read_merged(tmp_path, gate._reader.model.recipe)
+    found = gate.compare(reads, "merged", "rounded")
+    assert bool(found.reasons) is (fault is not None), found
+    assert found.same_chats == found.chats
 
 
 # --- interruptions and wrong input
@@ -247,9 +308,6 @@ def test_ctrl_c_leaves_nothing_half_written(pronk: Pronk, make_run: MakeRun, mon
     assert "forms that were done are kept" in told.err
     assert sorted(path.name for path in (run / "export").iterdir()) == ["adapter", "export.json"]
     assert list(record(run)) == ["adapter"]
-    monkeypatch.undo()
-    assert pronk("export", run, "--to", "merged").code == 0
-    assert list(record(run)) == ["adapter", "merged"]
 
 
 def test_a_full_disk_is_one_message(pronk: Pronk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,9 +356,19 @@ def test_what_cannot_be_exported_is_one_message(pronk: Pronk, make_run: MakeRun,
     assert [path.name for path in busy.iterdir()] == ["thesis.txt"]
 
 
+def rejected_before(run: Path) -> dict[str, Any]:
+    artifacts = [{"name": "merged", "status": "passed"}, {"name": "adapter", "status": "rejected"}]
+    return {"run": run.name, "source": str(run), "artifacts": artifacts}
+
+
 def test_what_stands_there_is_left_alone(pronk: Pronk, make_run: MakeRun) -> None:
     run = make_run()
-    assert pronk("export", run, "--to", "adapter").code == 0
+    (run / "export" / "adapter.rejected").mkdir(parents=True)
+    (run / "export" / "export.json").write_text(json.dumps(rejected_before(run)), encoding="utf-8")
+    told = pronk("export", run, "--to", "adapter", "--json")
+    assert (told.code, len(json.loads(told.out)["artifacts"])) == (0, 1)
+    assert list(record(run)) == ["merged", "adapter"], "what was there before stays in the record"
+    assert {path.name for path in (run / "export").iterdir()} == {"export.json", "adapter"}
     told = pronk("export", run, "--to", "adapter")
     assert (told.code, "stands here already" in told.err) == (2, True)
     other = make_run("other")

@@ -75,7 +75,7 @@ def reader(make_run: Callable[..., Path]) -> Reader:
 def test_what_the_run_says_is_what_peft_says(reader: Reader, sure_base: Path, one_thread: None) -> None:  # noqa: ARG001
     """Losses, likeliest tokens and decisions on all validation rows, each computed anew over PEFT's model."""
     gate = Gate(reader, Limits(), 100, Console(quiet=True))
-    assert len(gate.rows) == 8
+    assert len(gate.rows) == 4
     adapter = reader.model.adapter
     assert adapter is not None
     base = AutoModelForCausalLM.from_pretrained(sure_base, dtype=torch.float32)
@@ -140,7 +140,7 @@ def test_the_gate_sees_what_differs(reader: Reader, monkeypatch: pytest.MonkeyPa
 
 def test_no_validation_rows_is_said(make_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run()
-    recipe = (run / "recipe.yaml").read_text(encoding="utf-8").replace("validation: 8", "validation: 0")
+    recipe = (run / "recipe.yaml").read_text(encoding="utf-8").replace("validation: 4", "validation: 0")
     (run / "recipe.yaml").write_text(recipe, encoding="utf-8")
     reader = open_reader(0, find_models([str(run)])[0], lambda _: None, {})
     gate = Gate(reader, Limits(), 5, Console(stderr=True))

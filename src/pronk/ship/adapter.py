@@ -8,21 +8,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pronk.ask.models import Model
 from pronk.errors import OptionError
 from pronk.model.saved import CONFIG, WEIGHTS
 from pronk.recipe import Recipe
 from pronk.runs import write_text
-from pronk.ship.exporting import Artifact, Job
+from pronk.ship.exporting import Artifact, Job, Options
 from pronk.ship.licences import copy_licences
 from pronk.ship.reading import read_adapter_by_peft
 from pronk.ship.tolerance import Class
 
 
-def make(job: Job, folder: Path) -> list[Artifact]:
-    """Write the adapter into a folder. Raises OptionError for a run that has none."""
-    saved, reader = job.reader.model.adapter, job.reader
-    if saved is None:
+def check(model: Model, _: Options) -> None:
+    """Raise OptionError for a run that has no adapter."""
+    if model.adapter is None:
         raise OptionError("--to adapter: this run trained all weights (full: true), so it has no adapter; use merged")
+
+
+def make(job: Job, folder: Path) -> list[Artifact]:
+    """Write the adapter into a folder."""
+    saved, reader = job.reader.model.adapter, job.reader
+    assert saved is not None  # by `check`
     base, recipe = reader.base, reader.model.recipe
     shutil.copyfile(saved.folder / WEIGHTS, folder / WEIGHTS)
     config: dict[str, Any] = json.loads((saved.folder / CONFIG).read_text(encoding="utf-8"))
@@ -37,7 +43,17 @@ def make(job: Job, folder: Path) -> list[Artifact]:
     quantized, tolerance = _kept(recipe)
     facts = {"base": base.name, "read over": f"the base in {recipe.quantize}" if quantized else "the base as published"}
     read = partial(read_adapter_by_peft, folder, base, recipe, quantized)
-    return [Artifact("adapter", "adapter", folder, read, tolerance, facts)]
+    explain = partial(changed_tensors, saved.folder / WEIGHTS, folder / WEIGHTS)
+    return [Artifact("adapter", "adapter", folder, read, tolerance, facts, explain)]
+
+
+def changed_tensors(ours: Path, theirs: Path) -> list[str]:
+    """Which tensors of an exported adapter are not those of the run, by name; three at most."""
+    from safetensors.torch import load_file
+
+    wanted, found = load_file(ours), load_file(theirs)
+    changed = [name for name in wanted if name not in found or not found[name].equal(wanted[name])]
+    return [f"{name} is not the run's" for name in changed[:3]]
 
 
 def _kept(recipe: Recipe) -> tuple[bool, Class]:

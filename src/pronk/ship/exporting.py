@@ -1,7 +1,8 @@
 """The story of `pronk export`: one form after another, each made aside, compared with the run, then put in its place.
 
 A form is a module with `make(job, folder) -> list[Artifact]`, named in FORMS. It writes into `folder`, which is aside:
-what stands under its own name is whole, and has passed its gate. What did not pass is renamed NAME.rejected.
+what stands under its own name is whole, and has passed its gate. What did not pass is renamed NAME.rejected. A form may
+have a `check(model, options)`, which raises PronkError for what can be known to fail before anything is made.
 """
 
 from __future__ import annotations
@@ -124,6 +125,8 @@ def export(target: str, options: Options, console: Console) -> Record:
     out = options.out or (model.run or Path()) / "export"
     record = Record.at(out, model)
     refuse_taken(out, forms)
+    for form in forms:
+        getattr(_module(form), "check", lambda *_: None)(model, options)
     with listen(lambda _: tell("stopping; what is not done leaves nothing behind")) as stop:
         with console.status("reading the run"):
             reader = open_reader(0, model, tell, {})
@@ -207,8 +210,12 @@ def _export(job: Job, form: str) -> None:
 
 
 def _made(job: Job, form: str, folder: Path) -> list[Artifact]:
-    make: Callable[[Job, Path], list[Artifact]] = importlib.import_module(FORMS[form]).make
-    return make(job, folder)
+    artifacts: list[Artifact] = _module(form).make(job, folder)
+    return artifacts
+
+
+def _module(form: str) -> Any:
+    return importlib.import_module(FORMS[form])
 
 
 def _compared(job: Job, artifact: Artifact) -> Parity | None:

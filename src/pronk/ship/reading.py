@@ -132,7 +132,6 @@ def read_adapter_by_peft(folder: Path, base: Any, recipe: Recipe, quantized: boo
     base: a pronk.model.hub.Base. quantized: whether the base is kept as the run kept it (nf4 and int8, by
     bitsandbytes' own layers); else as it was published.
     """
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     from pronk.model.hub import pretrained
@@ -145,6 +144,8 @@ def read_adapter_by_peft(folder: Path, base: Any, recipe: Recipe, quantized: boo
         config = loading_config(kept, recipe.double_quantization is not False, dtype)
         options |= {"quantization_config": config, "device_map": {"": device}}
     with _quietly():
+        from peft import PeftModel
+
         model = pretrained(AutoModelForCausalLM, base, **options)
         tuned = PeftModel.from_pretrained(model if "device_map" in options else model.to(device), str(folder))
         return TransformersReads("PEFT", tuned, _tokenizer(folder))
