@@ -203,6 +203,7 @@ def written_by_transformers(folder: Path, *ways: bool) -> list[list[str]]:
     return [[written(text, chat) for text in TEXTS] for chat in ways]
 
 
+@pytest.mark.slow
 def test_a_base_writes_as_transformers_does(tiny_base: Path, tmp_path: Path, pronk: Pronk) -> None:
     """In its chat form; and going on with the text, because it was told so or has no such form; and of an architecture
     that pronk leaves to transformers."""

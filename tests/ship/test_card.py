@@ -175,6 +175,26 @@ def test_a_run_that_was_carried_away_has_a_card(run: Path, tmp_path: Path) -> No
     assert "Accuracy is 0.833; it was not compared with its base." in page
 
 
+def test_a_run_that_trained_all_weights_is_of_its_base(run: Path, tiny_base: Path, tmp_path: Path) -> None:
+    """The recipe names what it began from, and the licence is that one's."""
+    import shutil
+
+    import yaml
+
+    base = Path(shutil.copytree(tiny_base, tmp_path / "began-here"))
+    (base / "LICENSE").write_text("MIT License", encoding="utf-8")
+    whole = Path(shutil.copytree(run.parents[1], tmp_path / "study")) / "runs" / RUN
+    shutil.rmtree(whole / "adapter")
+    shutil.copytree(tiny_base, whole / "model")
+    recipe = yaml.safe_load((whole / "recipe.yaml").read_text(encoding="utf-8"))
+    del recipe["adapter"]
+    text = yaml.safe_dump({**recipe, "base": str(base), "full": True})
+    (whole / "recipe.yaml").write_text(text, encoding="utf-8")
+    found = facts_of(whole, kind="merged")
+    assert (found.base, found.rank, found.terms.id) == ("began-here", None, "mit")
+    assert found.recipe.startswith("base: began-here\n")
+
+
 def test_quantization_is_a_limit(facts: Facts) -> None:
     assert "Its base was kept in nf4 while it learned" in card(replace(facts, quantize="nf4"))
 
@@ -267,6 +287,7 @@ def printed(code: str, capsys: Any, space: dict[str, Any]) -> str:
     return text.rstrip("\n\ufffd ")  # pronk shows no part of a letter at an answer's end
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("prompt", ["chat", "alpaca"])

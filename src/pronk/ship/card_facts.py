@@ -25,6 +25,7 @@ from pronk.data.questions import Question
 from pronk.errors import PronkError
 from pronk.model.places import EMBEDDED
 from pronk.recipe import Data, Recipe
+from pronk.recipe.data import HUB_ID
 from pronk.recipe.notation import Dumper
 from pronk.ship.chats import as_chat
 from pronk.ship.terms import EMBEDDED_ID, Terms, find_terms
@@ -139,9 +140,8 @@ def hub_id(base: str) -> str:
     """The hub's name of a base; empty for a folder or a file."""
     if base == EMBEDDED:
         return EMBEDDED_ID
-    path = Path(base).expanduser()
-    named = base.count("/") == 1 and not base.startswith((".", "/", "~")) and path.suffix != ".gguf"
-    return base if named and not path.exists() else ""
+    named = HUB_ID.fullmatch(base) and not base.endswith(".gguf")
+    return base if named and not Path(base).exists() else ""
 
 
 def public_recipe(recipe: Recipe) -> str:
@@ -196,7 +196,7 @@ def _sources(data: Data) -> tuple[Source, ...]:
     found = []
     for one in data.sources:
         if one.id:
-            found.append(Source(one.id, one.id))
+            found.append(Source(one.id, one.id if HUB_ID.fullmatch(one.id) else ""))
         elif one.path:
             found.append(Source(Path(one.path).name, packaged=_is_sample(Path(one.path))))
     return tuple(dict.fromkeys(found))

@@ -81,7 +81,7 @@ def _name(run: str) -> str:
 
 
 def _forget_paths(folder: Path, facts: Facts) -> None:
-    """What libraries have noted of local folders becomes the base's name on the hub, or goes."""
+    """What libraries have noted of local folders becomes the base's name on the hub, or nothing."""
     for file in sorted(folder.glob("*.json")):
         if file.name.endswith(".index.json") or file.name == "tokenizer.json":
             continue
@@ -90,7 +90,7 @@ def _forget_paths(folder: Path, facts: Facts) -> None:
             continue
         noted = [key for key in PATH_KEYS if key in values]
         for key in noted:
-            values[key] = facts.base_id or facts.base
+            values[key] = facts.base_id or None  # the name of a folder might be that of another model on the hub
         if noted:
             write_text(file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
@@ -136,8 +136,8 @@ def refuse_private(folder: Path) -> None:
             why = "a home folder"
         if why:
             raise RefusedError(
-                f"{file}:{number}: this line holds {why}, which would be published; nothing is uploaded. Take it out "
-                "there, or where it comes from, and export again"
+                f"{file.relative_to(folder.parent)}:{number}: this line holds {why}, which would be published, so "
+                "nothing goes to the hub; take it out where it comes from (base, run or card), and export again"
             )
 
 
