@@ -14,7 +14,6 @@ from pronk.cli.shared import (
     Json,
     MaxNewTokens,
     Seed,
-    Set,
     Stop,
     Temperature,
     TopK,
@@ -38,6 +37,11 @@ File = Annotated[
     typer.Option("--file", metavar="FILE", help="A .txt file, a text a line; or the column `text` of a .jsonl, …"),
 ]
 
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Where and how it computes: train.device=cpu, train.dtype=bf16."),
+]
+
 Found = TypeVar("Found")
 
 
@@ -53,8 +57,11 @@ def generate(
     max_new_tokens: MaxNewTokens = None,
     stop: Stop = None,
     seed: Seed = None,
-    prompt: Form = None,
-    overrides: Set = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="How it is asked, as in recipes.", show_default="chat if it has a template, else --plain"),
+    ] = None,
+    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """What a base writes: an answer, or how a text goes on."""
@@ -85,7 +92,7 @@ def classify(
         typer.Option(metavar="TEXT", help="What an NLI model is asked of a label.", show_default="This example is {}."),
     ] = None,
     prompt: Form = None,
-    overrides: Set = None,
+    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Probabilities of labels, its own or yours.
@@ -116,7 +123,7 @@ def translate(
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens of a translation.", show_default="the model's own limit")
     ] = None,
-    overrides: Set = None,
+    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Translations by Marian, M2M100, NLLB, mBART or T5.
