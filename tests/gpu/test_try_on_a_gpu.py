@@ -42,7 +42,7 @@ def test_translations_are_those_of_the_cpu(tmp_path: Path) -> None:
 
     letters = [("▁", -2.0), *((letter, -3.0) for letter in "abcdefghij")]
     tokenizer = T5Tokenizer(vocab=[("<pad>", 0.0), ("</s>", 0.0), ("<unk>", -2.0), *letters], extra_ids=0)
-    torch.manual_seed(0)
+    torch.manual_seed(1)  # of others, some end at once
     config = T5Config(
         vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0,
         initializer_factor=20.0,
