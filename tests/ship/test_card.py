@@ -249,6 +249,26 @@ def test_a_base_that_is_not_here_by_its_name(name: str, licence: str, monkeypatc
     assert find_terms(Base(name, name, local=False)).id == licence
 
 
+def test_a_gguf_file_says_its_licence_at_its_beginning(tmp_path: Path) -> None:
+    """Written by the gguf library; broken ones say nothing."""
+    from gguf import GGUFWriter
+
+    file = tmp_path / "base.gguf"
+    writer = GGUFWriter(file, "llama")
+    writer.add_name("a base")
+    writer.add_quantization_version(2)
+    writer.add_license("mit")
+    writer.add_token_list(["a", "b"])
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.close):
+        write()
+    base = Base(str(file), str(tmp_path), local=True)
+    assert find_terms(base).id == "mit"
+    whole = file.read_bytes()
+    for broken in (whole[:40], b"GGUF", whole.replace(b"general.license", b"general.\xff\xfe\xfdcense"), b"\0" * 99):
+        file.write_bytes(broken)
+        assert find_terms(base).id == "unknown"
+
+
 def test_llamas_licences_ask_for_words_and_names(facts: Facts) -> None:
     page = card(replace(facts, terms=licence_of_text("LLAMA 3.1 COMMUNITY LICENSE AGREEMENT", "its file LICENSE")))
     assert "\n**Built with Llama**\n" in page

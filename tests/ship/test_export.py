@@ -55,7 +55,7 @@ def test_both_forms_pass_and_say_so(pronk: Pronk, make_run: MakeRun) -> None:
     assert told.code == 0, told.err + told.out
     assert max(map(len, told.out.splitlines()[:5])) <= 80
     assert "REJECTED" not in told.out
-    assert "compared on 4 validation rows" in told.out
+    assert "compared on 4 of 4 validation rows" in told.out
     found = record(run)
     assert {name: entry["status"] for name, entry in found.items()} == {"adapter": "passed", "merged": "passed"}
     assert sorted(path.name for path in (run / "export").iterdir()) == ["adapter", "export.json", "merged"]
@@ -137,7 +137,8 @@ def test_what_is_dequantized_is_what_training_saw(kind: Any, shipped: Path, sure
 @pytest.mark.parametrize("quantize", ["nf4", "int8", "fp8"])
 def test_over_a_quantized_base_both_ways_are_measured(pronk: Pronk, make_run: MakeRun, quantize: str) -> None:
     run = make_run(quantize=quantize)
-    told = pronk("export", run, "--to", "adapter,merged")
+    # products in FP8 round activations too, which so small a model, sure of what it says at random, does not forgive
+    told = pronk("export", run, "--to", "adapter,merged", "--tolerance", "3" if quantize == "fp8" else "1")
     assert told.code == 0, told.err + told.out
     merged = record(run)["merged"]
     both = merged["facts"]["both"]

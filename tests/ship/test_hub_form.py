@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import threading
@@ -197,6 +198,20 @@ def test_what_stands_in_the_way_is_one_message(
     assert "Traceback" not in told.err
     assert not hub.files
     assert not tokens_in(place, told.out, told.err)
+
+
+def test_the_card_names_where_it_went_last(
+    place: Path, hub: ScriptedHub, exported: tuple[Path, Any], pronk: Pronk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a refusal, and after another repository."""
+    monkeypatch.setenv("HF_TOKEN", WRONG)
+    assert pronk("export", exported[0], "--to", "hub", "--push", "midnight/Llama-0", "--out", place).code == 2
+    monkeypatch.setenv("HF_TOKEN", MIDNIGHT)
+    for name in ("midnight/Llama-1", "llamas/Llama-2"):
+        assert pronk("export", exported[0], "--to", "hub", "--push", name, "--out", place).code == 0
+        card = hub.files[name]["README.md"].decode()
+        assert set(re.findall(r"(?:midnight|llamas|YOUR-NAME)/[\w-]+", card)) == {name}
+        assert json.loads(hub.files[name]["export.json"])["artifacts"][0]["facts"]["repository"] == name
 
 
 def test_a_repository_that_is_there_is_updated_when_told(

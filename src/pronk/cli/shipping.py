@@ -61,13 +61,13 @@ def export(
     except KeyboardInterrupt:
         say("interrupted; forms that were done are kept, nothing is left half-written")
         sys.exit(130)
-    shown = {**record.data, "artifacts": record.entries}
+    told = {**record.data, "artifacts": record.entries, "refused": record.refused}
     if made and not as_json:
         print(as_table(record))
     if "hub" in forms and ("hub" not in made or record.status("hub") == "passed"):
-        shown["hub"] = _to_hub(place, push, public, update, as_json)
+        told["hub"] = _to_hub(place, push, public, update, as_json)
     if as_json:
-        print(plain_json(shown, indent=2))
+        print(plain_json(told, indent=2))
     if not record.passed:
         say("rejected: what is named REJECTED is not what was tuned; do not ship it", "red")
         sys.exit(1)

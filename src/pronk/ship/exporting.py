@@ -132,7 +132,10 @@ def export(target: str, options: Options, console: Console) -> Record:
             reader = open_reader(0, model, tell, {})
         with disk_guard(out), _aside(out) as work:
             job = Job(reader, options, limits, console, out, work, record, stop.check)
-            record.data |= {"chat": job.gate.example, "compared": {"part": job.gate.part, "rows": len(job.gate.rows)}}
+            record.data |= {
+                "chat": job.gate.example,
+                "compared": {"part": job.gate.part, "rows": len(job.gate.rows), "of": job.gate.known},
+            }
             for form in forms:
                 try:
                     _export(job, form)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pronk import __version__
-from pronk.doctor.health.secrets import HIDDEN, hide
+from pronk.doctor.health.secrets import HIDDEN, hide, secrets
 from pronk.errors import RefusedError
 from pronk.runs import write_text
 from pronk.ship.card import card
@@ -30,6 +30,7 @@ CARD = "README.md"
 NOBODY = "YOUR-NAME"  # owner of the repository, until one is named
 PATH_KEYS = ("_name_or_path", "name_or_path", "base_model_name_or_path")  # where libraries note a local folder
 EDITABLE = (CARD, FILE)  # what a person may change between gate and upload, or what is written by us
+VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
 LARGEST_TEXT = 64 * 2**20  # bytes; a larger file is no configuration
 
 
@@ -105,7 +106,8 @@ def _write_record(folder: Path, artifact: Artifact, parity: Parity | None, facts
 
 def hide_secrets(text: str) -> str:
     """The text without tokens, line by line, as what hides them takes line breaks for control characters."""
-    return "\n".join(hide(line) for line in text.split("\n"))
+    known = secrets()
+    return "\n".join(hide(line, known) for line in text.split("\n"))
 
 
 def checksums(folder: Path) -> dict[str, str]:
@@ -130,8 +132,9 @@ def files_of(folder: Path) -> list[Path]:
 
 def refuse_private(folder: Path) -> None:
     """Raise RefusedError for a text file that would give away a token or a folder of this machine's user."""
+    known = secrets()
     for file, line, number in _lines(folder):
-        why = "a token" if hide(line) != line and HIDDEN in hide(line) else ""
+        why = "a token" if hide(line, known).count(HIDDEN) > line.count(HIDDEN) else ""
         if not why and without_own_home(line) != line:
             why = "a home folder"
         if why:
@@ -145,7 +148,7 @@ def _lines(folder: Path) -> Iterator[tuple[Path, str, int]]:
     """Lines of all text files; vocabularies and weights are none."""
     for file in files_of(folder):
         small = file.stat().st_size <= LARGEST_TEXT
-        if not small or file.suffix in (".safetensors", ".model") or file.name == "tokenizer.json":
+        if not small or file.suffix in (".safetensors", ".model") or file.name in VOCABULARIES:
             continue
         for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
             yield file, line, number

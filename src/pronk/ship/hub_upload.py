@@ -31,7 +31,7 @@ https://huggingface.co/settings/tokens"
 @dataclass(frozen=True)
 class Upload:
     """What would be uploaded. files: names and bytes. repository: OWNER/NAME, with NOBODY as owner if none is named;
-    written_for: the one that the card names."""
+    written_for: the one that the card and export.json name."""
 
     folder: Path
     repository: str
@@ -128,13 +128,13 @@ def push(upload: Upload, console: Console) -> str:
     if not hub_answers():
         raise OptionError(_unreachable(upload))
     api, shown = HfApi(), not are_progress_bars_disabled()
-    _name_in_card(upload)
     disable_progress_bars()
     try:
         with silenced("huggingface_hub"), console.status(f"uploading to {upload.repository}"):
             with _one_message(upload, created=False):
                 _check_owner(upload, api.whoami())
                 api.create_repo(upload.repository, private=upload.private, exist_ok=upload.update)
+            _name_in_card(upload)
             with _one_message(upload, created=not upload.update):
                 api.upload_folder(
                     folder_path=upload.folder, repo_id=upload.repository, commit_message="Exported by pronk",
@@ -173,10 +173,12 @@ def _check_gate(out: Path, folder: Path, entry: dict[str, Any]) -> None:
 
 
 def _name_in_card(upload: Upload) -> None:
-    """The repository's name in place of the one that the card was written with; what a person has added stays."""
-    file = upload.folder / CARD
-    if upload.written_for != upload.repository and file.is_file():
-        write_text(file, file.read_text(encoding="utf-8").replace(upload.written_for, upload.repository))
+    """The repository's name in place of the one that the card was written for; what a person has added stays."""
+    if upload.written_for == upload.repository:
+        return
+    for file in (upload.folder / CARD, upload.folder / FILE, upload.folder.parent / FILE):
+        if file.is_file():
+            write_text(file, file.read_text(encoding="utf-8").replace(upload.written_for, upload.repository))
 
 
 def _check_owner(upload: Upload, who: dict[str, Any]) -> None:

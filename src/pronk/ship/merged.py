@@ -86,7 +86,7 @@ def _candidates(job: Job) -> list[Candidate]:
     kept = Quantization(recipe.quantize, recipe.double_quantization is not False, dtype, device)
     seen = Merger(source, layers, model.adapter, kept)
     # products in FP8 also round what they are multiplied with, which no merged model does
-    exactly: Class = "quantized" if recipe.quantize == "fp8" or recipe.train.fp8_products else "rounded"
+    exactly: Class = "coarse" if recipe.quantize == "fp8" or recipe.train.fp8_products else "rounded"
     return [Candidate(SEEN, seen, exactly), Candidate(PUBLISHED, published, "coarse")]
 
 

@@ -83,7 +83,8 @@ class Gate:
         self, reader: Reader, limits: Limits, rows: int, console: Console, check: Callable[[], None] = lambda: None
     ) -> None:
         self._reader, self._limits, self._console, self._check = reader, limits, console, check
-        self.part, conversations, self._labels = _items(reader, rows, console)
+        self.part, known, self._labels = _items(reader, console)
+        self.known, conversations = len(known), known[:rows]  # how many there are, and those that are read
         self.fixed = fixed_chats(reader.prompt)
         plain = reader.model.form.plain
         opening, self.later = ([], []) if plain else chats_of(conversations, reader.prompt)
@@ -110,7 +111,7 @@ class Gate:
         found = replace(found, later_chats=len(self.later), later_same=later)
         reasons = _reasons(found)
         details = [line for same, line in pairs[0] if not same][:1]
-        if any("distribution" in reason or "token" in reason for reason in reasons):
+        if any("nats apart" in reason or "likeliest" in reason for reason in reasons):
             details.append(self._worst_place(said))
         return replace(found, reasons=tuple(reasons), details=tuple(details if reasons else ()))
 
@@ -165,8 +166,8 @@ def divergence(p_PV: LogProbabilities, q_PV: LogProbabilities) -> npt.NDArray[np
     return np.where(np.isfinite(kl_P), np.maximum(kl_P, 0.0), np.inf)
 
 
-def _items(reader: Reader, most: int, console: Console) -> tuple[str, Sequence[Conversation], tuple[str, ...]]:
-    """The rows that the gate reads: validation rows, or, where there are none, some that were trained on."""
+def _items(reader: Reader, console: Console) -> tuple[str, Sequence[Conversation], tuple[str, ...]]:
+    """The rows that the gate reads from: validation rows, or, where there are none, some that were trained on."""
     recipe = reader.model.recipe
     part = "validation"
     try:
@@ -176,7 +177,7 @@ def _items(reader: Reader, most: int, console: Console) -> tuple[str, Sequence[C
         items = own_items(recipe, "test", lambda _: None)
         part, rows = "training", items.splits.train
         say(console, "this run has no validation rows (data.split.validation); the gate reads training rows", "yellow")
-    return part, rows[:most], items.labels
+    return part, rows, items.labels
 
 
 def _same_ids(chats: Sequence[Asked], reads: Reads, reader: Reader) -> list[tuple[bool, str]]:
@@ -231,8 +232,8 @@ def _reasons(found: Parity) -> list[str]:
     """Why something is rejected; nothing where it is not."""
     limits, reasons = found.limits, []
     if found.same_chats < found.chats:
-        other = counted(found.chats - found.same_chats, "chat")
-        reasons.append(f"{other} of {found.chats} would be asked with other tokens than the run was trained on")
+        other = f"{found.chats - found.same_chats} of {counted(found.chats, 'chat')}"
+        reasons.append(f"{other} would be asked with other tokens than the run was trained on")
     if found.kl > limits.kl:
         reasons.append(f"next-token distributions are {found.kl:.2g} nats apart in the mean (limit kl={limits.kl:g})")
     if found.worst > limits.worst:

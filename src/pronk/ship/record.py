@@ -114,8 +114,8 @@ def as_table(record: Record) -> str:
     for entry in record.entries:
         lines += ["", *_said(entry)]
     lines += ["", *(line for one in record.refused for line in textwrap.wrap(f"REJECTED {one}", WIDTH))]
-    rows = counted(record.data["compared"]["rows"], f"{record.data['compared']['part']} row")
-    lines.append(f"compared on {rows}; all figures: {record.folder / FILE}")
+    part, rows, known = (record.data["compared"][key] for key in ("part", "rows", "of"))
+    lines.append(f"compared on {rows:,} of {counted(known, f'{part} row')}; all figures: {record.folder / FILE}")
     return plain("\n".join(lines))
 
 
@@ -137,7 +137,9 @@ def _said(entry: dict[str, Any]) -> list[str]:
     """Loss and metric of one thing that was made; of what was rejected, why."""
     found = entry.get("parity")
     lines = [f"{entry['name']}: {entry['bytes'] / 1e6:,.1f} MB"]
-    lines += [f"  {key}: {value}" for key, value in entry["facts"].items() if isinstance(value, str)]
+    for key, value in entry["facts"].items():
+        if isinstance(value, str):
+            lines += textwrap.wrap(f"{key}: {value}", WIDTH, initial_indent="  ", subsequent_indent="    ")
     if found:
         lines += [_paired(found[part]) for part in ("loss", "metric") if found[part]]
         if found["later_same"] < found["later_chats"]:  # a server tokenizes earlier answers within the text

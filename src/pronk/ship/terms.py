@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import yaml
 
@@ -30,7 +31,21 @@ _BEGINNINGS = {
     "llama3": r"META LLAMA 3 COMMUNITY LICENSE",
 }
 _LLAMA = re.compile(r"LLAMA (3\.\d|4) COMMUNITY LICENSE")
-_READ = 2000  # letters of a licence that are looked at
+_READ = 2000  # letters of a licence, or of a value in a .gguf file, that are looked at
+_GGUF_SIZES = {
+    0: 1,
+    1: 1,
+    2: 2,
+    3: 2,
+    4: 4,
+    5: 4,
+    6: 4,
+    7: 1,
+    8: None,
+    10: 8,
+    11: 8,
+    12: 8,
+}  # 8: a text; 9, a list, is none
 _FRONT_MATTER = re.compile(r"\A\s*---\r?\n(.*?)\r?\n---\s*(?:\n|\Z)", re.DOTALL)
 _IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9.+-]*")  # of a licence, on the hub
 _META = re.compile(r"(?i)^(?:meta-)?llama-?(2|3\.\d|3|4)(?:\b|-)")  # names of Meta's own models
@@ -159,16 +174,33 @@ def licence_of_text(text: str, source: str) -> Terms:
     return Terms("other", first[:80] or "a licence of its own", source=source)
 
 
-def _from_gguf(file: Path) -> Terms | None:
-    """What general.license says in the file's header."""
-    from gguf import GGUFReader
+def _from_gguf(path: Path) -> Terms | None:
+    """What general.license says at the beginning of the file; the gguf library would read the whole vocabulary first.
 
+    A header is magic, version, two counts, and pairs of a key and a typed value; those of `general` come first.
+    """
     try:
-        field = GGUFReader(str(file)).get_field("general.license")
-        given = str(field.contents()) if field else ""
-    except Exception:  # a header that is broken in any way says nothing
-        return None
-    return _from_card({"license": given}, "its .gguf file")
+        with path.open("rb") as file:
+            magic, _, _, pairs = struct.unpack("<4sIQQ", file.read(24))
+            for _ in range(pairs if magic == b"GGUF" else 0):
+                key = _gguf_text(file)
+                (kind,) = struct.unpack("<I", file.read(4))
+                if not key.startswith("general.") or kind not in _GGUF_SIZES:
+                    return None
+                size = _GGUF_SIZES[kind]
+                value = _gguf_text(file) if size is None else file.read(size)
+                if key == "general.license":
+                    return _from_card({"license": value}, "its .gguf file")
+    except (OSError, struct.error, ValueError):  # broken in some way, so it says nothing
+        pass
+    return None
+
+
+def _gguf_text(file: BinaryIO) -> str:
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > _READ:
+        raise ValueError(f"a text of {length} bytes")
+    return file.read(length).decode()
 
 
 def _from_name(name: str) -> Terms | None:
