@@ -160,7 +160,7 @@ def opt(folder: Path, tokens: Path) -> Path:
     tokenizer.chat_template = None
     config = OPTConfig(
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=64,
-        max_position_embeddings=64, word_embed_proj_dim=32, init_std=SPREAD,
+        max_position_embeddings=256, word_embed_proj_dim=32, init_std=SPREAD,
     )  # fmt: skip
     seeded(OPTForCausalLM, config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -101,21 +101,39 @@ def test_any_labels_by_inference_as_the_zero_shot_pipeline_does(place: Path, pro
     inferred_as_the_pipeline(pronk, place)
 
 
-def test_any_labels_by_a_causal_model_are_their_likelihood_as_answers(tiny_base: Path, pronk: Pronk) -> None:
-    """Label and end token in full, after the chat as the template writes it; transformers is the oracle."""
+def test_any_labels_by_a_causal_model_are_their_likelihood_as_answers(
+    tiny_base: Path, tmp_path: Path, pronk: Pronk
+) -> None:
+    """Label and end token in full, after the question as the form writes it, read by pronk or by transformers."""
+    likely_as_by_transformers(pronk, tiny_base)
+    likely_as_by_transformers(pronk, models.opt(tmp_path / "opt", tiny_base))
+
+
+ALPACA = (  # Taori et al. 2023
+    "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+    "response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+)
+
+
+def likely_as_by_transformers(pronk: Pronk, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
-    model = AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.float32).eval()
-    results = found(pronk("try", "classify", "--base", str(tiny_base), *TEXTS, "--labels", ", ".join(LABELS), "--json"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    results = found(pronk("try", "classify", "--base", str(folder), *TEXTS, "--labels", ", ".join(LABELS), "--json"))
+    asked = default_instruction(LABELS)
     for one, text in zip(results, TEXTS, strict=True):
-        chat = [{"role": "user", "content": f"{default_instruction(LABELS)}\n\n{text}"}]
-        asked = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+        if tokenizer.chat_template:
+            chat = [{"role": "user", "content": f"{asked}\n\n{text}"}]
+            ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
+        else:
+            ids = tokenizer(ALPACA.format(instruction=asked, input=text)).input_ids
         scores = []
         for label in LABELS:
             answer = [*tokenizer(label, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
             with torch.inference_mode():
-                logits = model(torch.tensor([[*asked, *answer]])).logits[0, len(asked) - 1 : -1]
+                logits = model(torch.tensor([[*ids, *answer]])).logits[0, len(ids) - 1 : -1]
             log_probabilities = logits.log_softmax(-1)
             scores.append(sum(float(log_probabilities[at, token]) for at, token in enumerate(answer)))
         weights = [math.exp(score - max(scores)) for score in scores]

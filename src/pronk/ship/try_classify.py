@@ -14,6 +14,7 @@ from pronk.data.labels import default_instruction
 from pronk.data.questions import Question
 from pronk.errors import BaseModelError, OptionError
 from pronk.ship.try_models import (
+    OURS,
     Pretrained,
     at_work,
     check_lengths,
@@ -128,7 +129,9 @@ class ByLikelihood:
             )
         if hypothesis is not None:
             raise OptionError(f"--hypothesis is for models of natural language inference, and {found.name} is none")
-        self.labels = checked_labels(labels)
+        self.found, self.labels, self.ours = found, checked_labels(labels), found.config.model_type in OURS
+        if not self.ours:
+            check_overrides([one for one in overrides if not one.startswith("prompt=")])
         model = find_models([found.name], False, prompt, overrides)[0]
         self.chooser = Chooser(model, self.labels, console)
         asked = default_instruction(self.labels)
@@ -137,12 +140,29 @@ class ByLikelihood:
 
     def load(self) -> None:
         """Read the weights."""
-        self.chooser.load()
+        if self.ours:
+            self.chooser.load()
+        else:
+            self.model = load_pretrained(self.found)
 
     def batches(self) -> Iterator[Probabilities]:
         """Probabilities by place of the text, a batch at a time."""
-        for batch in self.chooser.scores(self.ids):
+        for batch in self.chooser.scores(self.ids) if self.ours else self._scores():
             yield {place: dict(zip(self.labels, shares(row), strict=True)) for place, row in batch}
+
+    def _scores(self) -> Iterator[list[tuple[int, list[float]]]]:
+        """The same as the chooser's, by transformers, a label of a text after another."""
+        import torch
+
+        for place, asked in enumerate(self.ids):
+            row = []
+            for reply in self.chooser.reply_ids:
+                with at_work(self.found.name, "classifying"):
+                    ids_1T = torch.tensor([[*asked, *reply]], device=self.model.device)
+                    logits_RV = self.model(ids_1T).logits[0, len(asked) - 1 : -1].double()
+                    wanted_R = ids_1T[0, len(asked) :, None]
+                    row.append(float(logits_RV.log_softmax(-1).gather(1, wanted_R).sum()))
+            yield [(place, row)]
 
 
 class ByHead:

@@ -12,6 +12,7 @@ from pronk.data.questions import Question
 from pronk.errors import OptionError
 from pronk.recipe import Generation, generation_settings
 from pronk.ship.try_models import (
+    OURS,
     Pretrained,
     at_work,
     check_lengths,
@@ -25,8 +26,6 @@ from pronk.ship.try_models import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-# whose answers were compared with transformers'; all others are written by transformers itself, text by text
-OURS = ("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
 LONGEST = 2048  # tokens of a text and its answer, of a model that does not say what it reads
 
 

@@ -31,6 +31,8 @@ TASKS: dict[Kind, str] = {"causal": "generate", "classifier": "classify", "trans
 SETTINGS = ("train.device", "train.dtype")  # all of a recipe that counts where a model is read as it is
 # their positions begin behind the padding token's id, so they read that many tokens fewer than config.json says
 SHIFTED = ("camembert", "data2vec-text", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl")
+# causal models that pronk reads by itself, and as transformers does: compared; all others are read by transformers
+OURS = ("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
 NO_LIMIT = 10**6  # a tokenizer that knows no limit says 10³⁰
 
 
