@@ -224,6 +224,19 @@ def test_what_is_not_what_was_tuned_is_rejected(
         assert entry["parity"]["kl"] < 1e-6
 
 
+def test_what_no_program_can_read_is_rejected(pronk: Pronk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(folder: Path) -> None:
+        file = folder / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+
+    run = make_run()
+    monkeypatch.setattr(pronk_merged, "make", altered(pronk_merged, cut))
+    told = pronk("export", run, "--to", "merged")
+    assert told.code == 1, told.err
+    assert "REJECTED merged: what was exported cannot be read" in told.out
+    assert not (run / "export").exists()
+
+
 @pytest.mark.parametrize(
     ("form", "change", "said"), [("adapter", damaged, "nats apart"), ("merged", doubled_begin, "other tokens")]
 )

@@ -194,5 +194,5 @@ def test_limits_are_scaled_and_set() -> None:
     for wrong in ("", "=1", "kl=", "kl", "nan", "inf", "-2", "loss=x", "speed=1"):
         with pytest.raises(OptionError, match="expected a number"):
             read_limits([wrong])
-    order = [DEFAULTS[kind] for kind in ("exact", "rounded", "quantized", "coarse")]
+    order = [DEFAULTS[kind] for kind in ("exact", "rounded", "quantized", "coarse", "rebased")]
     assert order == sorted(order, key=lambda one: one.kl)

@@ -62,5 +62,5 @@ def _kept(recipe: Recipe) -> tuple[bool, Class]:
     bitsandbytes multiplies NF4 in bf16 on CPUs. Its int8 layers also round activations, and FP8 layers are pronk's
     alone, so that PEFT gets the base as it was published.
     """
-    kinds: dict[str, Class] = {"none": "exact", "nf4": "rounded", "int8": "quantized", "fp8": "coarse"}
+    kinds: dict[str, Class] = {"none": "exact", "nf4": "rounded", "int8": "quantized", "fp8": "rebased"}
     return recipe.quantize in ("nf4", "int8"), kinds[recipe.quantize]

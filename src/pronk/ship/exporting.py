@@ -105,10 +105,12 @@ class Job:
             return self.out / "merged"
         if status == "rejected" and "merged" in self.options.forms:
             raise RefusedError("the merged model was rejected, so nothing is built on it")
-        folder = self.work / "merged-for-others"
-        if not folder.is_dir():
-            folder.mkdir()
-            _made(self, "merged", folder)
+        return self._made_for_others
+
+    @cached_property
+    def _made_for_others(self) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="merged-", dir=self.work))
+        _made(self, "merged", folder)
         return folder
 
 

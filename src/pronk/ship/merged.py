@@ -30,7 +30,7 @@ SEEN, PUBLISHED, WHOLE = "the dequantized base", "the unquantized base", "no ada
 class Candidate:
     """A way to merge: its name, the tensors, and what it may differ from the run.
 
-    The published weights are as far from those that training saw as any file of so few bits is.
+    Of the published weights it is asked that the model is not worse: that it is another one is known.
     """
 
     name: str
@@ -87,7 +87,7 @@ def _candidates(job: Job) -> list[Candidate]:
     seen = Merger(source, layers, model.adapter, kept)
     # products in FP8 also round what they are multiplied with, which no merged model does
     exactly: Class = "coarse" if recipe.quantize == "fp8" or recipe.train.fp8_products else "rounded"
-    return [Candidate(SEEN, seen, exactly), Candidate(PUBLISHED, published, "coarse")]
+    return [Candidate(SEEN, seen, exactly), Candidate(PUBLISHED, published, "rebased")]
 
 
 def _measured(job: Job, candidate: Candidate, folder: Path) -> tuple[Path, Parity]:

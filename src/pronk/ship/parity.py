@@ -130,8 +130,10 @@ class Gate:
         return min(context, self._reader.model.recipe.train.max_length or USUAL_LENGTH)
 
     def _read(self, reads: Reads, name: str) -> list[Said]:
+        from pronk.model.memory.guard import memory_guard
+
         said = []
-        with work(self._console, f"reading {name}", len(self.rows)) as bar:
+        with memory_guard(f"reading {name}"), work(self._console, f"reading {name}", len(self.rows)) as bar:
             for row in self.rows:
                 self._check()
                 said.append(read_row(reads, row))

@@ -10,7 +10,8 @@ from typing import Literal
 from pronk.errors import OptionError
 
 # exact: the same numbers in another program. rounded: weights in bf16 or f16. quantized: 8 bits. coarse: fewer.
-Class = Literal["exact", "rounded", "quantized", "coarse"]
+# rebased: on the published base, where the run was trained on it in fewer bits.
+Class = Literal["exact", "rounded", "quantized", "coarse", "rebased"]
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,16 @@ class Tolerance:
         return Tolerance(**wide | {"top1": max(0.0, 1 - (1 - self.top1) * factor)})
 
 
-# Of each class, what is about three times the most that was seen of sound files over fp32 and bf16 runs (SmolLM2 and
-# tiny random models), so that chance rejects nothing; a wrong template, scale, layer or tensor is far beyond it.
+# Seen of sound files, SmolLM2 on labelled headlines in fp32 on a CPU (mean and largest KL, loss): exact 2e-8, 2e-7, 0;
+# rounded 2e-4, 1e-3, 0.007 (over NF4 4e-5); rebased from NF4 0.05, top-1 81%, and a lower loss. In bf16, logits around
+# 20 are known to 1/16, which alone makes about 1e-3 nats: hence the room above. A wrong scale, layer or tensor is 0.03
+# and more off even in a model of two layers. Who rebases makes another model on purpose: that it is not worse decides.
 DEFAULTS: dict[Class, Tolerance] = {
     "exact": Tolerance(kl=0.002, worst=0.05, top1=0.98, loss=0.01, metric=0.01),
     "rounded": Tolerance(kl=0.01, worst=0.3, top1=0.97, loss=0.03, metric=0.01),
     "quantized": Tolerance(kl=0.02, worst=0.5, top1=0.95, loss=0.05, metric=0.02),
     "coarse": Tolerance(kl=0.2, worst=4.0, top1=0.85, loss=0.1, metric=0.05),
+    "rebased": Tolerance(kl=0.5, worst=8.0, top1=0.6, loss=0.03, metric=0.01),
 }
 NAMES = tuple(part.name for part in fields(Tolerance))
 
