@@ -27,6 +27,7 @@ from pronk.ship import hub_upload as upload
 
 Pronk = Callable[..., Any]
 PEFT_WARNS = "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
+NAME = "midnight/Llama-mine"
 TOKENS = (MIDNIGHT, READER, WRONG)
 SAID = "Answer in one word; my token is hf_PlantedInTheRecipe4711."
 
@@ -133,9 +134,21 @@ def test_a_whole_model_for_the_hub(exported: tuple[Path, Any], tmp_path: Path, p
     assert "It was merged onto the unquantized base, in bf16." in card.text
 
 
-# --- the upload ----------------------------------------------------------------------------------
+@pytest.mark.filterwarnings(PEFT_WARNS)
+def test_what_is_rejected_is_neither_listed_nor_uploaded(
+    exported: tuple[Path, Any], tmp_path: Path, hub: ScriptedHub, pronk: Pronk
+) -> None:
+    out = tmp_path / "out"
+    told = pronk("export", exported[0], "--to", "hub", "--push", NAME, "--out", out, "--tolerance", "kl=1e-12")
+    assert told.code == 1
+    assert "REJECTED" in told.out
+    assert NAME not in told.out.partition("nats apart")[2]
+    assert (out / "hub.rejected").is_dir()
+    assert not (out / "hub").exists()
+    assert not hub.repositories
 
-NAME = "midnight/Llama-mine"
+
+# --- the upload ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("xet", [True, False], ids=["xet", "one commit"])
