@@ -101,7 +101,7 @@ def test_the_folder_is_what_was_compared(exported: tuple[Path, Any]) -> None:
     entry = json.loads((folder / "export.json").read_text(encoding="utf-8"))["artifacts"][0]
     assert (entry["name"], entry["status"], entry["parity"]["reader"]) == ("hub", "passed", "PEFT")
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "These files were read back by PEFT and compared with the run" in card
+    assert "These files (read over the base as published) were read back by PEFT and compared with the run" in card
     assert ModelCard(card).data.license == "llama3.1"
     assert "nothing was uploaded; --push OWNER/NAME does it" in err
     assert f"to YOUR-NAME/{RUN} (private):" in out
@@ -131,7 +131,7 @@ def test_a_whole_model_for_the_hub(exported: tuple[Path, Any], tmp_path: Path, p
     assert "model.safetensors" in {one["name"] for one in found["hub"]["files"]}
     card = ModelCard((tmp_path / "out" / "hub" / "README.md").read_text(encoding="utf-8"))
     assert card.data.library_name == "transformers"
-    assert "It was merged onto the unquantized base, in bf16." in card.text
+    assert "These files (merged onto the unquantized base) were read back by transformers" in card.text
 
 
 @pytest.mark.filterwarnings(PEFT_WARNS)

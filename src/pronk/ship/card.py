@@ -288,10 +288,10 @@ def _checked(facts: Facts) -> list[str]:
     if not found:
         return []
     loss = found["loss"]
-    merged = f"It was merged onto {words(facts.merged_onto)}, in bf16. " if facts.merged_onto else ""
+    made = f" ({words(facts.made)})" if facts.made else ""
     return [
         "## What was compared",
-        f"{merged}These files were read back by {words(str(found['reader']))} and compared with the run: the same "
+        f"These files{made} were read back by {words(str(found['reader']))} and compared with the run: the same "
         f"tokens for {found['same_chats']} of {found['chats']} chats; next-token distributions {found['kl']:.1e} nats "
         f"apart in the mean and {found['worst']:.1e} at worst, over {found['places']:,} places; the same likeliest "
         f"token before {found['top1']:.1%} of {counted(found['tokens'], 'answer token')}; validation loss "

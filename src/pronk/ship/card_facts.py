@@ -101,17 +101,17 @@ class Facts:
     unparsable: int
     wrote: bool
     parity: Mapping[str, Any] | None
-    merged_onto: str = ""
+    made: str = ""
     version: str = __version__
 
 
 def gather(
-    reader: Reader, kind: Kind, repository: str, parity: Mapping[str, Any] | None = None, merged_onto: str = ""
+    reader: Reader, kind: Kind, repository: str, parity: Mapping[str, Any] | None = None, made: str = ""
 ) -> Facts:
     """Everything about a run; what its study no longer says is left out.
 
     repository: OWNER/NAME as the code in the card names it. parity: the gate's findings, as export.json has them.
-    merged_onto: of a merged model, which weights of the base.
+    made: onto which weights of the base it was merged, or over which it was read.
     """
     model, origin = reader.model, reader.model.origin or reader.model.recipe.base
     recipe = model.recipe.model_copy(update={"base": origin})  # a run that trained all weights is its own base
@@ -132,7 +132,7 @@ def gather(
         seeds=len(seeds[0].runs) if seeds else 1, overfitting=words.overfitting_verdict(own.get("overfitting")),
         unparsable=int(metrics.get("unparsable") or 0),
         wrote=any(metrics.get(key) is not None for key in ("generated_accuracy", "exact_match", "rouge_l")),
-        parity=parity, merged_onto=merged_onto,
+        parity=parity, made=made,
     )  # fmt: skip
 
 

@@ -47,8 +47,8 @@ def make(job: Job, folder: Path) -> list[Artifact]:
     artifact = _weights(job, kind, folder)
     parity = _compared(job, artifact)
     repository = str(given or f"{NOBODY}/{_name(job.reader.model.name)}")
-    onto = str(artifact.facts.get("merged onto") or "") if merged and job.reader.model.adapter else ""
-    facts = gather(job.reader, kind, repository, None if parity is None else asdict(parity), onto)
+    made = [f"{key} {artifact.facts[key]}" for key in ("merged onto", "read over") if key in artifact.facts]
+    facts = gather(job.reader, kind, repository, None if parity is None else asdict(parity), "".join(made))
     _forget_paths(folder, facts)
     write_text(folder / CARD, hide_secrets(card(facts)))
     told: dict[str, Any] = {"kind": kind, "repository": repository, "base": facts.base_id or facts.base}
