@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -49,7 +49,7 @@ class Merger:
     """
 
     def __init__(
-        self, source: Path, layers: Iterator[str] | Mapping[str, object], adapter: SavedAdapter | None,
+        self, source: Path, layers: Iterable[str], adapter: SavedAdapter | None,
         quantization: Quantization | None = None, dtype: torch.dtype = torch.bfloat16,
     ) -> None:  # fmt: skip
         self._layers = {f"{name}.weight" for name in layers}

@@ -54,7 +54,7 @@ class Record:
             raise StudyError(f"{file}: cannot be read ({error}); move the folder away") from None
         if known != (model.name, str(model.run)):
             raise StudyError(f"{folder}: holds exports of another run ({known[1]}); choose another --out")
-        return cls(folder, {**data, "artifacts": entries})
+        return cls(folder, {**found, **data, "artifacts": entries})
 
     @property
     def entries(self) -> list[dict[str, Any]]:
