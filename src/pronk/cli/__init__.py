@@ -11,6 +11,7 @@ voting.py        arena
 judging.py       judge
 shipping.py      export
 synthesizing.py  synthesize
+trying.py        try
 benches.py       bench
 shared.py        options and how a result is shown
 """
@@ -37,6 +38,7 @@ from pronk.cli import (
     shipping,
     studies,
     synthesizing,
+    trying,
     voting,
 )  # fmt: skip
 from pronk.cli.shared import say
@@ -57,6 +59,7 @@ for verb in (
 ):  # fmt: skip
     # eval is not a name for a function: Python has one
     app.command("eval" if verb is measuring.evaluate else None)(verb)
+app.add_typer(trying.trying, name="try")
 app.add_typer(benches.bench, name="bench")
 
 
