@@ -26,7 +26,7 @@ from pronk.runs import RunFolder, StudyFolder, new_folder
 if TYPE_CHECKING:
     from pronk.ask.conversation import Conversation
 
-__all__ = ["Answers", "Comparison", "Run", "Study", "chat", "evaluate", "generate", "report", "run"]
+__all__ = ["Answers", "Comparison", "Run", "Study", "chat", "evaluate", "generate", "predict", "report", "run"]
 
 
 @dataclass(frozen=True)
@@ -249,6 +249,32 @@ def chat(
         raise OptionError("name at least one run, study, adapter or base to talk with")
     found = find_models([_target(one) for one in models], base, prompt, _texts(overrides))
     return Conversation(found, generation_settings(settings), _console(), system)
+
+
+def predict(
+    model: str | Path | Run,
+    rows: Sequence[str | Mapping[str, Any]],
+    column: str | None = None,
+    calibrate: bool = True,
+    skip_bad: bool = False,
+    prefix: str = "",
+    prompt: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """A label with probabilities, or a text, for each row, in their order: `pronk predict` without files.
+
+    rows: texts, or dictionaries whose columns are read as those of the run's data, or by the one that `column` names.
+    Each comes back as a dictionary with `label`, `probability` and `probabilities`, or `text` and `ended`, added.
+    calibrate: probabilities, on the run's validation rows (once; it is kept beside the run). skip_bad: rows that
+    cannot be read have an `error` and nothing else. prefix: before the new names, where a row has one of them already.
+    settings: of models that write, as for `generate`.
+    Raises PronkError if something about them is wrong, KeyboardInterrupt if stopped.
+    """
+    from pronk.ship.predict import Wanted, predict_rows
+
+    wanted = Wanted(_target(model), column, calibrate, skip_bad, prompt, _texts(overrides), settings)
+    return predict_rows(wanted, [one if isinstance(one, str) else dict(one) for one in rows], _console(), prefix)
 
 
 def _target(model: str | Path | Study | Run) -> str:

@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -222,6 +222,72 @@ def disk_guard(path: Path) -> Iterator[None]:
             named = getattr(error, "filename", None) or path
             raise ResourceError(f"{named}: not allowed to write here; write elsewhere") from None
         raise
+
+
+@contextmanager
+def one_writer(path: Path, wait: bool = False) -> Iterator[None]:
+    """Be the only process that writes a file while this lasts. Others wait their turn, or are told that it is taken.
+
+    The lock is the system's, on the file `.NAME.lock` beside it: it ends with the process that holds it, however that
+    ends, so that what a crash leaves behind keeps nobody out. Where there are no such locks (Windows, some network
+    disks) nothing is locked. Raises StudyError where another process writes and wait is false.
+    """
+    lock, made = path.with_name(f".{path.name}.lock"), _missing_folders(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _locked(path, lock, wait):
+            yield
+    finally:
+        for folder in made:  # as long as nothing was written there
+            with suppress(OSError):
+                folder.rmdir()
+
+
+@contextmanager
+def _locked(path: Path, lock: Path, wait: bool) -> Iterator[None]:
+    while True:
+        with lock.open("a+", encoding="utf-8") as file:
+            if not _take(file, wait):
+                file.seek(0)
+                number = file.read().strip()
+                which = f" (process {number})" if number else ""
+                raise StudyError(f"{path}: another pronk is writing this{which}; wait until it ends, or end it")
+            if not _still_there(file, lock):
+                continue  # whoever had it has deleted it; the file of that name is another one now
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
+            return
+
+
+def _take(file: Any, wait: bool) -> bool:
+    """Whether the file is locked for us now; also where there are no locks."""
+    with suppress(ImportError):  # on Windows
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        except OSError:  # a network disk without locks
+            return True
+    return True
+
+
+def _still_there(file: Any, lock: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), lock.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _missing_folders(folder: Path) -> list[Path]:
+    """A folder and those above it, as far as they are not there, the innermost first."""
+    return [one for one in (folder, *folder.parents) if not one.exists()]
 
 
 def existing(path: Path) -> Path:

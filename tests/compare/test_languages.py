@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 from markupsafe import Markup
 from study_builder import SEEDS, SWEEP, build_study
+from test_free_answers import only_answers
+from test_judged import judged, many, record
 from typer.testing import CliRunner
 
 from pronk import compare
 from pronk.cli import app
 from pronk.compare import languages, words
+from pronk.compare.contest import TEST_ITEMS
 from pronk.compare.languages import ENGLISH, LANGUAGES, Language, language
 from pronk.compare.overfitting import FEWEST_ROWS, _because
 from pronk.compare.pairs import LOWER, PRIMARY, compare_study
@@ -29,7 +32,7 @@ KOREAN = LANGUAGES["ko"]
 # names of people, programs and formulas; what stays as it is in Korean
 NAMES = {
     "pronk", "Holm", "McNemar", "Tango", "Wilson", "Phipson", "Smyth", "Westfall", "Young", "Connor", "Hesterberg",
-    "Lin", "Popović", "ROUGE", "chrF", "GiB", "nat", "seeds",
+    "Lin", "Popović", "ROUGE", "chrF", "GiB", "nat", "Cohen",
 }  # fmt: skip
 SHOWN_ATTRIBUTES = ("aria-label", "data-label", "title", "alt")
 
@@ -101,7 +104,7 @@ def strings(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from (str(key), *strings(inner))
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for inner in value:
             yield from strings(inner)
     elif isinstance(value, str):
@@ -114,6 +117,11 @@ def of_the_study(folder: Path) -> list[str]:
     items = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
     runs = [{**run, "metrics": {}, "status": "", "overfitting": ""} for run in study["runs"]]
     shown = {"runs": runs, "environment": study["environment"], "labels": study.get("labels"), "name": study["name"]}
+    shown["judged"] = [
+        (one["judge"], one["server"], one["source"], [(pair["a"], pair["b"]) for pair in one["pairs"]])
+        for one in study.get("judged", [])
+        if one["source"] != TEST_ITEMS
+    ]
     found = {text for text in strings([shown, rows, items]) if re.search("[A-Za-z]", text)}
     found |= {key.rsplit(".", 1)[-1] for key in found if re.fullmatch(r"[a-z]+\.\w+", key)}
     return sorted(found, key=len, reverse=True)
@@ -121,7 +129,7 @@ def of_the_study(folder: Path) -> list[str]:
 
 def english_words(html: str, folder: Path) -> list[str]:
     """Latin words of a page that are neither names nor the study's own."""
-    text = "\n".join(Said(html).said)
+    text = re.sub(r"--[a-z-]+", " ", "\n".join(Said(html).said))  # options of a command
     for own in of_the_study(folder):
         text = re.sub(rf"(?<![A-Za-z]){re.escape(own)}(?![A-Za-z])", " ", text)
     words_found = (word for run in re.findall(r"[^\W\d_]+", text) for word in re.split("[가-힣]+", run))
@@ -138,6 +146,8 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         build_study(at("epochs"), items=20, runs=("qv-2", "all-linear-3"), similarity=True),
         build_study(at("losses"), items=20, runs=("qv-2",), classify=False, baseline=False),
         build_study(at("nothing"), items=20, runs=()),
+        judged_study(at("judged")),
+        only_answers(at("answers"), ("qv-2",)),
     ]
     for folder in folders:
         study = json.loads((folder / "study.json").read_text())
@@ -147,6 +157,22 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
                 run |= {"status": "stopped_early", "adapter_step": 57, "steps": 114, "overfitting": OVERFITTING}
         (folder / "study.json").write_text(json.dumps(study))
     return folders
+
+
+def judged_study(folder: Path) -> Path:
+    """Two judges, with everything that can be said of a judge, and pairs of which one was not judged."""
+    build_study(folder, items=20, runs=("qv-2",))
+    counts = {("b", "b"): 30, ("a", "a"): 12, ("a", "b"): 90, ("unparsable", "b"): 1, ("missing", "b"): 2}
+    said = many(counts, longer="b")
+    said += [*many({("missing", "b"): 1}, b="qv-2"), judged(0, "tie", "tie", identical=True)]
+    person = {"with": "김철수", "units": 9, "agreed": 0.5, "cohens_kappa": 0.1, "interval": [0.0, 0.3]}
+    retries = {"rate limit": 1, "server error": 2, "no connection": 3, "too slow": 4, "unreadable": 5}
+    more = {"own": True, "cut": 3, "no_verdict": 2, "asked": {"limited": True, "retries": retries}}
+    first = record(said, agreement=[person, {**person, "cohens_kappa": None}], **more)
+    study = json.loads((folder / "study.json").read_text())
+    study["judged"] = [first, {**first, "judge": "심판", "server": None, "source": TEST_ITEMS}]
+    (folder / "study.json").write_text(json.dumps(study))
+    return folder
 
 
 OVERFITTING = {
@@ -169,6 +195,19 @@ def test_the_check_sees_an_english_text(studies: list[Path], monkeypatch: pytest
     label = {**KOREAN.texts, "ranking.region": ENGLISH.texts["ranking.region"]}
     monkeypatch.setitem(languages.LANGUAGES, "ko", dataclasses.replace(KOREAN, texts=label))
     assert "Ranking" in english_words(render(studies[0], "ko"), studies[0])
+
+
+def test_names_that_pronk_made_up_are_said_too(studies: list[Path]) -> None:
+    assert KOREAN.row("a/rank-4 (3 seeds)") == "a/rank-4(시드 3개)"
+    assert KOREAN.row("smollm2 (as asked in b), 2 examples") == "smollm2(b의 방식으로 물음), 예시 2개"
+    for name in ("rank-4 (3 seeds)", "rank-4-seed-1 and seeds alike", "smollm2, nf4, 5 examples", "seeds"):
+        assert ENGLISH.row(name) == name
+    assert "(시드 2개)" in render(studies[1], "ko")
+
+
+def test_what_the_terminal_shows_too_has_no_markup() -> None:
+    for table in languages.judged.TEXTS.values():
+        assert not [text for text in table.values() if set("<>&") & set(text)]
 
 
 def test_the_english_page_is_english(studies: list[Path]) -> None:

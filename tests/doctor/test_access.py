@@ -19,6 +19,7 @@ from pronk.doctor.health.processes import Result, Trial
 from pronk.doctor.health.secrets import without_secrets
 
 Ask = Callable[..., list[Line]]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -127,12 +128,18 @@ ODD = "an-odd-token-without-a-shape"
 @pytest.mark.slow
 @pytest.mark.parametrize(("token", "as_json"), [(VALID, False), (VALID, True), (WRONG, True), (ODD, False)])
 def test_tokens_are_never_shown(hub: str, tmp_path: Path, token: str, as_json: bool) -> None:
-    """Planted in the environment and in both of the hub's files; the hub itself says it again when it refuses it."""
+    """Planted in the environment and in both of the hub's files; the hub itself says it again when it refuses it.
+
+    PyTorch is broken here, so that what builds on it, and has nothing to do with tokens, ends at once.
+    """
+    (tmp_path / "first" / "torch").mkdir(parents=True)
+    (tmp_path / "first" / "torch" / "__init__.py").write_text("raise ModuleNotFoundError('No module named torch')")
     (tmp_path / "token").write_text(token)
     (tmp_path / "stored_tokens").write_text(f"[mine]\nhf_token = {token}\n")
     environment = {name: value for name, value in os.environ.items() if "PROXY" not in name.upper()}
     environment |= {"HF_HOME": str(tmp_path), "HF_TOKEN": token, "HF_ENDPOINT": hub, "OMP_NUM_THREADS": "1"}
     environment |= {"HUGGING_FACE_HUB_TOKEN": token, "PRONK_API_KEY": token}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "first"), str(ROOT / "src")])
     command = [sys.executable, "-m", "pronk", "doctor", "--base", "owner/broken", *(["--json"] if as_json else [])]
     told = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert told.returncode == 1

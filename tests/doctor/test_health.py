@@ -44,18 +44,16 @@ def doctor(tmp_path: Path, *arguments: str, first: Path | None = None) -> subpro
 
 @pytest.mark.slow
 def test_this_machine(tmp_path: Path) -> None:
-    """Whatever it is: a line each of at most 80 columns that says its status in words, and the same as JSON."""
+    """Whatever it is: a line each of at most 80 columns that says its status in words."""
     told = doctor(tmp_path)
     rows = told.stdout.splitlines()
     assert all(len(row) <= 80 or max(map(len, row.split())) > 40 for row in rows), rows
     assert "✓ ok     PyTorch" in told.stdout
     assert "✓ ok     bitsandbytes" in told.stdout
-    found = json.loads(doctor(tmp_path, "--json").stdout)
-    assert found["ok"] is (told.returncode == 0)
-    names = [line["name"] for line in found["lines"]]
+    assert ("nothing failed" in told.stdout) is (told.returncode == 0)
     for name in ("Python", "processor", "working folder", "transformers", "bf16", "FP8", "Triton", "attention", "hub"):
-        assert name in names
-    assert all(line["remedy"] for line in found["lines"] if line["status"] == "failed")
+        assert any(row[9:].startswith(name) for row in rows), name
+    assert told.stdout.count("→") >= told.stdout.count("✗ failed")  # each with its remedy
 
 
 BROKEN = {
@@ -74,7 +72,10 @@ def test_a_broken_pytorch_gives_a_list_with_a_remedy(tmp_path: Path, fault: str)
     told = doctor(tmp_path, "--json", first=tmp_path)
     assert told.returncode == 1
     assert "Traceback" not in told.stderr
-    lines = {line["name"]: line for line in json.loads(told.stdout)["lines"]}
+    found = json.loads(told.stdout)
+    assert found["ok"] is False
+    assert all(line["remedy"] for line in found["lines"] if line["status"] == "failed")
+    lines = {line["name"]: line for line in found["lines"]}
     assert lines["PyTorch"]["status"] == "failed"
     assert "pip install" in lines["PyTorch"]["remedy"]
     assert lines["transformers"]["status"] == "ok"  # the rest of the list is there
@@ -82,14 +83,16 @@ def test_a_broken_pytorch_gives_a_list_with_a_remedy(tmp_path: Path, fault: str)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["bitsandbytes", "huggingface_hub", "packaging"])
-def test_another_broken_library_leaves_the_rest(tmp_path: Path, module: str) -> None:
-    (tmp_path / f"{module}.py").write_text("raise RuntimeError('half of it is missing')")
+def test_other_broken_libraries_leave_the_rest(tmp_path: Path) -> None:
+    modules = ("bitsandbytes", "huggingface_hub", "packaging")
+    for module in modules:
+        (tmp_path / f"{module}.py").write_text(f"raise RuntimeError('half of {module} is missing')")
     told = doctor(tmp_path, "--json", first=tmp_path)
     assert "Traceback" not in told.stderr
     lines = json.loads(told.stdout)["lines"]
-    assert any("half of it is missing" in line["found"] for line in lines)
-    assert {line["name"]: line for line in lines}["PyTorch"]
+    for module in modules:
+        assert any(f"half of {module} is missing" in line["found"] for line in lines)
+    assert {line["name"]: line for line in lines}["PyTorch"]["status"] == "ok"
 
 
 def test_what_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

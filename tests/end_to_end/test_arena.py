@@ -26,7 +26,9 @@ from pronk.ask.models import Model, find_models
 from pronk.compare.contest import read_contest
 from pronk.compare.votes import read_votes, votes_file
 from pronk.data.questions import read_questions
+from pronk.errors import StudyError
 from pronk.recipe import generation_settings
+from pronk.runs import one_writer
 
 Pronk = Callable[..., Told]
 NEW = 6
@@ -170,6 +172,13 @@ def test_ctrl_c_keeps_the_turns_that_are_whole(
         assert contest_of(tmp_path, study, questions) is None
     kept = [json.loads(line) for line in answers_file(tmp_path).read_text(encoding="utf-8").splitlines()]
     assert (turns, [len(row["answers"]) for row in kept]) == ([0], [1] * 9)
+
+
+def test_two_commands_do_not_write_answers_at_once(study: Path, questions: Path, tmp_path: Path) -> None:
+    with one_writer(answers_file(tmp_path)):
+        with pytest.raises(StudyError, match=r"answers\.jsonl: another pronk is writing this"):
+            contest_of(tmp_path, study, questions)
+        assert not answers_file(tmp_path).exists()
 
 
 def test_each_turn_finds_room(study: Path, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from bench_sides import in_process
 from rich.console import Console
 
-from pronk.doctor.bench import bench_training
+import pronk.doctor.bench as bench
 from pronk.doctor.bench_work import Request
 from pronk.doctor.peers.work import Answer, Result, Work
 from pronk.errors import RecipeError
@@ -47,6 +48,7 @@ def settings(tmp_path: Path, tiny_base: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_the_alpaca_recipe_trains_as_trl_does(curves: ModuleType, settings: list[str]) -> None:
+    """Each side in a process of its own."""
     found = curves.main(ROOT / "recipes" / "alpaca-qlora.yaml", settings, None, 1e-4)
     assert found["agrees"], found
     assert len(found["losses"]["pronk"]) == found["work"]["steps"] == 6
@@ -55,12 +57,12 @@ def test_the_alpaca_recipe_trains_as_trl_does(curves: ModuleType, settings: list
     assert found["losses"]["pronk"][-1] < found["losses"]["pronk"][0] - 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("fault", [{"warmup_steps": 0}, {"seed": 43}], ids=str)
 def test_a_side_that_trains_otherwise_shows(
     curves: ModuleType, settings: list[str], fault: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = curves.run_side
+    original = in_process()
 
     def faulty(name: str, work: Work, *more: Any) -> Answer:
         return original("ours", replace(work, **fault) if name == "trl" else work, *more)
@@ -69,10 +71,11 @@ def test_a_side_that_trains_otherwise_shows(
     assert not curves.main(ROOT / "recipes" / "alpaca-qlora.yaml", settings, None, None)["agrees"]
 
 
-@pytest.mark.slow
-def test_the_bench_gives_a_ratio_for_such_a_recipe(settings: list[str]) -> None:
+@pytest.mark.usefixtures("one_thread")
+def test_the_bench_gives_a_ratio_for_such_a_recipe(settings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "run_side", in_process())
     request = Request(ROOT / "recipes" / "alpaca-qlora.yaml", overrides=settings, peers=["trl"], steps=1)
-    found = bench_training(request, Console(stderr=True))
+    found = bench.bench_training(request, Console(stderr=True))
     assert found["problems"] == []
     assert found["json"]["ratio"] > 0
     assert found["json"]["differences"]["trl"]["loss"] < 1e-4

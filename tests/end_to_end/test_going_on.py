@@ -19,13 +19,11 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, pronk_process: Any) -> Workplace:
+def first(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, finish: Any) -> Workplace:
     """A finished study of one run: rank 4, alpha 6, rsLoRA, on two of the seven projections."""
     place = Workplace(tmp_path_factory.mktemp("first"), tiny_base)
     place.recipe["adapter"] = {"rank": 4, "alpha": 6, "use_rslora": True, "targets": ["q_proj", "down_proj"]}
-    done = pronk_process(*place.arguments())
-    assert done.returncode == 0, done.stderr
-    return place
+    return finish(place)
 
 
 @pytest.mark.parametrize("part", ["", "adapter", "checkpoints/step-6"])

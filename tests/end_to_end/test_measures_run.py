@@ -12,7 +12,7 @@ import pytest
 from command_line import Told, Workplace
 
 ANIMALS = ["llama", "alpaca", "guanaco", "vicuña"]
-ALL = ["likelihood", "choice", "exact", "similarity", "forgetting"]
+ALL = ["likelihood", "choice", "exact", "answers", "similarity", "forgetting"]
 
 
 def questions(count: int) -> list[dict[str, Any]]:
@@ -109,8 +109,10 @@ def test_a_study_of_multiple_choice(choosing: Workplace, pronk: Callable[..., To
         assert metrics["forgetting_nll"] == sum(row["loss"] for row in general) / sum(row["tokens"] for row in general)
         answers = rows_of(choosing, run["name"], "likelihood")
         assert [row["bytes"] for row in answers] == [len(item["reference"].encode()) for item in items]
-        exact, similar = (rows_of(choosing, run["name"], kind) for kind in ("exact", "similarity"))
-        assert [row["answer"] for row in exact] == [row["answer"] for row in similar]
+        exact, similar, free = (rows_of(choosing, run["name"], kind) for kind in ("exact", "similarity", "answers"))
+        assert [row["answer"] for row in exact] == [row["answer"] for row in similar] == [row["answer"] for row in free]
+        assert metrics["answer_length"] == np.mean([len(row["answer"]) for row in free])
+        assert metrics["unended"] == sum(not row["ended"] for row in free)
         assert {row["expected"] for row in exact} == {item["reference"].casefold() for item in items}
     assert {one["metric"] for one in choosing.study()["comparisons"]} >= {
         "nll", "choice_accuracy", "choice_accuracy_normalised", "exact_match", "rouge_l", "forgetting_nll",

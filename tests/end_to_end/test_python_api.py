@@ -18,7 +18,7 @@ from command_line import Workplace
 
 import pronk
 import pronk.train.recorder
-from pronk.errors import OptionError, PronkError, RecipeError, StudyError
+from pronk.errors import DataError, OptionError, PronkError, RecipeError, StudyError
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -142,6 +142,24 @@ def test_generate_takes_what_run_gave(study: Any) -> None:
     assert answers._repr_html_().count("<tr>") == 3
     base = pronk.generate(study["base"], questions="How?", max_new_tokens=3, prompt="alpaca", temperature=1.0)
     assert base[0]["model"] == "tiny"
+
+
+def test_predict_takes_what_run_gave(study: Any) -> None:
+    items = [json.loads(line) for line in (study.path / "items.jsonl").read_text().splitlines()]
+    measured = study["rank-2"].path / "items" / "classify.jsonl"
+    expected = [json.loads(line)["predicted"] for line in measured.read_text().splitlines()]
+    found = pronk.predict(
+        study["rank-2"], [{"text": one["input"], "label": one["label"]} for one in items], prefix="p_"
+    )
+    assert [one["p_label"] for one in found] == expected
+    assert [one["label"] for one in found] == [one["label"] for one in items]
+    texts = pronk.predict(study["rank-2"].path, [one["input"] for one in items[:2]], calibrate=False)
+    assert list(texts[0]) == ["text", "label", "probability", "probabilities"]
+    assert pronk.predict(study["rank-2"], []) == []
+    with pytest.raises(DataError, match="row 2: the text is empty"):
+        pronk.predict(study["rank-2"], ["a", ""])
+    with pytest.raises(OptionError, match="name one of them"):
+        pronk.predict(study.path, ["a"])
 
 
 def test_errors_are_exceptions(study: Any, tmp_path: Path) -> None:

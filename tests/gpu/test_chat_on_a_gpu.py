@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from pathlib import Path
 
 import pytest
 import torch
 
 from pronk.model.adapter import AdapterShape, attach
-from pronk.model.load import load_model
+from pronk.model.load import find_base, load_model
 from pronk.model.sampling import likeliest
 from pronk.model.turns import Turns
 from pronk.tokens.pack import BASE_SLOT, pack_prompts
@@ -37,9 +37,9 @@ def answered(turns: Turns, prompts: list[list[int]]) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_going_on_is_reading_anew(smollm2: Any, dtype: torch.dtype) -> None:
+def test_going_on_is_reading_anew(small_base: Path, dtype: torch.dtype) -> None:
     """fp32: the same tokens in each of four turns. bf16: both are written, and most tokens agree."""
-    model = load_model(smollm2, dtype, torch.device("cuda"))
+    model = load_model(find_base(str(small_base)), dtype, torch.device("cuda"))
     adapter = attach(model, [AdapterShape(8, 16)])
     for _, wide, rows in adapter.rows(0):
         wide.data[rows] = torch.randn_like(wide.data[rows]) * 0.02

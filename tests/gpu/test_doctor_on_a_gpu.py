@@ -29,18 +29,16 @@ def test_everything_that_is_tried_works() -> None:
         assert lines[name]["status"] != "failed", lines[name]
 
 
-def test_examples_in_the_prompt_are_the_same_on_a_gpu(tiny_base: Path, tmp_path: Path) -> None:
-    words = ("fell", "stayed", "rose")
-    rows = [{"text": f"{k}: it {words[k % 3]} by {7 * k % 50}", "label": words[k % 3]} for k in range(90)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = {"source": "rows.jsonl", "format": "classify", "instruction": "Up or down?", "split": {"validation": 30}}
+def test_examples_in_the_prompt_are_the_same_on_a_gpu(tiny_base: Path, worded: Path) -> None:
+    data = {"source": "rows.jsonl", "format": "classify", "instruction": "w4 w5", "split": {"validation": 30}}
     found = {}
     for device in ("cpu", "cuda"):
-        recipe = {"base": str(tiny_base), "data": data, "train": {"device": device, "dtype": "fp32"}}
-        (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
-        command = [sys.executable, "-m", "pronk", "check", str(tmp_path / "recipe.yaml"), "--baseline", "--json"]
+        recipe = {"base": str(tiny_base), "data": data, "allow": ["unknown-tokens"]}
+        recipe["train"] = {"device": device, "dtype": "fp32", "max_length": 512}
+        (worded / "recipe.yaml").write_text(json.dumps(recipe))
+        command = [sys.executable, "-m", "pronk", "check", str(worded / "recipe.yaml"), "--baseline", "--json"]
         told = subprocess.run(
-            [*command, "--shots", "0,1,3", "--out", str(tmp_path / device)],
+            [*command, "--shots", "0,1,3", "--out", str(worded / device)],
             capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         assert told.returncode == 0, told.stderr

@@ -1,7 +1,5 @@
 """What is exported from a run on a GPU passes its gate there, whatever its type. Run with `pytest -m gpu`."""
 
-import json
-
 import pytest
 import torch
 import yaml
@@ -20,19 +18,17 @@ pytestmark = [
     ("dtype", "quantize"),
     [("fp32", "none"), ("bf16", "none"), ("fp16", "none"), ("bf16", "nf4"), ("bf16", "int8"), ("bf16", "fp8")],
 )
-def test_an_export_passes(tiny_base, tmp_path, dtype, quantize):
+def test_an_export_passes(tiny_base, worded, dtype, quantize):
     from pronk.ship.exporting import Options, export
 
-    words, labels = ("fell", "stayed", "rose"), ("negative", "neutral", "positive")
-    rows = [{"text": f"Item {i}: sales {words[i % 3]} by {7 * i % 100}", "label": labels[i % 3]} for i in range(120)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = {
-        "base": str(tiny_base), "data": {"source": "rows.jsonl", "split": {"test": 30, "validation": 30}},
+        "base": str(tiny_base), "allow": ["unknown-tokens"],
+        "data": {"source": "rows.jsonl", "split": {"test": 30, "validation": 30}},
         "quantize": quantize,
         "train": {"epochs": 4, "batch_size": 8, "learning_rate": 0.02, "dtype": dtype, "device": "cuda"},
     }  # fmt: skip
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    study = pronk.run(tmp_path / "recipe.yaml", out=tmp_path / "study")
+    (worded / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    study = pronk.run(worded / "recipe.yaml", out=worded / "study")
     (run,) = (path for path in (study.path / "runs").iterdir() if (path / "adapter").is_dir())
     record = export(str(run), Options(["adapter", "merged"]), Console(stderr=True))
     for entry in record.entries:  # the figures are what the defaults of ship/tolerance.py are judged by

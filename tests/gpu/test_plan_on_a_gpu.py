@@ -105,16 +105,6 @@ def test_losses_without_a_gradient_are_pytorchs_and_take_one_copy_of_the_logits(
     assert torch.cuda.max_memory_allocated() - before < 1.2 * 2 * 512 * 50_000
 
 
-@pytest.fixture(scope="module")
-def small_base(tmp_path_factory):
-    """Random weights of SmolLM2's shape, with a tokenizer of sixty words: nothing has to be downloaded."""
-    from pronk.doctor.shapes import write_base
-
-    folder = tmp_path_factory.mktemp("bases") / "small"
-    write_base("smollm2-135m", folder)
-    return folder
-
-
 def _recipe(folder, base, rows=200):
     draw = random.Random(0)
     texts = [" ".join(f"w{draw.randrange(20, 60)}" for _ in range(8 * (1 + n % 9))) for n in range(rows)]

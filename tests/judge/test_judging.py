@@ -21,6 +21,8 @@ from pronk.errors import OptionError, StudyError
 from pronk.evaluate.spending import Limits
 from pronk.judge import prompt
 from pronk.judge.kept import TRIES
+from pronk.judge.kept import votes_file as replies_file
+from pronk.runs import one_writer
 from scripted_server import KEY, Scripted
 
 Serve = Callable[[Callable[[dict[str, Any]], str]], Scripted]
@@ -53,6 +55,18 @@ def test_a_fair_judge(study: Path, judge_server: Serve) -> None:
     kept = json.loads((study / "study.json").read_text())
     assert kept["judged"] == [record]
     assert "Judged by a model" in (study / "report.html").read_text()
+
+
+def test_one_judge_is_asked_by_one_command_at_a_time(study: Path, judge_server: Serve) -> None:
+    """Another judge may be at work on the same study."""
+    server = judge_server(fair)
+    with one_writer(replies_file(study, "some/judge")):
+        with pytest.raises(StudyError, match=r"votes\.jsonl: another pronk is writing this"):
+            run(study, server)
+        assert server.seen == []
+    with one_writer(replies_file(study, "other/judge")):
+        assert result_of(run(study, server))["pairs"]
+    assert not [path for path in study.rglob(".*") if path.is_file()]
 
 
 def test_a_judge_of_places_says_nothing_about_answers(study: Path, judge_server: Serve) -> None:

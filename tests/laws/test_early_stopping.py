@@ -30,6 +30,7 @@ from pronk.train.fleet import Fleet, RunPlan, Step
 from pronk.train.progress import work
 from pronk.train.recorder import Ending, Journal, Recorder
 from pronk.train.stopping import early, never
+from pronk.train.writer import Writer
 
 BUDGET = 90
 VALIDATION = make_examples(24, 77)
@@ -76,9 +77,9 @@ def play(
         )
     rows = dict.fromkeys(range(len(plans)), VALIDATION)
     played = Played(fleet, journals, {}, path)
-    with work(Console(file=io.StringIO()), "training", 1) as bar:
+    with work(Console(file=io.StringIO()), "training", 1) as bar, Writer() as writer:
         validate = partial(validation_losses, model, fleet.adapter, examples=rows, token_budget=BUDGET)
-        recorder = Recorder(fleet, journals, validate, bar, lambda *_: None, lambda _: None)
+        recorder = Recorder(fleet, journals, validate, bar, lambda *_: None, lambda _: None, writer)
 
         def after_round(steps: Sequence[Step]) -> None:
             for step in steps:
@@ -142,9 +143,9 @@ def test_keeping_the_last_weights_shows(tmp_path: Path, monkeypatch: pytest.Monk
     """The planted fault of many trainers: it stops early and hands out the weights of its last step."""
     original = Recorder._finish
 
-    def faulty(self: Recorder, end: Ending, step: Step) -> None:
+    def faulty(self: Recorder, end: Ending, step: Step, adapter: State | None) -> None:
         self.journals[step.slot].restore_best = False
-        original(self, end, step)
+        original(self, end, step, adapter)
 
     monkeypatch.setattr(Recorder, "_finish", faulty)
     with pytest.raises(AssertionError):

@@ -4,8 +4,9 @@ Five runs of one fleet against five trainers, so that what runs do to one anothe
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,6 +138,24 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return by_trl(shorter(plans(), 12), torch.float64, tmp_path_factory.mktemp("trl"), DoubleLoss)
 
 
+@pytest.fixture(scope="module")
+def own_loss(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Three of the runs by TRL in float64, its log-probabilities in float32."""
+    return by_trl(plans()[1:4], torch.float64, tmp_path_factory.mktemp("trl"), Recording)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Two of the runs by TRL in float32."""
+    return by_trl([plans()[1], plans()[3]], torch.float32, tmp_path_factory.mktemp("trl"), Recording)
+
+
+@pytest.fixture(scope="module")
+def accumulated(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A run by TRL whose steps are two micro-batches each."""
+    return by_trl(plans()[1:2], torch.float64, tmp_path_factory.mktemp("trl"), DoubleLoss, accumulate=2)
+
+
 def test_runs_equal_trl_in_double_precision(double: Trained) -> None:
     weight, loss, norm, rate = differences(by_pronk(plans(), torch.float64), double)
     assert weight < TIGHT
@@ -145,30 +164,24 @@ def test_runs_equal_trl_in_double_precision(double: Trained) -> None:
     assert rate < 1e-15
 
 
-def test_runs_equal_trl_with_trls_own_loss(tmp_path: Path) -> None:
-    runs = plans()[1:4]
-    theirs = by_trl(runs, torch.float64, tmp_path, Recording)
-    weight, loss, norm, rate = differences(by_pronk(runs, torch.float64), theirs)
+def test_runs_equal_trl_with_trls_own_loss(own_loss: Trained) -> None:
+    weight, loss, norm, rate = differences(by_pronk(plans()[1:4], torch.float64), own_loss)
     assert weight < TRL_WEIGHT
     assert loss < SINGLE_LOSS
     assert norm < SINGLE_LOSS
     assert rate < 1e-15
 
 
-def test_runs_equal_trl_in_single_precision(tmp_path: Path) -> None:
-    runs = [plans()[1], plans()[3]]
-    theirs = by_trl(runs, torch.float32, tmp_path, Recording)
-    weight, loss, norm, _ = differences(by_pronk(runs, torch.float32), theirs)
+def test_runs_equal_trl_in_single_precision(single: Trained) -> None:
+    weight, loss, norm, _ = differences(by_pronk([plans()[1], plans()[3]], torch.float32), single)
     assert weight < SINGLE_WEIGHT
     assert loss < SINGLE_LOSS
     assert norm < SINGLE_LOSS
 
 
-def test_a_run_equals_trl_with_gradient_accumulation(tmp_path: Path) -> None:
+def test_a_run_equals_trl_with_gradient_accumulation(accumulated: Trained) -> None:
     """Four examples at once are two and two: TRL divides by the target tokens of the whole step."""
-    runs = [plans()[1]]
-    theirs = by_trl(runs, torch.float64, tmp_path, DoubleLoss, accumulate=2)
-    weight, loss, _, _ = differences(by_pronk(runs, torch.float64), theirs)
+    weight, loss, _, _ = differences(by_pronk(plans()[1:2], torch.float64), accumulated)
     assert weight < TIGHT
     assert loss < TIGHT
 
@@ -195,37 +208,59 @@ def test_positions_that_are_not_restarted_show(double: Trained, monkeypatch: pyt
     assert max(weight, loss) > TIGHT
 
 
-@pytest.mark.slow
-def test_smollm2_equals_trl(tmp_path: Path) -> None:
-    """Three steps of a real model, in fp32, on real text."""
+@dataclass(frozen=True)
+class Real:
+    """A run of three steps on SmolLM2, and what TRL makes of it."""
+
+    base: Any
+    plan: RunPlan
+    start: State
+    trained: State
+    logged: list[dict[str, float]]
+
+
+@pytest.fixture(scope="module")
+def on_smollm2(tmp_path_factory: pytest.TempPathFactory) -> Real:
+    """Real text, two examples a step, in fp32."""
     try:
         base = find_base("smollm2")
     except BaseModelError as error:
         pytest.skip(str(error))
     tokenizer = load_tokenizer(base)
-    prompt = Prompt("chat", tokenizer)
     texts = ["Profit rose.", "Sales fell by 12 % in Q3.", "매출이 늘었다.", "The plant will close in May; 300 jobs go."]
-    examples = prompt.examples(
-        [Conversation((Message("user", f"{text} ({i})"), Message("assistant", text[::-1])), f"row {i}")
-         for i, text in enumerate(texts * 2)], 256,
-    )  # fmt: skip
-    endless = [Example(e.ids, e.target & (np.arange(len(e.ids)) < len(e.ids) - 1)) for e in examples]
-    plan = RunPlan("smollm2", examples, AdapterShape(8, 16), 3, 4, 1e-3, clip=1.0)
-    fleet = Fleet(load_model(base, torch.float32, torch.device("cpu")), [replace(plan, examples=endless), plan], 150)
-    start = random_state(fleet.adapter.state(1), plan.name, 0.02)
+    conversations = [
+        Conversation((Message("user", text), Message("assistant", text[::-1])), f"row {i}")
+        for i, text in enumerate(texts)
+    ]
+    examples = Prompt("chat", tokenizer).examples(conversations, 256)
+    plan = RunPlan("smollm2", examples, AdapterShape(8, 16), 3, 2, 1e-3, clip=1.0)
+    model = load_model(base, torch.float32, torch.device("cpu"))
+    start = random_state(Fleet(model, [plan], 150).adapter.state(0), plan.name, 0.02)
+    plain = AutoModelForCausalLM.from_pretrained(base.location, dtype=torch.float32)
+    trained, logged = train_with_trl(plain, plan, start, tmp_path_factory.mktemp("trl"), tokenizer)
+    return Real(base, plan, start, trained, logged)
+
+
+@pytest.mark.slow
+def test_smollm2_equals_trl(on_smollm2: Real) -> None:
+    """Three steps of a real model, in fp32, on real text."""
+    real, plan = on_smollm2, on_smollm2.plan
+    endless = [
+        Example(e.ids, e.target & (np.arange(len(e.ids)) < len(e.ids) - 1)) for e in plan.examples
+    ]  # fmt: skip
+    model = load_model(real.base, torch.float32, torch.device("cpu"))
+    fleet = Fleet(model, [replace(plan, examples=endless), plan], 150)
     for slot in (0, 1):
-        fleet.adapter.load(slot, start)
+        fleet.adapter.load(slot, real.start)
     steps: list[Step] = []
     fleet.train(steps.extend)
-    plain = AutoModelForCausalLM.from_pretrained(base.location, dtype=torch.float32)
-    trained, logged = train_with_trl(plain, plan, start, tmp_path, tokenizer)
-    ours = [step for step in steps if step.slot == 1]
-    assert [step.loss for step in ours] == pytest.approx([step["loss"] for step in logged], abs=1e-4)
-    assert [step.gradient_norm for step in ours] == pytest.approx([step["gradient_norm"] for step in logged], rel=1e-3)
-    moved, error = _moved(fleet.adapter.state(1), trained, start)
+    ours, theirs = [step for step in steps if step.slot == 1], real.logged
+    assert [step.loss for step in ours] == pytest.approx([step["loss"] for step in theirs], abs=1e-4)
+    assert [step.gradient_norm for step in ours] == pytest.approx([step["gradient_norm"] for step in theirs], rel=1e-3)
+    moved, error = _moved(fleet.adapter.state(1), real.trained, real.start)
     assert error < 0.01 * moved
     # the run beside it, which does not learn to stop, ends elsewhere: the comparison can tell
-    assert _moved(fleet.adapter.state(0), trained, start)[1] > 0.1 * moved
+    assert _moved(fleet.adapter.state(0), real.trained, real.start)[1] > 0.1 * moved
 
 
 def _moved(ours: State, theirs: State, start: State) -> tuple[float, float]:

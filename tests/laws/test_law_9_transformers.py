@@ -223,7 +223,7 @@ def test_smollm2_agrees_with_transformers() -> None:
     adapter = attach(model, [shape])
     state = random_state(adapter.state(0), "smollm2", 0.02)
     adapter.load(0, state)
-    texts = ["Hello", "Classify the sentiment: profit rose by 12 %.", "공장이 문을 닫는다. 이 문장은 긍정인가?"]
+    texts = ["Classify the sentiment: profit rose by 12 %.", "공장이 문을 닫는다. 이 문장은 긍정인가?"]
     prompts = [
         tokenizer(
             tokenizer.apply_chat_template([{"role": "user", "content": t}], tokenize=False, add_generation_prompt=True),
@@ -231,7 +231,7 @@ def test_smollm2_agrees_with_transformers() -> None:
         ).input_ids
         for t in texts
     ] * 2
-    slots = [BASE_SLOT] * 3 + [0] * 3
+    slots = [BASE_SLOT] * 2 + [0] * 2
     labels = [[*tokenizer(text).input_ids, 2] for text in ("positive", "negative", "neutral, I think")]
     answers = score_and_answer(model, adapter, pack_prompts(prompts, slots), labels, 8, 2)
 
@@ -243,4 +243,4 @@ def test_smollm2_agrees_with_transformers() -> None:
         expected = [plain_score(models[slot], prompt, label) for label in labels]
         assert answers.scores_NC[row].tolist() == pytest.approx(expected, abs=1e-3)
         assert answers.ids[row] == plain_answer(models[slot], prompt, 8, 2)
-    assert (answers.scores_NC[:3] - answers.scores_NC[3:]).abs().min() > 0.01
+    assert (answers.scores_NC[:2] - answers.scores_NC[2:]).abs().min() > 0.01

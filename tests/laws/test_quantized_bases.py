@@ -43,6 +43,7 @@ pytestmark = pytest.mark.filterwarnings(PEFT_WARNS)
 
 KINDS = [("nf4", True), ("nf4", False), ("int8", True)]
 FP8 = [("fp8", True), ("nf4 in fp8", True)]  # products in FP8: activations are rounded too
+FEW = 6  # steps
 CPU = torch.device("cpu")
 
 
@@ -76,7 +77,7 @@ def trained(
     kind: Any, double: bool, dtype: torch.dtype, in_between: Callable[[Fleet], None]
 ) -> dict[str, tuple[State, list[Any]]]:
     """Final adapters and steps of five runs, with something in between their rounds."""
-    fleet = start_fleet(quantized_model(kind, double, dtype), shorter(five_plans(), 6), 60)
+    fleet = start_fleet(quantized_model(kind, double, dtype), shorter(five_plans(), FEW), 60)
     steps: list[Any] = []
     while any(run.running for run in fleet.runs):
         steps += fleet.play_round()
@@ -131,7 +132,7 @@ def test_the_layers_of_bitsandbytes_would_not_do(tiny_base: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "double"), KINDS)
 def test_a_run_in_a_fleet_equals_the_same_run_alone(kind: Any, double: bool) -> None:
-    plans = shorter(five_plans(), 10)
+    plans = shorter(five_plans(), FEW)
     together, _ = train(start_fleet(quantized_model(kind, double), plans, 100_000))
     alone = {plan.name: train(start_fleet(quantized_model(kind, double), [plan], 20))[0][plan.name] for plan in plans}
     assert farthest(together, alone)[0] < TIGHT
@@ -142,7 +143,7 @@ def test_a_run_in_a_fleet_equals_the_same_run_alone(kind: Any, double: bool) -> 
 def test_a_run_in_a_fleet_equals_the_same_run_alone_in_fp8(kind: Any, double: bool, cut_alike: bool) -> None:
     """The gradient of a beginning that several examples share is rounded once for all that share it: there the runs
     are cut alike, and where they are cut otherwise nothing is shared."""
-    plans = shorter(five_plans(), 10)
+    plans = shorter(five_plans(), FEW)
     if not cut_alike:
         plans = [replace(plan, examples=make_examples(10, 40 + place)) for place, plan in enumerate(plans)]
     together, _ = train(start_fleet(quantized_model(kind, double), plans, 100_000))
@@ -153,7 +154,7 @@ def test_a_run_in_a_fleet_equals_the_same_run_alone_in_fp8(kind: Any, double: bo
 
 @pytest.mark.parametrize(("kind", "double"), KINDS)
 def test_training_over_a_quantized_base_is_training_over_what_it_stands_for(kind: Any, double: bool) -> None:
-    plans = shorter(five_plans(), 10)
+    plans = shorter(five_plans(), FEW)
     quantized, _ = train(start_fleet(quantized_model(kind, double), plans, 60))
     plain, _ = train(start_fleet(dequantized(quantized_model(kind, double)), plans, 60))
     assert farthest(quantized, plain)[0] < TIGHT
@@ -195,7 +196,7 @@ def test_a_token_is_rounded_by_itself(kind: Any, double: bool, monkeypatch: pyte
 
 @pytest.mark.parametrize(("kind", "double"), FP8)
 def test_training_in_fp8_is_near_training_over_what_it_stands_for(kind: Any, double: bool) -> None:
-    plans = shorter(five_plans(), 10)
+    plans = shorter(five_plans(), FEW)
     quantized = losses_of(train(start_fleet(quantized_model(kind, double), plans, 60)))
     plain = losses_of(train(start_fleet(dequantized(quantized_model(kind, double)), plans, 60)))
     assert not torch.equal(quantized, plain)

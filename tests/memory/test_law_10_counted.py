@@ -23,6 +23,7 @@ from pronk.model.memory.costs import SEGMENTS, Costs, EvaluationLoad, Load
 from pronk.model.memory.fit import Measurements, Played, Read, Resting, fitted
 from pronk.model.memory.shapes import Trainee, analytic, architecture
 from pronk.model.random_model import random_model
+from pronk.model.rounding import rounded_shape
 from pronk.tokens.pack import pack
 from pronk.tokens.prompt import Example
 from pronk.train.fleet import Fleet, RunPlan
@@ -194,12 +195,38 @@ def test_recordings_keep_their_memory_beside_what_is_played_directly() -> None:
     costs = replace(test_choice.random_costs(5), slack=0.0, recorded=True)
     loads = [Load(2048, 256), Load(1024, 256)]
     large, small = (costs.activations(load, 0) for load in loads)
-    resting = costs.weights + costs.trained + SEGMENTS
-    assert costs.training_peak(loads, 0) == pytest.approx(resting + large + small, abs=2)
-    assert costs.training_peak(loads, costs.layers) < resting + large + small  # nothing recomputed is recorded
+    resting, recorded = costs.weights + costs.trained + SEGMENTS, large + SEGMENTS  # of the recordings' own pool
+    assert costs.training_peak(loads, 0) == pytest.approx(resting + recorded + small, abs=2)
+    assert costs.training_peak(loads, costs.layers) < resting + recorded + small  # nothing recomputed is recorded
     read, pool = EvaluationLoad(512, 100), costs.recordings(loads, 0)
-    assert pool == pytest.approx(large)
-    assert costs.validation_peak(read, pool) == pytest.approx(costs.validation_peak(read) + large, abs=2)
+    assert pool == pytest.approx(recorded)
+    assert costs.validation_peak(read, pool) == pytest.approx(costs.validation_peak(read) + recorded, abs=2)
+
+
+def test_of_a_short_study_it_is_known_what_is_recorded_and_when() -> None:
+    """A shape is recorded when it comes again; the largest that comes once only has no recording."""
+    import test_choice
+
+    costs = replace(test_choice.random_costs(5), slack=0.0, recorded=True)
+    loads = {"once": Load(2048, 256), "a": Load(1024, 256), "b": Load(512, 256)}
+    shapes = {name: rounded_shape(load.tokens, load.targets, 1, 128, 0, 0) for name, load in loads.items()}
+    size = {name: costs.activations(load, 0) for name, load in loads.items()}
+
+    def above(names: str) -> float:
+        sequence = [(shapes[name], loads[name]) for name in names.split()]
+        return costs.training_peak((), 0, sequence) - costs.weights - costs.trained - SEGMENTS
+
+    def recorded(name: str) -> float:
+        return size[name] + SEGMENTS
+
+    assert above("once a b") == pytest.approx(size["once"], abs=2)
+    assert above("once a b a") == pytest.approx(max(size["once"], recorded("a")), abs=2)
+    assert above("a b a b a b") == pytest.approx(recorded("a") + size["b"], abs=2)  # b warms up beside a
+    assert above("b a b a") == pytest.approx(recorded("b") + size["a"], abs=2)
+    assert above("a a once") == pytest.approx(recorded("a") + size["once"], abs=2)
+    kept = costs.recordings((), 0, [(shapes[name], loads[name]) for name in ("once", "a", "a", "b", "b")])
+    assert kept == pytest.approx(recorded("a"))
+    assert above("a b a b") < costs.training_peak(tuple(loads.values()), 0) - costs.weights - costs.trained - SEGMENTS
 
 
 def test_weights_made_dense_are_no_bytes_a_token() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pronk.errors import RecipeError
-from pronk.recipe import read_recipe
+from pronk.recipe import ANSWERING, read_recipe
 
 DATA = "data: {source: a.jsonl, format: FORMAT}\n"
 
@@ -38,8 +38,11 @@ def test_the_general_text_lies_beside_the_recipe(read, tmp_path: Path, monkeypat
     assert recipe.forgetting.text == str(tmp_path / "here" / "notes.jsonl")
 
 
-def test_exact_answers_freely(read) -> None:
-    assert read("evaluate: [exact]\nmax_new_tokens: 40\n").max_new_tokens == 40
+@pytest.mark.parametrize("measure", ANSWERING)
+def test_what_answers_freely(read, measure: str) -> None:
+    assert read(f"evaluate: [{measure}]\nmax_new_tokens: 40\n").max_new_tokens == 40
+    with pytest.raises(RecipeError, match=f"evaluate: {measure} needs questions to answer, and rows of the"):
+        read(f"evaluate: [{measure}]", format="text")
 
 
 REFUSED = {
@@ -60,8 +63,3 @@ def test_refused(message: str, read) -> None:
     with pytest.raises(RecipeError) as caught:
         read(REFUSED[message])
     assert str(caught.value).split("recipe.yaml: ", 1)[1].startswith(message)
-
-
-def test_plain_text_has_no_answers_to_compare(read) -> None:
-    with pytest.raises(RecipeError, match="evaluate: exact compares answers, and rows of the format text have no"):
-        read("evaluate: [exact]", format="text")

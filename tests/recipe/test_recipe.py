@@ -353,7 +353,8 @@ def test_missing_keys(message_of, text, key):
         ("evaluate: likelihood", "evaluate: found 'likelihood', expected a list"),
         (
             "evaluate: [clasify]",
-            "evaluate: found 'clasify', expected one of likelihood, classify, choice, exact, similarity, forgetting",
+            "evaluate: found 'clasify', expected one of likelihood, classify, choice, exact, answers, similarity, "
+            "forgetting",
         ),
         ("study: [train.epochs]", "study: found ['train.epochs'], expected keys and values"),
     ],
@@ -418,8 +419,8 @@ def test_similarity_and_its_longest_answer(read, message_of):
     assert read(text).max_new_tokens is None
     assert read(text + "max_new_tokens: 64").max_new_tokens == 64
     assert message_of(text + "max_new_tokens: 0") == "recipe.yaml: max_new_tokens: found 0, expected greater than 0"
-    said = "max_new_tokens: only evaluate: [similarity] and [exact] answer freely; add one, or leave the key out"
-    assert message_of(SHORT + "max_new_tokens: 64") == f"recipe.yaml: {said}"
+    said = "max_new_tokens: only evaluate: [similarity], [answers] and [exact] answer freely; add one, or leave the key"
+    assert message_of(SHORT + "max_new_tokens: 64") == f"recipe.yaml: {said} out"
 
 
 def test_an_evaluation_that_the_format_does_not_have(message_of):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import pytest
 from browser import chromium, opened
 
-from pronk.compare.contest import Contest, Matter
+from pronk.compare.contest import TEST_ITEMS, Contest, Matter
 from pronk.compare.votes import read_votes, votes_file
+from pronk.errors import OptionError
+from pronk.ui import arena_texts
 from pronk.ui.arena import Arena
+from pronk.ui.arena_texts import ENGLISH, KOREAN
 from pronk.ui.local_page import LocalServer
 
 NAMES = ("base-model", "tuned-run")
@@ -40,8 +44,8 @@ def contest(questions: int = 5, turns: int = 1) -> Contest:
     return Contest(NAMES, tuple(matters), "q.jsonl")
 
 
-def served(folder: Path, one: Contest | None = None) -> LocalServer:
-    page = Arena(folder, one or contest(), seed=3, judge="anna").page()
+def served(folder: Path, one: Contest | None = None, code: str = "en") -> LocalServer:
+    page = Arena(folder, one or contest(), seed=3, judge="anna", code=code).page()
     return LocalServer(page, tell=lambda line: pytest.fail(line))
 
 
@@ -247,6 +251,49 @@ def test_a_server_that_is_gone_is_said(browser: Any, tmp_path: Path) -> None:
     page.wait_for_selector("#trouble:not([hidden])")
     assert "was it ended in the terminal?" in page.text_content("#trouble")
     context.close()
+
+
+def test_the_korean_page_is_korean(browser: Any, tmp_path: Path) -> None:
+    """Every section, and what is said of a vote; three contestants, so that there is a ranking."""
+    names = (*NAMES, "other-run")
+    answers = dict.fromkeys(names, ("맑음", "흐림"))
+    matters = [Matter("q-0", ("날씨는?", "내일은?"), {name: (f"{name[0]} 맑음", "흐림") for name in names})]
+    matters.append(Matter("q-1", ("날씨는?", "내일은?"), answers))
+    told = served(tmp_path, Contest(names, tuple(matters), TEST_ITEMS), "ko")
+    with told as server, opened(browser, server.address) as page:
+        page.wait_for_selector("#start:not([hidden])")
+        assert page.get_attribute("html", "lang") == "ko"
+        seen = [page.title(), page.inner_text("body")]
+        begin(page, "영희")
+        for number, key in ((2, "t"), (3, "b")):
+            seen.append(page.inner_text("body"))
+            press(page, key, f"3쌍 가운데 {number}번째")
+            seen.append(page.text_content("#status"))
+        press(page, "ArrowRight", "#through")
+        seen.append(page.inner_text("body"))
+        press(page, "Enter", "#end")
+        seen.append(page.inner_text("body"))
+    with pytest.raises(OptionError) as refused:
+        Arena(tmp_path, contest(), code="ko").next({"judge": " "})
+    seen.append(str(refused.value))
+    text = "\n".join(seen)
+    for own in (*names, "pronk arena STUDY --result", "pronk arena", "pronk", "Bradley & Terry", "Cohen"):
+        text = text.replace(own, "")
+    assert "실험의 테스트 항목" in text
+    assert re.findall("[A-Za-z]{2,}", text) == []
+
+
+def test_both_languages_say_the_same_things() -> None:
+    def blanks(text: str) -> set[str]:
+        return set(re.findall(r"\{(\w+)\}|(<[^>]+>)", text))
+
+    assert list(ENGLISH) == list(KOREAN)
+    assert {key: blanks(text) for key, text in KOREAN.items()} == {key: blanks(text) for key, text in ENGLISH.items()}
+    folder = Path(arena_texts.__file__).parent
+    used = "".join((folder / name).read_text(encoding="utf-8") for name in ("arena.html", "arena.js", "arena.py"))
+    unused = [key for key in ENGLISH if not re.search(rf"\b{re.escape(key.rpartition('.')[2])}\b", used)]
+    assert unused == []
+    assert not [text for key, text in ENGLISH.items() if not key.startswith("page.") and "<" in text]
 
 
 def test_markup_is_refused_even_to_our_own_script(browser: Any, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 from pronk.compare.contest import Contest, Matter
 from pronk.compare.votes import append_votes, read_votes, votes_file
 from pronk.errors import OptionError, ResourceError, StudyError
-from pronk.ui.arena import SURE, Arena
+from pronk.ui.arena import Arena
+from pronk.ui.arena_texts import ENGLISH
 
 NAMES = ("base-model", "tuned-run")
 
@@ -176,7 +177,7 @@ def test_it_says_when_it_is_sure_and_not_in_whose_favour(tmp_path: Path) -> None
     seen = vote_all(arena(tmp_path, questions=20), "anna", "beta")
     news = [view["news"] for view in seen]
     assert news[:7] == [""] * 7
-    assert news[-1] == SURE
+    assert news[-1] == ENGLISH["sure"]
     assert {view["news"] for view in vote_all(arena(tmp_path, questions=20), "ben", "beta")} == {""}
 
 

@@ -250,8 +250,8 @@ def test_a_page_says_the_same_in_korean(page):
 
 def test_all_guides_are_found_and_short():
     assert [page.name for page in ENGLISH] == [
-        "README.md", "blind-test.md", "first-fine-tune.md", "judging.md", "measures.md", "settings.md",
-        "shipping.md", "should-i-fine-tune.md", "when-it-does-not-work.md",
+        "README.md", "blind-test.md", "first-fine-tune.md", "judging.md", "measures.md", "predicting.md",
+        "settings.md", "shipping.md", "should-i-fine-tune.md", "when-it-does-not-work.md",
     ]  # fmt: skip
     assert len(PAGES) == 2 * len(ENGLISH)
     assert max(len(read(page).splitlines()) for page in GUIDES) <= 300

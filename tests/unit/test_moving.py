@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pronk.doctor.workload import shape_of
 from pronk.model.attention import packing_on_host
 from pronk.model.forward import on_host, staged, unstaged
 from pronk.model.step import _pad, _rounded
@@ -39,6 +40,13 @@ def test_a_batch_comes_out_as_it_went_in(beginning: int) -> None:
         assert one.data_ptr() % 16 == 0
     assert moved.packing.longest == made.packing.longest
     assert torch.equal(moved.owners_N, moved.slots_T[moved.rows_N])
+
+
+@pytest.mark.parametrize("beginning", [0, 20])
+def test_the_planner_knows_the_shape_that_is_recorded(beginning: int) -> None:
+    one = batch(beginning)
+    assert shape_of(one) == _rounded(on_host(one, GPU, torch.float32))
+    assert bool(shape_of(one).seen) == bool(beginning)
 
 
 @pytest.mark.parametrize("beginning", [0, 20])

@@ -19,7 +19,7 @@ from pronk.data.questions import Question
 from pronk.data.words import counted
 from pronk.errors import OptionError, StudyError
 from pronk.recipe import Generation
-from pronk.runs import disk_guard
+from pronk.runs import disk_guard, one_writer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,30 +53,40 @@ def make_contest(
     questions = list({question.id: question for question in questions}.values())  # each once
     path, keys = answers_file(study), [identity(model, settings) for model in models]
     kept = _read(path)
+    every = len(models) * sum(len(question.turns) for question in questions)
+    missing = sum(len(question.turns) - len(kept.get((key, question.id), ())) for key in keys for question in questions)
+    if missing < every:
+        say(console, f"{every - missing} of {counted(every, 'answer')} were written before")
+    if missing:
+        with disk_guard(path), one_writer(path):
+            kept = _read(path)  # as it is now that nobody else writes
+            if not _answer(models, keys, questions, settings, kept, path, console):
+                return None
+    matters = [
+        Matter(one.id, one.turns, {name: kept[key, one.id] for name, key in zip(names, keys, strict=True)})
+        for one in questions
+    ]
+    return Contest(tuple(names), tuple(matters), source, settings.model_dump())
+
+
+def _answer(
+    models: Sequence[Model], keys: Sequence[str], questions: Sequence[Question], settings: Generation,
+    kept: dict[Key, tuple[str, ...]], path: Path, console: Console,
+) -> bool:  # fmt: skip
+    """Write the answers that are missing, into the file and into kept; whether Ctrl-C did not come first."""
     wanted = {
         (number, place): [Answer(models[number].name, question, text, "end", 0) for text in said]
         for number, key in enumerate(keys)
         for place, question in enumerate(questions)
         if len(said := kept.get((key, question.id), ())) < len(question.turns)
     }
-    missing = sum(len(questions[place].turns) - len(said) for (_, place), said in wanted.items())
-    every = len(models) * sum(len(question.turns) for question in questions)
-    if missing < every:
-        say(console, f"{every - missing} of {counted(every, 'answer')} were written before")
 
     def keep(dialogues: dict[tuple[int, int], list[Answer]]) -> None:
         rows = [_row(keys[model], questions[place], answers) for (model, place), answers in dialogues.items()]
         append_rows(path, rows)
         kept.update({(row["identity"], row["question"]): tuple(row["answers"]) for row in rows})
 
-    with disk_guard(path):
-        if wanted and not ask_dialogues(models, questions, wanted, settings, keep, console):
-            return None
-    matters = [
-        Matter(one.id, one.turns, {name: kept[key, one.id] for name, key in zip(names, keys, strict=True)})
-        for one in questions
-    ]
-    return Contest(tuple(names), tuple(matters), source, settings.model_dump())
+    return not wanted or ask_dialogues(models, questions, wanted, settings, keep, console)
 
 
 def identity(model: Model, settings: Generation) -> str:

@@ -5,11 +5,13 @@ checks.py        check, tokens, init, doctor
 comparing.py     compare
 measuring.py     eval
 asking.py        generate, inspect
+predicting.py    predict
 chatting.py      chat
 voting.py        arena
 judging.py       judge
 shipping.py      export
 synthesizing.py  synthesize
+trying.py        try
 benches.py       bench
 shared.py        options and how a result is shown
 """
@@ -32,9 +34,11 @@ from pronk.cli import (
     comparing,
     judging,
     measuring,
+    predicting,
     shipping,
     studies,
     synthesizing,
+    trying,
     voting,
 )  # fmt: skip
 from pronk.cli.shared import say
@@ -51,10 +55,11 @@ app = typer.Typer(
 for verb in (
     studies.demo, checks.init, checks.doctor, checks.tokens, checks.check, studies.plan, studies.run, studies.report,
     measuring.evaluate, comparing.compare, asking.generate, asking.inspect, chatting.chat, voting.arena, judging.judge,
-    synthesizing.synthesize, shipping.export,
+    synthesizing.synthesize, shipping.export, predicting.predict,
 ):  # fmt: skip
     # eval is not a name for a function: Python has one
     app.command("eval" if verb is measuring.evaluate else None)(verb)
+app.add_typer(trying.trying, name="try")
 app.add_typer(benches.bench, name="bench")
 
 

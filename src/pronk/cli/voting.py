@@ -38,16 +38,22 @@ def arena(
     ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     port: Annotated[int, typer.Option(help="Of the page; a free one by default.", show_default=False)] = 0,
+    lang: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Of page and report: en or ko.", show_default="the report's")
+    ] = None,
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
     """Vote blind on pairs of answers in the browser: which run writes better ones? With statistics."""
+    from pronk.compare.languages import language
+    from pronk.compare.report import report_language
     from pronk.ui import blind_test
     from pronk.ui.arena import Arena, judge_name
 
     study = blind_test.home(targets, out)
+    code = report_language(study) if lang is None else language(lang).code
     if result:
-        _show(blind_test.conclude(study), as_json)
+        _show(blind_test.conclude(study, code), as_json)
         return
     voter = judge_name(judge) if judge else ""  # before minutes of answering
     given = {"max_new_tokens": max_new_tokens, "temperature": temperature}
@@ -64,10 +70,10 @@ def arena(
     from pronk.ui.local_page import serve
 
     blind_test.tell_size(contest, console())
-    if not serve(Arena(study, contest, seed, voter).page(), say, open_browser, port):
+    if not serve(Arena(study, contest, seed, voter, code).page(), say, open_browser, port):
         say(f"interrupted; all votes are kept: `pronk arena {study}` goes on, and with --result tells what they say")
         sys.exit(130)
-    _show(blind_test.conclude(study), as_json)
+    _show(blind_test.conclude(study, code), as_json)
 
 
 def _show(result: dict[str, Any], as_json: bool) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pronk.compare import sections, words
@@ -13,6 +12,7 @@ from pronk.compare.conclusion import conclusion
 from pronk.compare.languages import ENGLISH, Language, language
 from pronk.compare.pairs import primary_metric
 from pronk.compare.seed_view import seed_view
+from pronk.compare.templates import template
 from pronk.runs import disk_guard, write_text
 
 _HERE = Path(__file__).parent
@@ -30,10 +30,7 @@ def render_across(record: View, code: str = "en") -> str:
     """The page as text; everything from the studies is escaped. OptionError for a language that there is not."""
     t = language(code)
     runs, comparisons = record["runs"], record["comparisons"]
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("across.html").render(
+    return template("across.html").render(
         t=t,
         style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
         title=t("across.title", n=len(record["studies"])),
@@ -59,7 +56,7 @@ def note_on_base(note: View, t: Language = ENGLISH) -> Markup:
         t("across.figure", study=study, value=words.metric_value(note["metric"], value))
         for study, value in note["figures"]
     )
-    blanks = {"row": note["row"], "study": note["study"], "metric": t.metric_inside(note["metric"])}
+    blanks = {"row": t.row(note["row"]), "study": note["study"], "metric": t.metric_inside(note["metric"])}
     return t("across.base", figures=figures, **blanks)
 
 
@@ -73,7 +70,7 @@ def _ranking(record: View, t: Language) -> View:
         several = len(run.get("studies") or ()) > 1
         study = t("across.all", n=len(run["studies"])) if several else run["study"]
         shown = "" if several else run["created"][:10]
-        rows.append({**row, "study": study, "created": shown, "run": run["run"]})
+        rows.append({**row, "study": study, "created": shown, "run": t.row(run["run"])})
     return {**found, "rows": rows}
 
 

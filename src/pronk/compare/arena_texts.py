@@ -37,6 +37,7 @@ ENGLISH = {
         "than chance: places may have been voted for. Sides were drawn anew each time, so that blurs the result but "
         "favours nobody."
     ),
+    "the-test-items": "the study's test items",
     "left_out": "Votes on other answers, in the file and left out: {count}.",
     "and": "and",
     # of the report's section
@@ -98,6 +99,7 @@ KOREAN = {
         "나중(오른쪽이나 아래)에 놓인 답이 한쪽을 고른 {votes}표 가운데 {share}를 얻었습니다. 우연보다 많으니 자리를 "
         "보고 골랐을 수 있습니다. 자리는 매번 새로 뽑았으므로 결과가 흐려질 뿐 누구에게도 유리하지 않습니다."
     ),
+    "the-test-items": "실험의 테스트 항목",
     "left_out": "다른 답에 대한 투표라서 세지 않은 것: {count}건.",
     "and": ",",
     # of the report's section
@@ -108,7 +110,7 @@ KOREAN = {
         "나음”과 “더 나쁨”은 언제 투표를 멈추든 유효하고(모든 쌍을 통틀어 잘못 말할 확률은 최대 5%), 무승부는 "
         "투표로는 알 수 없다는 뜻입니다."
     ),
-    "column.runs": "run",
+    "column.runs": "실행",
     "column.verdict": "두 번째에 대한 판정",
     "column.won": "승",
     "column.lost": "패",
@@ -117,7 +119,7 @@ KOREAN = {
     "column.rate": "승률",
     "column.interval": "95% 구간",
     "column.any_time": "언제 멈추든",
-    "column.run": "run",
+    "column.run": "실행",
     "column.others": "나머지의 평균을 상대로 한 승률",
     "column.place": "순위",
     "label.pairs": "이름을 가린 투표, 쌍별",

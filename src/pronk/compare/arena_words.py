@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from scipy.stats import binomtest
 
 from pronk.compare.arena_texts import TEXTS
+from pronk.compare.contest import TEST_ITEMS
+from pronk.compare.templates import template
 from pronk.compare.words import number
 from pronk.data.words import enumerated
 
@@ -70,9 +70,10 @@ class Words:
 
     def _what_was_voted(self, result: Result) -> list[str]:
         names = self._listed([judge["name"] for judge in result["judges"]]) or "–"
+        source = self("the-test-items") if result["source"] == TEST_ITEMS else result["source"]
         voted = self(
             "voted", votes=f"{result['votes']:,}", names=names, seen=f"{result['questions_voted_on']:,}",
-            questions=f"{result['questions']:,}", source=result["source"],
+            questions=f"{result['questions']:,}", source=source,
         )  # fmt: skip
         return [voted, *([self("identical", count=result["identical"])] if result["identical"] else [])]
 
@@ -135,11 +136,7 @@ def section(result: Result | None, code: str = "en") -> Markup:
     """The report's section; empty without a blind test. Escapes all that comes from the study."""
     if not result or not result.get("pairs"):
         return Markup()
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    shown = environment.get_template("arena.html").render(
+    shown = template("arena.html").render(
         t=Words(code), result=result, pairs=result["pairs"], ranking=result["ranking"] or [], percent=percent,
         place_of=place_of,
     )  # fmt: skip

@@ -13,9 +13,9 @@ from pronk.compare.summary import run_metrics
 from pronk.runs import StudyFolder
 
 
-def conclude(folder: StudyFolder, summary: dict[str, Any], language: str = "en") -> Path:
+def conclude(folder: StudyFolder, summary: dict[str, Any], language: str | None = None) -> Path:
     """Write study.json and report.html, from the item results alone. summary: what else study.json says. language: of
-    the report.
+    the report; as it was when absent.
 
     Of a run that lies elsewhere (`source`), what its own study said of overfitting stays. Raises StudyError where
     item results cannot be read.

@@ -25,7 +25,8 @@ def conclusion(
     """
     best, metric = best_run(runs), primary_metric(runs)
     if best is None:
-        return [t("nothing-yet")]
+        wrote = any(figure(run, "answer_length") is not None for run in runs if not run.get("baseline"))
+        return [t("answers-only" if wrote else "nothing-yet")]
     sentences = [_gain(best, baseline_of(best, runs), metric, comparisons, items, t)]
     sentences += _against_few_shot(best, runs, metric, comparisons, t)
     rivals = [c for c in comparisons if c["metric"] == metric and "best" in c["reasons"]]

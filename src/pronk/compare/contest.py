@@ -26,6 +26,8 @@ from pronk.runs import StudyFolder, write_text
 # item files that hold what a run answered, and under which key; the first that two runs have is taken
 ANSWERED = {"answers": "answer", "similarity": "answer", "exact": "answer", "classify": "generated"}
 
+TEST_ITEMS = "the study's test items"  # a contest's `source` where its questions are these
+
 
 @dataclass(frozen=True, slots=True)
 class Matter:
@@ -139,10 +141,10 @@ def contest_of_items(study: Path, chosen: Sequence[str] = (), base: bool = True)
         files = {name: run_folder(study, name) / "items" / f"{evaluation}.jsonl" for name in names}
         answers = {name: texts for name, path in files.items() if (texts := _answers(path, key))}
         if len(answers) > 1:
-            return Contest(tuple(answers), tuple(_matters(folder, answers)), "the study's test items")
+            return Contest(tuple(answers), tuple(_matters(folder, answers)), TEST_ITEMS)
     raise StudyError(
         f"{study}: no two of its runs have written answers to the test items (they were measured by likelihood); name "
-        "questions with --questions FILE, or add `similarity` to the recipe's `evaluate`"
+        f"questions with --questions FILE, or have them answered: pronk eval {study} --evaluate answers"
     )
 
 

@@ -88,6 +88,15 @@ class Similarity:
 
 
 @dataclass(frozen=True)
+class FreeAnswers:
+    """What a run wrote, to be read; all (items,), sorted by id. `ended` as in Similarity."""
+
+    ids: tuple[str, ...]
+    answers: tuple[str, ...]
+    ended: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class RunItems:
     """The item results of one run; None for an evaluation that was not made."""
 
@@ -98,11 +107,12 @@ class RunItems:
     chosen: Chosen | None = None
     exact: ExactAnswers | None = None
     forgetting: Likelihood | None = None  # on passages of general text, not on the items
+    answered: FreeAnswers | None = None
 
     @property
     def ids(self) -> Sequence[str] | None:
         """The items that some evaluation was made on; None without any."""
-        for found in (self.classified, self.chosen, self.exact, self.likelihood, self.similarity):
+        for found in (self.classified, self.chosen, self.exact, self.likelihood, self.similarity, self.answered):
             if found is not None:
                 return [str(one) for one in found.ids]
         return None
@@ -135,6 +145,7 @@ def read_item_files(items: Path, name: str) -> RunItems:
         _chosen(items / "choice.jsonl"),
         _exact(items / "exact.jsonl"),
         _likelihood(items / "forgetting.jsonl"),
+        _answered(items / "answers.jsonl"),
     )
 
 
@@ -236,6 +247,17 @@ def _similarity(path: Path) -> Similarity | None:
         answers=tuple(str(row.get("answer", "")) for row in rows.values()),
         rouge_l=np.array([float(row["rouge_l"]) for row in rows.values()]),
         chrf=np.array([float(row["chrf"]) for row in rows.values()]),
+        ended=np.array([bool(row.get("ended", True)) for row in rows.values()]),
+    )
+
+
+def _answered(path: Path) -> FreeAnswers | None:
+    rows = _by_id(path, ("answer",))
+    if not rows:
+        return None
+    return FreeAnswers(
+        ids=tuple(rows),
+        answers=tuple(str(row["answer"]) for row in rows.values()),
         ended=np.array([bool(row.get("ended", True)) for row in rows.values()]),
     )
 

@@ -9,8 +9,9 @@ import textwrap
 from typing import Any
 
 from pronk.compare import words
+from pronk.compare.contest import TEST_ITEMS
+from pronk.compare.languages import ENGLISH, Language
 from pronk.data.terminal import plain
-from pronk.data.words import counted
 
 View = dict[str, Any]
 BY_PLACE = 0.5  # share of pairs that the order decides, from which a judge is of no use
@@ -41,89 +42,97 @@ def _row(pair: View) -> str:
     return f"{name:{PAIR}}{words.number(pair['win_rate']):>{RATE}}  {bounds:{INTERVAL}}{wins:>{WINS}}  {said}"
 
 
-def notes(record: View) -> list[str]:
+def notes(record: View, t: Language = ENGLISH) -> list[str]:
     """What stands below the table, a line each: how far the judge is to be trusted, and what is missing."""
-    found = [_position(record["position"]), _length(record["length"]), *_agreement(record)]
-    pairs = record["pairs"]
-    if identical := sum(pair["identical"] for pair in pairs):
-        found.append(f"{counted(identical, 'pair')} of identical answers: ties, and not asked.")
-    for key, said in (("unparsable", "no verdict after several tries"), ("missing", "not asked, or no reply")):
-        if lost := sum(pair[key] for pair in pairs):
-            found.append(f"{counted(lost, 'pair')} not counted: {said}.")
-    asked = record.get("asked") or {}
+    found = [_position(record["position"], t), _length(record["length"], t), *_agreement(record, t)]
+    pairs, asked = record["pairs"], record.get("asked") or {}
+    lost = {key: sum(pair[key] for pair in pairs) for key in ("identical", "unparsable", "missing")}
+    found += [t.plain(f"judged.{key}", pairs=t.count("pair", count)) for key, count in lost.items() if count]
     if asked.get("limited"):
-        found.append("A limit was reached: with a higher --limit-tokens or --limit-cost the same command goes on.")
+        found.append(t.plain("judged.limited"))
     if retries := sum(asked.get("retries", {}).values()):
-        reasons = ", ".join(f"{words.number(count, 0)} × {name}" for name, count in asked["retries"].items())
-        found.append(f"Asked again {counted(retries, 'time')}: {reasons}.")
-    if record.get("no_verdict"):
-        found.append(f"Replies that were no verdict, and were asked for again: {record['no_verdict']:,}.")
-    if record.get("cut"):
-        found.append(f"{record['cut']:,} replies were cut at their longest length: raise --verdict-tokens.")
+        reasons = ", ".join(f"{words.number(n, 0)} × {_reason(why, t)}" for why, n in asked["retries"].items())
+        found.append(t.plain("judged.retries", times=t.count("time", retries), reasons=reasons))
+    for key, name in (("no-verdict", "no_verdict"), ("cut", "cut")):
+        if count := record.get(name):
+            found.append(t.plain(f"judged.{key}", n=f"{count:,}"))
     if record.get("own"):
-        found.append("The judge is one of those it judges: models are known to prefer their own answers.")
+        found.append(t.plain("judged.own"))
     if len(pairs) > 1:
-        found.append(f"Verdicts allow for all {len(pairs)} comparisons (Holm); intervals do not.")
+        found.append(t.plain("judged.many", n=len(pairs)))
     return [line for line in found if line]
 
 
-def _position(found: View) -> str:
+def _position(found: View, t: Language) -> str:
     if not found["of"]:
         return ""
-    cases = f"{found['count']:,} of {found['of']:,} ({_share(found)})"
-    leaning = f", {found['first']:,} of them for what stood first" if found["count"] else ""
-    said = f"The order decided in {cases}{leaning}: ties."
-    if found["interval"][0] > BY_PLACE:
-        said += " This judge goes by place, not by answers: take a stronger one."
+    key = "judged.position-first" if found["count"] else "judged.position"
+    said = t.plain(key, **_counts(found), first=f"{found['first']:,}", share=_share(found, t))
+    by_place = found["interval"][0] > BY_PLACE
+    return f"{said} {t.plain('judged.by-place')}" if by_place else said
+
+
+def _length(found: View, t: Language) -> str:
+    return t.plain("judged.length", **_counts(found), share=_share(found, t)) if found["of"] else ""
+
+
+def _agreement(record: View, t: Language) -> list[str]:
+    said = []
+    for one in record.get("agreement") or []:
+        kappa = _kappa(one, t)
+        blanks = {"name": words.short(one["with"], 20), "pairs": t.count("pair", one["units"])}
+        key = "judged.agreement-kappa" if kappa else "judged.agreement"
+        said.append(t.plain(key, **blanks, share=f"{one['agreed']:.0%}", kappa=kappa))
     return said
 
 
-def _length(found: View) -> str:
-    return f"The longer answer won {found['count']:,} of {found['of']:,} ({_share(found)})." if found["of"] else ""
-
-
-def _agreement(record: View) -> list[str]:
-    return [
-        f"Agreement with {words.short(one['with'], 20)} on {counted(one['units'], 'pair')}: {one['agreed']:.0%}"
-        f"{_kappa(one)}."
-        for one in record.get("agreement") or []
-    ]
-
-
-def _kappa(found: View) -> str:
+def _kappa(found: View, t: Language) -> str:
     if found["cohens_kappa"] is None:
         return ""
-    bounds = found["interval"]
-    spread = f" ({' to '.join(words.number(bound, 2) for bound in bounds)})" if bounds else ""
-    return f", Cohen's kappa {words.number(found['cohens_kappa'], 2)}{spread}"
+    kappa = words.number(found["cohens_kappa"], 2)
+    if not found["interval"]:
+        return kappa
+    low, high = (words.number(bound, 2) for bound in found["interval"])
+    return t.plain("judged.kappa", kappa=kappa, low=low, high=high)
 
 
-def _share(found: View) -> str:
+def _counts(found: View) -> dict[str, str]:
+    return {"count": f"{found['count']:,}", "of": f"{found['of']:,}"}
+
+
+def _share(found: View, t: Language) -> str:
     low, high = found["interval"]
-    return f"{found['share']:.0%}, {low:.0%} to {high:.0%}"
+    return t.plain("judged.share", share=f"{found['share']:.0%}", low=f"{low:.0%}", high=f"{high:.0%}")
 
 
-def _source(record: View) -> str:
-    return f"{counted(record['questions'], 'question')} ({words.short(record['source'], 28)})"
+def _reason(why: str, t: Language) -> str:
+    key = f"judged.retry.{why.replace(' ', '-')}"
+    return t.plain(key) if key in t.texts else why
 
 
-def judged_views(study: View) -> list[View]:
+def _source(record: View, t: Language = ENGLISH) -> str:
+    source = t.plain("judged.the-test-items") if record["source"] == TEST_ITEMS else words.short(record["source"], 28)
+    return t.plain("judged.source", questions=t.count("question", record["questions"]), source=source)
+
+
+def judged_views(study: View, t: Language) -> list[View]:
     """A view for each judge, for the report; empty where nobody has judged."""
-    return [_view(record) for record in reversed(study.get("judged") or [])]  # the newest first
+    return [_view(record, t) for record in reversed(study.get("judged") or [])]  # the newest first
 
 
-def _view(record: View) -> View:
+def _view(record: View, t: Language) -> View:
     rows = [
         {
             "a": pair["a"], "b": pair["b"], "rate": words.number(pair["win_rate"]),
-            "interval": " to ".join(words.number(bound) for bound in pair["interval"] or ()),
+            "interval": words.interval(pair["interval"], t, signed=False) if pair["interval"] else "",
             "wins": pair["wins_b"], "ties": pair["ties"], "losses": pair["wins_a"],
             "p_adjusted": words.p_value(pair["p_adjusted"]) if pair["p_adjusted"] is not None else "–",
-            "verdict": pair["verdict"] or "", "said": words.VERDICTS.get(pair["verdict"], "not judged"),
+            "verdict": pair["verdict"] or "",
+            "said": t.verdict(pair["verdict"]) if pair["verdict"] else t.plain("judged.not-judged"),
         }
         for pair in record["pairs"]
     ]  # fmt: skip
     return {
-        "judge": record["judge"], "server": record.get("server") or "", "source": _source(record), "rows": rows,
-        "notes": notes(record),
+        "judge": record["judge"], "server": record.get("server") or "", "source": _source(record, t), "rows": rows,
+        "notes": notes(record, t),
     }  # fmt: skip

@@ -18,7 +18,7 @@ from pronk.compare.statistics import holm
 SIGNIFICANCE = 0.05
 PRIMARY = ("accuracy", "choice_accuracy", "exact_match", "nll", "rouge_l")
 LOWER = (  # the less, the better
-    "nll", "perplexity", "bits_per_byte", "unparsable", "exact_unparsable", "unended",
+    "nll", "perplexity", "bits_per_byte", "unparsable", "exact_unparsable", "unended", "empty_answers",
     "forgetting_nll", "forgetting_perplexity",
 )  # fmt: skip
 EVALUATED = ("finished", "stopped_early")  # the statuses whose item results are complete

@@ -1,36 +1,47 @@
 """report.html: one file that says what a study found, without network, scripts or fonts of its own."""
 
+import re
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pronk.compare import arena_words, axis_views, conclusion, flips, quality, sections, words
+from pronk.compare import arena_words, axis_views, conclusion, flips, quality, sections, side_by_side, words
 from pronk.compare.baseline import intervals
 from pronk.compare.items import RunItems, read_items, read_study
 from pronk.compare.judged_shown import judged_views
-from pronk.compare.languages import Language, language
+from pronk.compare.languages import LANGUAGES, Language, language
 from pronk.compare.pairs import compare_runs, evaluated, primary_metric
 from pronk.compare.seed_view import seed_view
 from pronk.compare.seeds import seed_noise
+from pronk.compare.templates import template
 from pronk.runs import write_text
 
 _HERE = Path(__file__).parent
 View = dict[str, Any]
 
 
-def write_report(study_folder: Path, code: str = "en") -> Path:
+def write_report(study_folder: Path, code: str | None = None) -> Path:
     """Render the study in `study_folder` into its report.html, atomically, and return that path.
 
-    code: of the language, `en` or `ko`. Comparisons come from study.json, or are made where it has none. Everything
-    from the study is escaped: texts, names and generated answers may hold markup. StudyError for a folder that cannot
-    be read, OptionError for a language that there is not.
+    code: of the language, `en` or `ko`; that of the report which is there when absent. Comparisons come from
+    study.json, or are made where it has none. Everything from the study is escaped: texts, names and generated answers
+    may hold markup. StudyError for a folder that cannot be read, OptionError for a language that there is not.
     """
-    page = render(study_folder, code)
+    page = render(study_folder, code or report_language(study_folder))
     target = study_folder / "report.html"
     write_text(target, page)
     return target
+
+
+def report_language(study_folder: Path) -> str:
+    """The code of the language in which a study's report is written; `en` where there is none."""
+    try:
+        with (study_folder / "report.html").open(encoding="utf-8") as page:
+            found = re.search(r'<html lang="(\w+)">', page.read(200))
+    except (OSError, UnicodeDecodeError):
+        found = None
+    return found[1] if found and found[1] in LANGUAGES else "en"
 
 
 def render(study_folder: Path, code: str = "en") -> str:
@@ -42,14 +53,7 @@ def render(study_folder: Path, code: str = "en") -> str:
     comparisons = study.get("comparisons")
     if comparisons is None:
         comparisons = compare_runs(runs, items)
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         t=t,
         style=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
         name=study.get("name") or study_folder.resolve().name,
@@ -57,7 +61,7 @@ def render(study_folder: Path, code: str = "en") -> str:
         **_head(study, runs, comparisons, items, t),
         **_settings(study_folder, runs, comparisons, items, t),
         **_tables(study_folder, study, comparisons, items, t),
-        judged=judged_views(study),
+        judged=judged_views(study, t),
         arena=arena_words.section(study.get("arena"), t.code),
     )
 
@@ -70,7 +74,6 @@ def _head(study: View, runs: list[View], comparisons: list[View], items: dict[st
         "limits": conclusion.limits(runs, comparisons, count, _wrote(items), t),
         "ranking": sections.ranking(runs, comparisons, t),
         "unfinished": sections.unfinished(runs, t),
-        "primary": t.metric_inside(primary_metric(runs)),
     }
 
 
@@ -99,7 +102,7 @@ def _tables(folder: Path, study: View, comparisons: list[View], items: dict[str,
         "curves": sections.curves(folder, runs, t),
         "overfitting": sections.overfitting(runs, t),
         "confusions": sections.confusions(runs, items, labels, t),
-        "answers": sections.answers(folder, runs, items, t),
+        "answers": side_by_side.answers(folder, runs, items, t),
         "classes": flips.class_views(runs, items, labels, t),
         "flips": flips.flips(folder, runs, items, t),
         "total": "" if total is None else words.duration(total, t),

@@ -6,6 +6,7 @@ with replacement. Differences are b minus a. Shapes: n items, C classes, R resam
 """
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ Codes = NDArray[np.int64]
 PERMUTATIONS = 20_000
 BOOTSTRAPS = 5_000
 _CELLS = 2**21  # of one block of resamples: 16 MiB in float64
+_KEPT = 2**25  # of draws that are kept from one comparison to the next: 64 MiB
 
 
 def ratio_permutation_p_value(
@@ -186,11 +188,20 @@ def _percentiles(
     Quantiles are those of `resamples` + 1 equal parts, so that few resamples cut off no more than many.
     """
     n = len(columns)
-    generator = np.random.default_rng(seed)
-    found = []
-    for rows in _blocks(n, resamples):
-        drawn = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
-        found.append(statistic(times @ columns))
+    blocks = _kept_draws(n, resamples, seed) if n * resamples <= _KEPT else _draws(n, resamples, seed)
+    found = [statistic(times.astype(np.float64) @ columns) for times in blocks]
     low, high = np.quantile(np.concatenate(found), [tail, 1.0 - tail], method="weibull")
     return float(low), float(high)
+
+
+def _draws(n: int, resamples: int, seed: int) -> Iterator[Codes]:
+    """Blocks (rows, n) of how often each item is drawn in n draws with replacement."""
+    generator = np.random.default_rng(seed)
+    for rows in _blocks(n, resamples):
+        drawn = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
+
+
+@lru_cache(maxsize=1)  # all pairs of a study are compared on the same items, so with the same draws
+def _kept_draws(n: int, resamples: int, seed: int) -> list[NDArray[np.uint16]]:
+    return [times.astype(np.uint16) for times in _draws(n, resamples, seed)]

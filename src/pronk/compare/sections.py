@@ -9,8 +9,7 @@ from markupsafe import Markup
 
 from pronk.compare import charts, words
 from pronk.compare.axis_views import legend
-from pronk.compare.flips import shown
-from pronk.compare.items import RunItems, Similarity, read_lines, run_folder
+from pronk.compare.items import RunItems, read_lines, run_folder
 from pronk.compare.languages import Language
 from pronk.compare.metrics import ClassificationReport, classification_report
 from pronk.compare.pairs import baseline_of, best_run, evaluated, figure, lower_is_better, primary_metric
@@ -18,7 +17,6 @@ from pronk.compare.pairs import baseline_of, best_run, evaluated, figure, lower_
 Run = dict[str, Any]
 View = dict[str, Any]
 
-ANSWERS_SHOWN = 10
 INTERVAL_WIDTH = 132  # of the drawn scale, in SVG units; 4 more on either side for the dots
 
 
@@ -27,8 +25,9 @@ def ranking(runs: list[Run], comparisons: list[View], t: Language) -> View:
     primary = primary_metric(runs)
     present = {metric for run in runs for metric in run.get("metrics") or {}}
     known = [metric for metric in t.metrics if metric in present]
+    unscored = "answer_length" in present and all(figure(run, primary) is None for run in runs)
     metrics = [
-        primary,
+        *([] if unscored else [primary]),
         *(m for m in known if m != primary),
         *sorted(present - set(t.metrics) - {primary}),
     ]
@@ -56,6 +55,7 @@ def ranking(runs: list[Run], comparisons: list[View], t: Language) -> View:
         for run in sorted(runs, key=place)
     ]
     return {
+        "note": t("ranking.unscored") if unscored else t("ranking.note", metric=t.metric_inside(primary)),
         "metrics": [t.metric(metric) for metric in metrics],
         "rows": rows,
         "bases": len({run.get("base") for run in runs}) > 1,
@@ -106,8 +106,8 @@ def overfitting(runs: list[Run], t: Language) -> list[View]:
 def comparison(entry: View, t: Language) -> View:
     """One comparison in words."""
     return {
-        "a": entry["a"],
-        "b": entry["b"],
+        "a": t.row(entry["a"]),
+        "b": t.row(entry["b"]),
         "reasons": ", ".join(_reason(reason, t) for reason in entry["reasons"]),
         "difference": words.number(entry["difference"], signed=True),
         "interval": words.interval(entry["interval"], t),
@@ -250,32 +250,6 @@ def _confusion(report: ClassificationReport, t: Language) -> View:
         "averages": len(averages),
         "accuracy": words.number(report.accuracy),
     }
-
-
-def answers(folder: Path, runs: list[Run], items: dict[str, RunItems], t: Language) -> View | None:
-    """The free answers of the base and the best run to the first test items; None where nothing was answered."""
-    best = best_run(runs)
-    base = baseline_of(best, runs) if best else None
-    chosen = [(run["name"], items[run["name"]].similarity) for run in (base, best) if run and run["name"] in items]
-    found = [(name, answered) for name, answered in chosen if answered is not None]
-    if not found:
-        return None
-    known = [item for _, item in read_lines(folder / "items.jsonl") if str(item.get("id")) in found[0][1].ids]
-    rows = [
-        {
-            "text": shown(item.get("input", "")),
-            "reference": shown(item.get("reference", "")),
-            "answers": [_answer(answered, t, answered.ids.index(str(item["id"]))) for _, answered in found],
-        }
-        for item in known[:ANSWERS_SHOWN]
-    ]
-    return {"names": [name for name, _ in found], "rows": rows}
-
-
-def _answer(answered: Similarity, t: Language, place: int) -> View:
-    figures = {"rouge": words.number(answered.rouge_l[place]), "chrf": words.number(answered.chrf[place])}
-    key = "answers.figures" if answered.ended[place] else "answers.figures-cut"
-    return {"text": shown(answered.answers[place]), "figures": t(key, **figures)}
 
 
 def settings(runs: list[Run]) -> View | None:

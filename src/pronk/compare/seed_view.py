@@ -46,7 +46,7 @@ def _row(entry: View, scale: Scale, metric: str, t: Language) -> View:
     places, most = words.digits(metric), float("inf") if lower_is_better(metric) else 1.0
     interval = [min(max(bound, 0.0), most) for bound in entry["interval"]]
     return {
-        "name": entry["group"],
+        "name": t.row(entry["group"]),
         "mean": words.number(entry["mean"], places),
         "interval": words.interval(interval, t, places, signed=False),
         "range": words.interval([entry["lowest"], entry["highest"]], t, places, signed=False),

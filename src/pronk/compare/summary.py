@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pronk.compare.items import Chosen, Classified, ExactAnswers, Likelihood, RunItems, Similarity
+from pronk.compare.items import Chosen, Classified, ExactAnswers, FreeAnswers, Likelihood, RunItems, Similarity
 from pronk.compare.metrics import classification_report
 
 
@@ -14,6 +14,7 @@ def run_metrics(items: RunItems) -> dict[str, float]:
     `bits_per_byte` (of the answers' text, end tokens' loss included); `choice_accuracy` by the likelihood of each
     choice and `choice_accuracy_normalised` by the letter; `exact_match`, with the count of `exact_unparsable` answers,
     which are wrong; `rouge_l` and `chrf` in [0, 1], each the mean over the items; the count of `unended` answers;
+    of free answers that, `answer_length` (characters, the mean) and the count of `empty_answers`;
     `forgetting_nll` and `forgetting_perplexity` of general text."""
     metrics: dict[str, float] = {}
     if items.classified is not None:
@@ -26,6 +27,8 @@ def run_metrics(items: RunItems) -> dict[str, float]:
         metrics |= _exact(items.exact)
     if items.similarity is not None:
         metrics |= _similarity(items.similarity)
+    if items.answered is not None:
+        metrics |= _answered(items.answered)
     if items.forgetting is not None:
         nll = _mean_loss(items.forgetting)
         metrics |= {"forgetting_nll": nll, "forgetting_perplexity": _perplexity(nll)}
@@ -87,5 +90,13 @@ def _similarity(items: Similarity) -> dict[str, float]:
     return {
         "rouge_l": float(items.rouge_l.mean()),
         "chrf": float(items.chrf.mean()),
+        "unended": int((~items.ended).sum()),
+    }
+
+
+def _answered(items: FreeAnswers) -> dict[str, float]:
+    return {
+        "answer_length": sum(map(len, items.answers)) / len(items.ids),
+        "empty_answers": sum(not answer.strip() for answer in items.answers),
         "unended": int((~items.ended).sum()),
     }

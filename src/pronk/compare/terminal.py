@@ -24,14 +24,18 @@ COLUMNS = {
 }
 
 
+UNSCORED = {"answer_length": "characters", "empty_answers": "empty", "unended": "without an end"}
+
+
 def terminal_summary(study: dict[str, Any]) -> str:
     """Runs by rank, each with its figures and its verdict against its base."""
     runs = study["runs"]
     metric = primary_metric(runs)
-    shown = [name for name in COLUMNS if any(figure(run, name) is not None for run in runs)]
+    titles = COLUMNS if any(figure(run, name) is not None for run in runs for name in COLUMNS) else UNSCORED
+    shown = [name for name in titles if any(figure(run, name) is not None for run in runs)]
     sign = 1 if metric == "nll" else -1
     ranked = sorted(runs, key=lambda run: (figure(run, metric) is None, sign * (figure(run, metric) or 0)))
-    rows = [[*(COLUMNS[name] for name in shown), "against base"]]
+    rows = [[*(titles[name] for name in shown), "against base"]]
     for run in ranked:
         values = [words.metric_value(name, figure(run, name)) for name in shown]
         rows.append([*values, _verdict(run, runs, metric, study.get("comparisons") or [])])

@@ -26,7 +26,7 @@ def metric_value(metric: str, value: float | None) -> str:
     """A metric in its usual precision: counts as counts, perplexities to two digits."""
     if value is None:
         return "–"
-    if metric in ("unparsable", "exact_unparsable", "unended"):
+    if metric in ("unparsable", "exact_unparsable", "unended", "empty_answers", "answer_length"):
         return f"{value:,.0f}"
     return number(value, digits(metric))
 

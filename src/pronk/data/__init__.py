@@ -7,6 +7,7 @@ detect.py         which format it is, where the recipe does not say
 where.py          which rows are kept
 formats.py        what the columns of a format mean; turns.py (lists of turns), labels.py (classification),
                   choices.py (multiple choice)
+asked.py          rows of which only the question is needed, for `pronk predict`
 mix.py            several sources by weight
 rows.py, words.py what a row and its problems are; words for people
 terminal.py       text that a terminal may show, whatever it holds

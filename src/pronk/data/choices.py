@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from string import ascii_uppercase
 from typing import Any
 
@@ -10,6 +11,7 @@ from pronk.data.labels import label_text
 from pronk.data.rows import EMPTY_ANSWER, RowError
 from pronk.data.words import described, is_whole
 from pronk.recipe import Data
+from pronk.recipe.data import ChoiceForm
 
 ARC_KEYS = ("text", "label")  # of the lists that ARC and its kin write in place of one list of choices
 
@@ -27,12 +29,22 @@ def choice_conversation(
     texts, names = _texts(choices)
     right = _place(answer, texts, names)
     letters = list(ascii_uppercase[: len(texts)])
-    if data.choices != "unlisted":
-        question = "\n".join([question.strip(), "", *map("{}. {}".format, letters, texts)])
+    question = _listed(data.choices, question, texts)
     asked = (data.instruction, question) if data.instruction else (question,)
     offered = letters if data.choices == "letters" else texts
     messages = (*system, Message("user", *asked), Message("assistant", offered[right]))
     return Conversation(messages, place, choices=tuple(offered))
+
+
+def choice_question(form: ChoiceForm, question: str, choices: Any) -> str:
+    """A question with its choices, as `data.choices` says that they are asked. Raises RowError."""
+    return _listed(form, question, _texts(choices)[0])
+
+
+def _listed(form: ChoiceForm, question: str, texts: Sequence[str]) -> str:
+    if form == "unlisted":
+        return question
+    return "\n".join([question.strip(), "", *map("{}. {}".format, ascii_uppercase, texts)])
 
 
 def _texts(value: Any) -> tuple[list[str], list[str]]:

@@ -10,10 +10,11 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from pronk.data.rows import Problems, Row, Table
+from pronk.data.rows import Row, RowError, Table, sound
 from pronk.data.words import described, did_you_mean, enumerated, quoted
 from pronk.errors import DataError
 from pronk.recipe import FILE_ENDINGS
@@ -21,10 +22,11 @@ from pronk.recipe import FILE_ENDINGS
 PARQUET_ROWS = 1000  # turned into Python values at a time
 
 
-def open_file(path: Path, name: str) -> Table:
-    """The table in a file; name is what people are told.
+def open_file(path: Path, name: str, broken: bool = False) -> Table:
+    """The table in a file; name is what people are told. broken: rows without values are among its rows.
 
-    Raises DataError if it cannot be opened or is no table; what is wrong further down shows when its rows are read.
+    Raises DataError if it cannot be opened or is no table; what is wrong further down shows when its rows are read:
+    a row without values as DataError behind the last row, unless they are wanted.
     """
     kinds = dict(zip(FILE_ENDINGS, (_jsonl, _json, _csv, _parquet), strict=True))
     known = f"a file ending in {enumerated(FILE_ENDINGS, 'or')}"
@@ -34,7 +36,8 @@ def open_file(path: Path, name: str) -> Table:
         ending = f"a file ending in {path.suffix}" if path.suffix else "a file without an ending"
         raise DataError(f"{path}: {ending} cannot be read; give {known}, or a hub data set (owner/name)")
     with _one_message(path):
-        return kinds[path.suffix.lower()](path, name)
+        table = kinds[path.suffix.lower()](path, name)
+    return table if broken else replace(table, rows=sound(table.rows, "line" if path.suffix == ".jsonl" else "row"))
 
 
 @contextmanager
@@ -84,7 +87,7 @@ def _jsonl(path: Path, name: str) -> Table:
 
 
 def _jsonl_rows(path: Path, name: str) -> Iterator[Row]:
-    problems, first = Problems(), True
+    first = True
     # cut at \n only: JSON strings may hold U+2028 and the like
     with _text(path, "\n") as lines:
         for number, line in enumerate(lines, start=1):
@@ -99,15 +102,11 @@ def _jsonl_rows(path: Path, name: str) -> Iterator[Row]:
             try:
                 value = _parsed(line)
             except json.JSONDecodeError as error:
-                problems.add("json", place, f"broken JSON: {error.msg} at column {error.colno}")
+                yield Row({}, place, RowError("json", f"broken JSON: {error.msg} at column {error.colno}"))
             except ValueError as error:
-                problems.add("json", place, f"broken JSON: {error}")
+                yield Row({}, place, RowError("json", f"broken JSON: {error}"))
             else:
-                if isinstance(value, dict):
-                    yield Row(value, place)
-                else:
-                    problems.add("object", place, f"expected a JSON object, found {described(value)}")
-    problems.raise_first("line")
+                yield _object(value, place)
 
 
 def _json(path: Path, name: str) -> Table:
@@ -127,13 +126,14 @@ def _json(path: Path, name: str) -> Table:
 
 
 def _json_rows(values: list[Any], name: str) -> Iterator[Row]:
-    problems = Problems()
     for number, value in enumerate(values, start=1):
-        if isinstance(value, dict):
-            yield Row(value, f"{name}, row {number}")
-        else:
-            problems.add("object", f"{name}, row {number}", f"expected a JSON object, found {described(value)}")
-    problems.raise_first()
+        yield _object(value, f"{name}, row {number}")
+
+
+def _object(value: Any, place: str) -> Row:
+    if isinstance(value, dict):
+        return Row(value, place)
+    return Row({}, place, RowError("object", f"expected a JSON object, found {described(value)}"))
 
 
 def _only_list(value: Any, name: str) -> list[Any]:
@@ -193,13 +193,12 @@ def _csv_records(path: Path, name: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _csv_rows(records: Iterator[tuple[str, list[str]]], header: tuple[str, ...]) -> Iterator[Row]:
-    problems = Problems()
     for place, values in records:
         if len(values) == len(header):
             yield Row(dict(zip(header, values, strict=True)), place)
         else:
-            problems.add("fields", place, f"the header has {len(header)} columns, but this row has {len(values)}")
-    problems.raise_first()
+            why = f"the header has {len(header)} columns, but this row has {len(values)}"
+            yield Row({}, place, RowError("fields", why))
 
 
 def _checked_header(header: list[str], place: str) -> tuple[str, ...]:

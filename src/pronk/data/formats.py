@@ -5,7 +5,7 @@ Texts are kept as they are in the file, spaces included; only labels are strippe
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from pronk.data.choices import choice_conversation
@@ -108,34 +108,48 @@ class Reader:
     def _value(self, row: Row, field: str) -> Any:
         """A field's text or turns, checked, or what choices.py will look at. Raises RowError."""
         column = self.columns[field]
-        value = row.values.get(column)
-        name = f"the {field}" if field == column else f"the {field} (column {column!r})"
         if field in TURNS:
-            return self._turns(value, name, row.place)
+            return self._turns(row.values.get(column), shown(field, column), row.place)
         if field in OF_CHOICE:
-            return value
-        if field == OPTIONAL_FIELD and value is None:
-            return ""
-        if field == "label":
-            value = label_text(value)
-        if not isinstance(value, str):
-            raise RowError(f"{field} type", f"{name} must be text; found {described(value)}")
-        if not value.strip() and field != OPTIONAL_FIELD:
-            raise RowError(EMPTY_ANSWER if field in ANSWERS else f"{field} empty", f"{name} is empty")
-        if not is_whole(value):
-            raise RowError(f"{field} half", f"{name} has half a character (a lone \\ud… escape)")
-        return value
+            return row.values.get(column)
+        return text_value(row.values.get(column), field, column)
 
     def _turns(self, value: Any, name: str, place: str) -> list[Message]:
         try:
             turns, unanswered = read_turns(value, self.format)
         except RowError as error:
             raise RowError(error.kind, f"{name}: {error}") from None
-        if not all(is_whole(turn.content) for turn in turns):
-            raise RowError("half", f"{name}: a turn has half a character (a lone \\ud… escape)")
+        check_whole(turns, name)
         if unanswered:
             self.unanswered.append(place)
         return turns
+
+
+def text_value(value: Any, field: str, column: str) -> str:
+    """What a row has in a column, as the text of a field. Raises RowError."""
+    name = shown(field, column)
+    if field == OPTIONAL_FIELD and value is None:
+        return ""
+    if field == "label":
+        value = label_text(value)
+    if not isinstance(value, str):
+        raise RowError(f"{field} type", f"{name} must be text; found {described(value)}")
+    if not value.strip() and field != OPTIONAL_FIELD:
+        raise RowError(EMPTY_ANSWER if field in ANSWERS else f"{field} empty", f"{name} is empty")
+    if not is_whole(value):
+        raise RowError(f"{field} half", f"{name} has half a character (a lone \\ud… escape)")
+    return value
+
+
+def check_whole(turns: Sequence[Message], name: str) -> None:
+    """Raises RowError for a turn that could not be written."""
+    if not all(is_whole(turn.content) for turn in turns):
+        raise RowError("half", f"{name}: a turn has half a character (a lone \\ud… escape)")
+
+
+def shown(field: str, column: str) -> str:
+    """A field as people are told of it, by its column where that has another name."""
+    return f"the {field}" if field == column else f"the {field} (column {column!r})"
 
 
 def _checked_columns(format: Format, named: dict[str, str]) -> dict[str, str]:

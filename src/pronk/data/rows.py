@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,11 @@ from pronk.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Values by column, and where they stand, for messages to people."""
+    """Values by column, and where they stand, for messages to people. problem: why there are no values."""
 
     values: dict[str, Any]
     place: str
+    problem: RowError | None = None
 
 
 @dataclass(frozen=True)
@@ -60,3 +61,14 @@ class Problems:
             more = len(places) - 1
             others = f" (and {counted(more, f'more {unit}')})" if more else ""
             raise DataError(message + others, kind if kind == EMPTY_ANSWER else "", len(places), places[:2])
+
+
+def sound(rows: Iterable[Row], unit: str = "row") -> Iterator[Row]:
+    """The rows that have values. Raises DataError, behind the last of them, with the first that has none."""
+    problems = Problems()
+    for row in rows:
+        if row.problem is None:
+            yield row
+        else:
+            problems.add(row.problem.kind, row.place, str(row.problem))
+    problems.raise_first(unit)

@@ -26,7 +26,11 @@ def spelled_out(text: str) -> str:
 
 def plain_json(value: Any, indent: int | None = None) -> str:
     """JSON in which Korean stays readable, and what steers terminals is escaped; it stands in strings only."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return harmless_json(json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+def harmless_json(text: str) -> str:
+    """A JSON text in which what steers terminals is escaped."""
     return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

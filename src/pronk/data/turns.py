@@ -22,6 +22,25 @@ def read_turns(value: Any, format: Format) -> tuple[list[Message], bool]:
     Also whether a last turn that nobody answers was left out. format: messages or sharegpt.
     Raises RowError.
     """
+    turns, begin = _checked(value, format)
+    unanswered = bool(turns) and turns[-1].role == "user"
+    kept = turns[:-1] if unanswered else turns
+    if len(kept) <= begin:
+        raise RowError("no answer", "has no assistant turn to learn from")
+    return kept, unanswered
+
+
+def read_question(value: Any, format: Format) -> list[Message]:
+    """Messages up to the last user turn, without the answer that may follow it. Raises RowError."""
+    turns, begin = _checked(value, format)
+    asked = turns[:-1] if turns and turns[-1].role == "assistant" else turns
+    if len(asked) <= begin:
+        raise RowError("no question", "has no user turn to answer")
+    return asked
+
+
+def _checked(value: Any, format: Format) -> tuple[list[Message], int]:
+    """Messages in the right order, and the place of the first that is no system message."""
     if not isinstance(value, list):
         raise RowError("no list", f"must be a list of turns; found {described(value)}")
     turns = [_turn(turn, number, format) for number, turn in enumerate(value, start=1)]
@@ -34,11 +53,7 @@ def read_turns(value: Any, format: Format) -> tuple[list[Message], bool]:
         if not turn.content.strip():
             kind = EMPTY_ANSWER if turn.role == "assistant" else "empty turn"
             raise RowError(kind, f"turn {position + skipped} ({turn.role}) is empty")
-    unanswered = bool(turns) and turns[-1].role == "user"
-    kept = turns[:-1] if unanswered else turns
-    if len(kept) <= begin:
-        raise RowError("no answer", "has no assistant turn to learn from")
-    return kept, unanswered
+    return turns, begin
 
 
 def _check_order(turn: Message, before: Message | None, number: int, in_dialogue: bool) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 
 from pronk.evaluate.answers import answer_rooms
 from pronk.evaluate.batches import prompt_batches
@@ -14,7 +15,8 @@ from pronk.evaluate.classify import EXTRA_TOKENS
 from pronk.evaluate.evaluation import LARGEST_BATCH
 from pronk.model.memory.choice import BUDGETS, Work, Workload
 from pronk.model.memory.costs import EvaluationLoad, Load
-from pronk.recipe import Recipe
+from pronk.model.rounding import Shape, rounded_shape
+from pronk.recipe import ANSWERING, Recipe
 from pronk.tokens.examples import Examples
 from pronk.tokens.pack import BASE_SLOT, TOKEN_BUDGET, Member, MicroBatch, pack, pack_prompts
 from pronk.tokens.prompt import Example
@@ -54,12 +56,23 @@ def longest_example(plans: Sequence[RunPlan]) -> int:
 
 def load_of(batch: MicroBatch) -> Load:
     """A micro-batch in numbers."""
-    lengths_S, parents_S = np.array(batch.lengths_S), np.array(batch.parents_S)
-    behind_S = np.where(parents_S < 0, 0, lengths_S[parents_S])
-    looks = bool((parents_S >= 0).any())
-    seen = int((lengths_S + behind_S).sum()) if looks else 0
+    lengths_S, behind_S = _lengths(batch)
+    seen = int((lengths_S + behind_S).sum()) if behind_S.any() else 0
     pairs = int((lengths_S * (lengths_S + 2 * behind_S)).sum() // 2)  # a token sees what is before it
     return Load(len(batch.ids_T), len(batch.rows_N), seen, pairs)
+
+
+def shape_of(batch: MicroBatch) -> Shape:
+    """The shape in which a micro-batch would be recorded."""
+    (lengths_S, behind_S), load = _lengths(batch), load_of(batch)
+    longest, longest_seen = int(lengths_S.max()), int((lengths_S + behind_S).max())
+    return rounded_shape(load.tokens, load.targets, len(lengths_S), longest, load.seen, longest_seen)
+
+
+def _lengths(batch: MicroBatch) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Of each segment its length, and that of the beginning that it looks back at."""
+    lengths_S, parents_S = np.array(batch.lengths_S), np.array(batch.parents_S)
+    return lengths_S, np.where(parents_S < 0, 0, lengths_S[parents_S])
 
 
 def round_members(plans: Sequence[RunPlan], step: int) -> Iterator[Member]:
@@ -88,15 +101,17 @@ def trainings(plans: Sequence[RunPlan], budgets: Sequence[int]) -> Iterator[Work
     even = [rounds * number // EVEN_ROUNDS for number in range(EVEN_ROUNDS)] if rounds > EVEN_ROUNDS else [*counted]
     before: list[Load] = []
     for budget in budgets:
-        laid = {step: [load_of(b) for b in pack([*round_members(plans, step)], budget)] for step in {*longest, *even}}
-        every = [load for step in sorted(laid) for load in laid[step]]
+        packed = {step: pack([*round_members(plans, step)], budget) for step in sorted({*longest, *even})}
+        laid = {step: [load_of(batch) for batch in batches] for step, batches in packed.items()}
+        every = [load for loads in laid.values() for load in loads]
         if every == before:
             return
         before, share = every, rounds / len(even)
         some = [load for step in even for load in laid[step]]
+        shapes = [shape_of(batch) for batches in packed.values() for batch in batches] if len(laid) == rounds else []
         yield Workload(
             budget, _extremes(every), share * len(some), share * sum(load.tokens for load in some),
-            share * sum(load.pairs for load in some),
+            share * sum(load.pairs for load in some), tuple(zip(shapes, every, strict=False)),
         )  # fmt: skip
 
 
@@ -139,7 +154,7 @@ def _largest_batch(examples: Examples, recipe: Recipe, models: int) -> Callable[
     slots = [BASE_SLOT, *range(models - 1)]
     answers = examples.label_ids() if "classify" in kinds else []
     rooms = [max(len(ids) for ids in answers) + EXTRA_TOKENS] if answers else []
-    if {"exact", "similarity"} & {*kinds}:
+    if {*ANSWERING} & {*kinds}:
         truths = [conversation.answer for conversation in examples.splits.test]
         sizes = [len(ids) for ids in examples.prompt.answer_ids(truths)]
         prompts = [example.prompt_ids.tolist() for example in examples.test]

@@ -3,7 +3,7 @@
 likelihood.py   loss of the reference answers, in nats per target token
 classify.py     classification by label likelihood and by generated answer
 choice.py       multiple choice by the likelihood of every choice
-answers.py      free answers, which the next two compare
+answers.py      free answers, to be read as they are, and for the next two to compare
 exact.py        short answers that are right or wrong; normal_text.py, when two are the same
 similarity.py   free answers beside the reference answers
 overlap.py      ROUGE-L and chrF of two texts

@@ -1,4 +1,4 @@
-"""Free answers: every model answers every prompt greedily. What they are compared by is told elsewhere."""
+"""Free answers: every model answers every prompt greedily. What else they are compared by is told elsewhere."""
 
 from __future__ import annotations
 
@@ -62,3 +62,8 @@ def free_answers(
             items[slot][item] = FreeAnswer(text.strip(), in_time)
         progress(sum(len(prompts[item]) for item, _ in batch))
     return {slot: [item for item in found if item is not None] for slot, found in items.items()}
+
+
+def records(items: Sequence[FreeAnswer], ids: Sequence[str]) -> list[dict[str, Any]]:
+    """One record an item, for the run folder."""
+    return [{"id": name, "answer": one.text, "ended": one.ended} for name, one in zip(ids, items, strict=True)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pronk.evaluate import choice, exact, similarity
+from pronk.evaluate import answers, choice, exact, similarity
 from pronk.evaluate.answers import FreeAnswer, answer_rooms, free_answers
 from pronk.evaluate.choice import ChosenItem, choice_tokens, choose, chosen_items
 from pronk.evaluate.classify import ClassifiedItem, classify, label_losses
@@ -19,7 +19,7 @@ from pronk.evaluate.likelihood import ItemLosses, answer_bytes, answer_losses, t
 from pronk.evaluate.similarity import ComparedItem
 from pronk.model.adapter import AdapterShape, WideAdapter, attach
 from pronk.model.memory.sizes import give_back
-from pronk.recipe import Exact
+from pronk.recipe import ANSWERING, Exact
 from pronk.runs import RunFolder
 from pronk.tokens.examples import Examples
 from pronk.tokens.pack import BASE_SLOT
@@ -35,6 +35,7 @@ class Evaluated:
     compared: list[ComparedItem] | None = None
     chosen: list[ChosenItem] | None = None
     exact: list[ExactItem] | None = None
+    answered: list[FreeAnswer] | None = None
     forgotten: PassageLosses | None = None  # on passages of its own, not on the items
 
     def part(self, items: slice) -> Evaluated:
@@ -42,7 +43,7 @@ class Evaluated:
         return Evaluated(
             self.losses and self.losses.part(items), self.classified and self.classified[items],
             self.compared and self.compared[items], self.chosen and self.chosen[items],
-            self.exact and self.exact[items],
+            self.exact and self.exact[items], self.answered and self.answered[items],
         )  # fmt: skip
 
     def write_items(self, folder: RunFolder, ids: Sequence[str]) -> None:
@@ -55,6 +56,8 @@ class Evaluated:
             folder.write_items("choice", choice.records(self.chosen, ids))
         if self.exact is not None:
             folder.write_items("exact", exact.records(self.exact, ids))
+        if self.answered is not None:
+            folder.write_items("answers", answers.records(self.answered, ids))
         if self.compared is not None:
             folder.write_items("similarity", similarity.records(self.compared, ids))
         if self.forgotten is not None:
@@ -154,16 +157,17 @@ class Evaluation:
             add("losses", self._losses(asked, progress))
         if "choice" in evaluations:
             add("chosen", self._chosen(asked, progress))
-        if {"exact", "similarity"} & {*evaluations}:  # of the same answers
-            answers, settings = self._answered(asked, progress), asked.examples.exact
+        if {*ANSWERING} & {*evaluations}:  # of the same answers
+            answered, settings = self._answered(asked, progress), asked.examples.exact
             if settings is None and "exact" in evaluations:
                 raise ValueError("exact: these examples do not say what of an answer is compared")
             for kind, part, measure in (
                 ("exact", "exact", lambda one: exact_items(one, asked.truths, settings or Exact())),
+                ("answers", "answered", lambda one: one),
                 ("similarity", "compared", lambda one: similarity.compared(one, asked.truths)),
             ):
                 if kind in evaluations:
-                    add(part, {slot: measure(one) for slot, one in answers.items()})
+                    add(part, {slot: measure(one) for slot, one in answered.items()})
         if "forgetting" in evaluations and asked.families is None:  # examples in a prompt have nothing to do with it
             general = asked.examples.general()
             if not general:
@@ -227,7 +231,7 @@ def tokens_to_read(
     wanted = {*evaluations}
     prompts = sum(len(example.prompt_ids) for example in tests)
     tokens = sum(len(example.ids) for example in tests) if {"likelihood", "classify"} & wanted else 0
-    tokens += prompts if {"exact", "similarity"} & wanted else 0
+    tokens += prompts if {*ANSWERING} & wanted else 0
     if "choice" in wanted:
         ids = examples.choice_ids() if examples is not None else []
         tokens += prompts + sum(choice_tokens((), choices) for choices in ids)

@@ -7,11 +7,12 @@ from typing import Any
 
 from pronk.data.conversation import Conversation
 from pronk.errors import OptionError
+from pronk.evaluate import answers as free_answers
 from pronk.evaluate import exact, similarity
 from pronk.evaluate.answers import FreeAnswer
 from pronk.evaluate.classify import EXTRA_TOKENS, parse_label
 from pronk.evaluate.served import ServedAnswer
-from pronk.recipe import Exact
+from pronk.recipe import ANSWERING, Exact
 from pronk.tokens.examples import Examples
 
 # Another model's tokens are others than the base's: so many times the length is surely enough.
@@ -23,7 +24,7 @@ def longest_answer(examples: Examples, evaluations: Sequence[str], max_new_token
 
     Raises OptionError where nothing that is measured looks at answers.
     """
-    answering = {"exact", "similarity"} & {*evaluations}
+    answering = {*ANSWERING} & {*evaluations}
     if not answering and "classify" not in evaluations:
         raise OptionError(
             "--against: a served model only answers, and this recipe measures likelihood alone; "
@@ -56,6 +57,8 @@ def served_records(
     free, references = [FreeAnswer(one.text.strip(), one.ended) for one in answers], [row.answer for row in rows]
     if "exact" in evaluations:
         found["exact"] = exact.records(exact.exact_items(free, references, settings), ids)
+    if "answers" in evaluations:
+        found["answers"] = free_answers.records(free, ids)
     if "similarity" in evaluations:
         found["similarity"] = similarity.records(similarity.compared(free, references), ids)
     return found

@@ -15,6 +15,7 @@ result.py      what the verdicts come to (compare/judged.py), written into the s
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,8 +54,8 @@ def judge(study: Path, options: Options, console: Console, confirm: Confirm | No
     from pronk.train.progress import say
 
     options.check()
-    with disk_guard(study):
-        one = prepare(study, options, console)
+    with disk_guard(study), ExitStack() as held:
+        one = prepare(study, options, console, held)
         if one is None:
             return Judged(None, interrupted=True)
         with listen(lambda _: say(console, STOPPING)) as stop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from pronk.judge.kept import Kept, votes_file
 from pronk.judge.options import Options
 from pronk.judge.references import read_references
 from pronk.recipe import generation_settings
+from pronk.runs import one_writer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,8 +57,10 @@ class Prepared:
         return self.judging.estimate(self.start, self.tally.tokens_out / answers if answers else REPLY_TOKENS)
 
 
-def prepare(study: Path, options: Options, console: Console) -> Prepared | None:
+def prepare(study: Path, options: Options, console: Console, held: ExitStack) -> Prepared | None:
     """Who judges what; answers to questions of a file are written first. None where Ctrl-C came before they were.
+
+    held: until it is closed no other process asks this judge about this study.
 
     Raises PronkError with one message, before weights are loaded or anything is paid for where that can be.
     """
@@ -67,7 +71,9 @@ def prepare(study: Path, options: Options, console: Console) -> Prepared | None:
         return None
     contest, best = found.contest, best_run(runs)
     pairs = pairs_of(contest.contestants, found.bases, str(best["name"]) if best else None, options.pairs)
-    kept = Kept(votes_file(study, judge.name), judge.name, judge.identity)
+    file = votes_file(study, judge.name)
+    held.enter_context(one_writer(file))
+    kept = Kept(file, judge.name, judge.identity)
     judging = Judging(judge, kept, matches(contest, pairs, found.references))
     with console.status("counting tokens"):
         judging.count()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pronk.data.conversation import shortened
 from pronk.data.detect import with_found_formats
@@ -37,7 +37,11 @@ def own_items(recipe: Recipe, part: Part, tell: Tell = lambda _: None) -> Items:
     splits, labels = read_splits(recipe.data, tell)
     rows = getattr(splits, part)
     if not rows:
-        raise OptionError(f"the {part} part of this data has no rows (data.split.{part}); name other items with --data")
+        others = [f"--split {other}" for other in get_args(Part) if getattr(splits, other)]
+        raise OptionError(
+            f"the {part} part of this data has no rows (data.split.{part}), so nothing can be measured, forgetting "
+            f"included: name other rows with {' or '.join([*others, '--data FILE'])}"
+        )
     return Items(replace(splits, test=rows), labels)
 
 

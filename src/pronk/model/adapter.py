@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pronk.errors import RecipeError, StudyError
 from pronk.model.fused import fuse, unfuse
+from pronk.model.host import copied_to_host
 from pronk.model.kernels.adamw import Span
 from pronk.model.quantize import FrozenLinear, QuantizedLinear
 from pronk.model.route import Routing
@@ -129,9 +130,9 @@ class WideAdapter:
             if slot in layer.rows:
                 rows = layer.rows[slot]
                 prefix = f"base_model.model.{name}"
-                tensors[f"{prefix}.lora_A.weight"] = layer.A_RI.detach()[rows].cpu().clone()
-                tensors[f"{prefix}.lora_B.weight"] = layer.B_RO.detach()[rows].T.cpu().contiguous()
-        return tensors
+                tensors[f"{prefix}.lora_A.weight"] = layer.A_RI.detach()[rows]
+                tensors[f"{prefix}.lora_B.weight"] = layer.B_RO.detach()[rows].T
+        return copied_to_host(tensors)
 
     def load(self, slot: int, state: Mapping[str, Tensor]) -> None:
         """The inverse of `state`. Raises StudyError for weights that are not finite: 0 · NaN would reach

@@ -109,11 +109,24 @@ def attend(
     """query (N, H, T, D), key and value (N, G, L, D) → (N, T, H, D), as transformers hands and expects them."""
     if packing is None:
         assert attention_mask is not None, "attention without a packing needs a mask (N, 1, T, L)"
-        key, value = repeat_heads(key, query.shape[1]), repeat_heads(value, query.shape[1])
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, scale=scaling)
-        return mixed.transpose(1, 2), None
+        return _attend_in_rows(query, key, value, attention_mask, scaling), None
     q_THD, k_TGD, v_TGD = (part[0].transpose(0, 1) for part in (query, key, value))
     return packed_attention(q_THD, k_TGD, v_TGD, packing, scaling)[None], None
+
+
+def _attend_in_rows(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None) -> Tensor:
+    """Rows of one length with their keys and values so far: (N, T, H, D). mask: (N, 1, T, L), true where seen.
+
+    Heads that share keys and values are further queries to them: nothing is copied, and a step of generation reads
+    little else than keys and values.
+    """
+    rows, heads, new, size = query.shape
+    sharing = heads // key.shape[1]
+    if sharing > 1:
+        query = query.reshape(rows, key.shape[1], sharing * new, size)
+        mask = mask.repeat(1, 1, sharing, 1)
+    mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    return mixed.reshape(rows, heads, new, size).transpose(1, 2)
 
 
 def packed_attention(

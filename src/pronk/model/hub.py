@@ -17,11 +17,13 @@ import torch
 from pronk.errors import BaseModelError, ResourceError
 from pronk.hub import cause_names, hub_answers, is_unreachable, silenced
 
+# files of which a tokenizer has one: that of Llama and its like, of Marian and M2M100, of T5, of BERT
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TO_SAFETENSORS = """if you trust its author, convert it once: python -c "from transformers import \
-AutoModelForCausalLM as M, AutoTokenizer as T; M.from_pretrained('{0}').save_pretrained('NEW'); \
-T.from_pretrained('{0}').save_pretrained('NEW')", and write `base: ./NEW`"""
+{1} as M, AutoTokenizer as T; M.from_pretrained('{0}').save_pretrained('NEW'); \
+T.from_pretrained('{0}').save_pretrained('NEW')", and take ./NEW as the base"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def downloaded(name: str, weights: bool = True) -> str | None:
         return Path(found) if isinstance(found, str) else None
 
     config, index = path("config.json"), path(INDEX)
-    tokenizer = any(path(file) for file in ("tokenizer.json", "tokenizer.model", "vocab.json"))
+    tokenizer = any(path(file) for file in TOKENIZERS)
     whole = not weights or path(WHOLE) or (index and all(path(shard) for shard in shards(index)))
     return str(config.parent) if config and tokenizer and whole else None
 
@@ -90,11 +92,11 @@ def shards(index: Path) -> list[str]:
     return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
-def pickled(location: str) -> str:
-    """What to say of weights that are pickled."""
+def pickled(location: str, kind: str = "AutoModelForCausalLM") -> str:
+    """What to say of weights that are pickled. kind: the class of transformers that they are of."""
     return (
         f"base: the weights of {location} are pickled (.bin or .pt), and opening a pickle can run anything; "
-        f"pronk reads safetensors only; {TO_SAFETENSORS.format(location)}"
+        f"pronk reads safetensors only; {TO_SAFETENSORS.format(location, kind)}"
     )
 
 
@@ -115,7 +117,7 @@ def _why_not(base: Base, error: BaseException, kind: str) -> str:
     if is_unreachable(error):
         return _unreachable(base)
     if "safetensors" in str(error) and isinstance(error, OSError):
-        return pickled(base.name)
+        return pickled(base.name, kind)
     return f"base: {base.name} cannot be loaded: {_reason(error, kind)}; {_elsewhere(base)}"
 
 

@@ -147,9 +147,9 @@ def load_model(
         AutoModelForCausalLM, base, **options,
         output_loading_info=True, ignore_mismatched_sizes=True,  # the latter so that we are told their names
     )  # fmt: skip
-    _check_weights(base, found)
+    check_weights(base, found)
     if quantize != "none":
-        _check_weights(base, {"missing_keys": (), "mismatched_keys": take_over(model, dtype, fp8_products)})
+        check_weights(base, {"missing_keys": (), "mismatched_keys": take_over(model, dtype, fp8_products)})
     if getattr(model.config, "final_logit_softcapping", None) or getattr(model.config, "logits_scaling", 1.0) != 1.0:
         raise BaseModelError(f"base: {base.name} changes its logits after the output head, which pronk does not do yet")
     return ready_model(model).to(device)
@@ -279,8 +279,11 @@ def _check_folder(path: Path) -> None:
         raise BaseModelError(f"base: {file} {found}; download or copy it again") from None
 
 
-def _check_weights(base: Base, found: dict[str, Any]) -> None:
-    """Refuse a model of which transformers has made up some weights at random."""
+def check_weights(base: Base, found: dict[str, Any]) -> None:
+    """Refuse a model of which transformers has made up some weights at random.
+
+    found: what it says with `output_loading_info`. Raises BaseModelError.
+    """
     missing = sorted(found["missing_keys"])
     shapes = {name: (tuple(has), tuple(wants)) for name, has, wants in sorted(found["mismatched_keys"])}
     if missing:

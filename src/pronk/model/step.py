@@ -28,7 +28,7 @@ from pronk.model.forward import (
     training_loss,
     unstaged,
 )
-from pronk.model.rounding import ROUND_SEEN, ROUND_SEGMENTS, ROUND_TARGETS, ROUND_TOKENS, round_longest, round_up
+from pronk.model.rounding import Shape, rounded_shape
 from pronk.model.whole import Trainable
 
 # Above this size the GPU is busy enough by itself, and a recording would only hold on to memory.
@@ -39,16 +39,6 @@ BASE_SLOT = -1
 # What losses are multiplied by where gradients are fp16, whose smallest number is 6e-8 (mixed precision,
 # Micikevicius et al. 2018, arXiv:1710.03740). A power of two, so that it goes out again without rounding.
 FP16_LOSS_SCALE = 2.0**13
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    tokens: int
-    targets: int
-    segments: int
-    longest: int
-    seen: int  # keys that the segments see together; 0 where none looks back
-    longest_seen: int
 
 
 @dataclass(slots=True)
@@ -85,8 +75,8 @@ class GradientStep:
         self.loss_scale = FP16_LOSS_SCALE if output_head(model).dtype == torch.float16 else 1.0
         self.losses_K = torch.zeros(runs, dtype=torch.float64, device=self.device)
         self._slots_K = torch.arange(runs, device=self.device)
-        self._seen: set[_Shape] = set()
-        self._recordings: dict[_Shape, _Recording] = {}
+        self._seen: set[Shape] = set()
+        self._recordings: dict[Shape, _Recording] = {}
         self._pool: Any = None
 
     def __call__(self, batch: MicroBatch) -> None:
@@ -107,7 +97,7 @@ class GradientStep:
         recording.piece.copy_(piece, non_blocking=True)
         recording.graph.replay()
 
-    def _worth_recording(self, shape: _Shape) -> bool:
+    def _worth_recording(self, shape: Shape) -> bool:
         """From the second time on that a shape comes: a recording costs as much as ten steps, and of examples of many
         lengths no two steps may be alike."""
         if shape in self._recordings:
@@ -136,9 +126,10 @@ class GradientStep:
         self.losses_K += torch.where(own_KN, losses_N * batch.weights_N, 0).sum(1)
 
     def _record(self, padded: DeviceBatch, piece: Tensor) -> _Recording:
-        """Record a step; gradients and losses are as before, since what the warm-up adds is taken out again."""
-        batch, losses_K = padded.replaced(unstaged(piece, padded.tensors)), self.losses_K.clone()
-        gradients = [parameter.grad.clone() for parameter in self.adapter.parameters if parameter.grad is not None]
+        """Record a step; targets weigh nothing until it is played, so that the warm-up adds nothing to gradients and
+        losses."""
+        batch = padded.replaced(unstaged(piece, padded.tensors))
+        batch.weights_N.zero_()
         torch.cuda.empty_cache()  # what steps of this stream left is of no use to another
         side = _side_stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -150,27 +141,18 @@ class GradientStep:
         with torch.cuda.graph(graph, pool=self._pool):
             self._run(batch)
         self._pool = self._pool or graph.pool()
-        for parameter, gradient in zip(self.adapter.parameters, gradients, strict=True):
-            assert parameter.grad is not None
-            parameter.grad.copy_(gradient)
-        self.losses_K.copy_(losses_K)
         return _Recording(graph, piece)
 
 
-def _rounded(batch: DeviceBatch) -> _Shape:
+def _rounded(batch: DeviceBatch) -> Shape:
     packing, look = batch.packing, batch.packing.lookback
-    longest = round_longest(packing.longest)
-    tokens = round_up(len(batch.ids_T), ROUND_TOKENS)
-    padding = tokens - len(batch.ids_T)
-    # padding is cut into segments no longer than the longest
-    segments = round_up(len(packing.lengths_S) + -(-padding // longest), ROUND_SEGMENTS)
-    return _Shape(
-        tokens, round_up(len(batch.rows_N), ROUND_TARGETS), segments, longest,
-        round_up(len(look.source_L) + padding, ROUND_SEEN) if look else 0, round_longest(look.longest) if look else 0,
-    )  # fmt: skip
+    seen, longest_seen = (len(look.source_L), look.longest) if look else (0, 0)
+    return rounded_shape(
+        len(batch.ids_T), len(batch.rows_N), len(packing.lengths_S), packing.longest, seen, longest_seen
+    )
 
 
-def _pad(batch: DeviceBatch, shape: _Shape) -> DeviceBatch:
+def _pad(batch: DeviceBatch, shape: Shape) -> DeviceBatch:
     """The batch in a rounded shape: tokens of the base slot in segments of their own, targets of weight 0."""
     tokens, targets = shape.tokens - len(batch.ids_T), shape.targets - len(batch.rows_N)
     return DeviceBatch(
@@ -186,7 +168,7 @@ def _pad(batch: DeviceBatch, shape: _Shape) -> DeviceBatch:
     )
 
 
-def _pad_packing(packing: Packing, shape: _Shape, tokens: int) -> Packing:
+def _pad_packing(packing: Packing, shape: Shape, tokens: int) -> Packing:
     assert packing.borders is not None
     extra = [min(shape.longest, shape.tokens - start) for start in range(tokens, shape.tokens, shape.longest)]
     extra += [0] * (shape.segments - len(packing.lengths_S) - len(extra))

@@ -17,13 +17,13 @@ from pronk.recipe.data import FILE_ENDINGS, Data, Format, Source, Split
 from pronk.recipe.generation import Generation, generation_settings
 from pronk.recipe.measures import Exact, Forgetting
 from pronk.recipe.reading import read_recipe, recipe_of_base, recipe_of_data
-from pronk.recipe.schema import Quantize, Recipe, known_keys
+from pronk.recipe.schema import ANSWERING, Quantize, Recipe, known_keys
 from pronk.recipe.section import Section
 from pronk.recipe.synthesis import RequestForm, Synthesis, Task, synthesis_settings
 from pronk.recipe.training import Adapter, Train
 
 __all__ = [
-    "FILE_ENDINGS", "SHOTS", "Adapter", "Baseline", "Data", "Exact", "Forgetting", "Format", "Generation", "Quantize",
-    "Recipe", "RequestForm", "Section", "Source", "Split", "Synthesis", "Task", "Train", "generation_settings",
-    "known_keys", "read_recipe", "recipe_of_base", "recipe_of_data", "synthesis_settings",
+    "ANSWERING", "FILE_ENDINGS", "SHOTS", "Adapter", "Baseline", "Data", "Exact", "Forgetting", "Format", "Generation",
+    "Quantize", "Recipe", "RequestForm", "Section", "Source", "Split", "Synthesis", "Task", "Train",
+    "generation_settings", "known_keys", "read_recipe", "recipe_of_base", "recipe_of_data", "synthesis_settings",
 ]  # fmt: skip

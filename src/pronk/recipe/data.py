@@ -12,6 +12,7 @@ from pronk.recipe.section import Section
 
 Rows = int | float
 Format = Literal["classify", "choice", "alpaca", "pairs", "messages", "sharegpt", "text"]
+ChoiceForm = Literal["listed", "letters", "unlisted"]
 FILE_ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 # Not read, but plainly files: a name that ends so is never taken for a hub id.
 OTHER_ENDINGS = (".arrow", ".gz", ".jsonlines", ".ndjson", ".tsv", ".txt", ".xls", ".xlsx", ".yaml", ".yml", ".zip")
@@ -125,7 +126,7 @@ class Data(Section):
         description="classify: the labels; {answer: value in the file} or a list of answers. "
         "Those found in the file, when absent.",
     )
-    choices: Literal["listed", "letters", "unlisted"] = Field(
+    choices: ChoiceForm = Field(
         "listed",
         description="choice: how a question is asked, and what its answer is. listed: the question, an empty line, and "
         "the choices, a line each behind `A. `, `B. ` …; the answer is the text of the right one. letters: the same, "

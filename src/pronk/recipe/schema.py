@@ -29,8 +29,8 @@ NOT_STUDIED = (
 )  # fmt: skip
 
 
-Evaluation = Literal["likelihood", "classify", "choice", "exact", "similarity", "forgetting"]
-ANSWERING = ("exact", "similarity")  # evaluations for which models answer freely
+Evaluation = Literal["likelihood", "classify", "choice", "exact", "answers", "similarity", "forgetting"]
+ANSWERING = ("exact", "answers", "similarity")  # evaluations for which models answer freely
 PROMPTS = ("alpaca", "chat", "llama2", "llama3")  # and the path of a template
 
 
@@ -70,7 +70,8 @@ class Recipe(Section):
         description="What is measured on the test rows. likelihood: loss, perplexity and bits per byte of the "
         "reference answers. classify: labels, by likelihood and by answer. choice: multiple choice, the likeliest "
         "choice, as it is and by the letter (acc and acc_norm of lm-evaluation-harness). exact: greedy answers "
-        "that are the reference or not. similarity: ROUGE-L and chrF of greedy answers against the reference answers. "
+        "that are the reference or not. answers: greedy answers side by side in the report, to be read; counted, not "
+        "scored. similarity: ROUGE-L and chrF of greedy answers against the reference answers. "
         "forgetting: the loss on general text outside the data. likelihood, and classify or choice for those formats, "
         "when absent.",
     )
@@ -78,8 +79,8 @@ class Recipe(Section):
     forgetting: Forgetting = Field(Forgetting(), description="The general text.")
     max_new_tokens: PositiveInt | None = Field(
         None,
-        description="exact, similarity: the longest answer in tokens, its end token included; as long as the longest "
-        "reference answer of the test when absent.",
+        description="exact, answers, similarity: the longest answer in tokens, its end token included; as long as the "
+        "longest reference answer of the test when absent.",
     )
     allow: list[str] = Field(
         [],
@@ -140,10 +141,13 @@ class Recipe(Section):
             raise ValueError(f"evaluate: a measure appears twice in {wanted}")
         answering = [one for one in wanted if one in ANSWERING]
         if answering and "text" in formats:
-            raise ValueError(f"evaluate: {answering[0]} compares answers, and rows of the format text have no question")
+            raise ValueError(
+                f"evaluate: {answering[0]} needs questions to answer, and rows of the format text have none"
+            )
         if self.max_new_tokens is not None and not answering:
             raise ValueError(
-                "max_new_tokens: only evaluate: [similarity] and [exact] answer freely; add one, or leave the key out"
+                "max_new_tokens: only evaluate: [similarity], [answers] and [exact] answer freely; add one, or leave "
+                "the key out"
             )
         for key, changed in (("exact", self.exact != Exact()), ("forgetting", self.forgetting != Forgetting())):
             if changed and key not in wanted:

@@ -15,4 +15,7 @@ evidence.py    what a model says on validation rows
 parity.py      the gate: what was exported against the run that it came from
 tolerance.py   how far the two may differ
 record.py      export.json, and what the terminal shows of it
+hub.py         a folder as the hub shows it; hub_upload.py what would be uploaded, and the upload
+card.py        its model card, from the facts of card_facts.py; terms.py licences, markup.py hostile text in Markdown
+try_*.py       `pronk try`: a pretrained model as it is: writing, classifying, translating
 """

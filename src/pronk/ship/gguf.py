@@ -12,7 +12,6 @@ from pronk.ask.models import Model
 from pronk.data.conversation import Message
 from pronk.data.words import did_you_mean
 from pronk.errors import BaseModelError, OptionError
-from pronk.model.places import EMBEDDED, embedded_file
 from pronk.ship.exporting import Artifact, Job, Options
 from pronk.ship.gguf_adapter import write_adapter
 from pronk.ship.gguf_writer import FILE_TYPES, Labels, tensors_in, write_model
@@ -20,6 +19,7 @@ from pronk.ship.licences import base_folder
 from pronk.ship.llama_cpp import INSTALL, LlamaCpp, installed
 from pronk.ship.merging import Merger, Quantization
 from pronk.ship.quantizer import QUANTIZED, check_quantizer, quantize
+from pronk.ship.terms import UNKNOWN, find_terms
 from pronk.ship.tolerance import Class
 from pronk.train.progress import work
 
@@ -113,20 +113,10 @@ def unread() -> dict[str, str]:
 
 def labels(job: Job, name: str | None = None) -> Labels:
     """What the files of a run say of themselves. name: of a model that is not the run's own."""
-    model = job.reader.model
-    base = model.origin or job.reader.base.name
-    return Labels(name or model.name, base, license_of(base))
-
-
-def license_of(base: str) -> str | None:
-    """What a base that is a .gguf file says of its licence; other bases have files that say it (licences.py)."""
-    from gguf import GGUFReader
-
-    file = embedded_file() if base == EMBEDDED else Path(base).expanduser()
-    if file is None or file.suffix != ".gguf" or not file.is_file():
-        return None
-    field = GGUFReader(str(file)).get_field("general.license")
-    return str(field.contents()) if field else None
+    model, base = job.reader.model, job.reader.base
+    terms = find_terms(base)
+    known = None if terms.id == UNKNOWN else terms.name or terms.id
+    return Labels(name or model.name, model.origin or base.name, known)
 
 
 def shown(types: dict[str, int]) -> str:

@@ -18,7 +18,7 @@ from pronk.evaluate.served import server_of
 from pronk.evaluate.served_call import Server
 from pronk.evaluate.spending import Limits, Tally
 from pronk.recipe import Synthesis, read_recipe, recipe_of_data, synthesis_settings
-from pronk.runs import disk_guard
+from pronk.runs import disk_guard, one_writer
 from pronk.synthesize.estimate import estimate, room_for
 from pronk.synthesize.making import Making, Order, Status
 from pronk.synthesize.output import Output
@@ -73,7 +73,7 @@ def synthesize(wishes: Wishes, console: Console, agree: Callable[[], bool]) -> R
     source = _source(wishes)
     with console.status("reading the seeds"):
         material = _material(wishes, settings, tell)
-    with disk_guard(wishes.out):
+    with disk_guard(wishes.out), one_writer(wishes.out):
         writer = _writer(source, settings, console)
         making = _making(wishes.out, material, source, writer, settings)
         tell(_begins(making))

@@ -19,10 +19,13 @@ OPTIMIZER = "optimizer.safetensors"
 
 
 class WeightFiles(Protocol):
-    """How a run's weights are written and read. place: their folder in the run's."""
+    """How a run's weights are written and read. place: their folder in the run's. beside_training: whether they can be
+    written while training goes on."""
 
     @property
     def place(self) -> str: ...
+    @property
+    def beside_training(self) -> bool: ...
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None: ...
     def load(self, folder: Path) -> dict[str, Tensor]: ...
 
@@ -35,6 +38,7 @@ class AdapterFiles:
     base: str
     dropout: float = 0.0
     place = "adapter"
+    beside_training = True
 
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         """Write WideAdapter.state of a run."""
@@ -51,6 +55,7 @@ class ModelFiles:
 
     model: Any
     place = "model"
+    beside_training = False  # transformers saves through the model itself
 
     def save(self, folder: Path, state: Mapping[str, Tensor]) -> None:
         """Write WholeModel.state with the model's configuration."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pronk.hub import silenced
 from pronk.model.adapter import WideAdapter
+from pronk.model.host import copied_to_host
 from pronk.model.kernels.adamw import Blocks, Moments, Rule, gradient_norms, rule_table, update
 from pronk.model.whole import Trainable
 
@@ -118,7 +119,7 @@ class FusedRun:
 
     def state(self) -> dict[str, Tensor]:
         """Moments and count of updates on the CPU, by the names of the wide tensors and of torch.optim.AdamW."""
-        tensors = {key: moment.cpu().clone() for key, moment in self._moments.items()}
+        tensors = copied_to_host(self._moments)
         names = [key.removesuffix(".exp_avg") for key in tensors if key.endswith(".exp_avg")]
         return {**tensors, **{f"{name}.step": torch.tensor(float(self.updates)) for name in names}}
 

@@ -24,8 +24,10 @@ from pronk.train.order import steps_per_epoch
 from pronk.train.progress import Work
 from pronk.train.retention import superfluous
 from pronk.train.stopping import Rule, Watch
+from pronk.train.writer import Writer
 
 Every = int | str  # steps, or "epoch"
+CHECKPOINT_BYTES = 12  # of each weight: itself and two moments, in fp32 at most
 
 
 class RowLosses(Protocol):
@@ -90,14 +92,15 @@ class Recorder:
     """Called after every round of a fleet.
 
     log: gets a run's name and each of its records, for trackers. mirror: gets the folders that have changed.
+    writer: writes weights, and all that refers to them, while training goes on.
     """
 
     def __init__(
         self, fleet: Fleet, journals: Sequence[Journal],
         validate: Callable[[Sequence[int]], Mapping[int, RowLosses]] | None, work: Work,
-        log: Callable[[str, Mapping[str, Any]], None], mirror: Callable[[Sequence[RunFolder]], None],
+        log: Callable[[str, Mapping[str, Any]], None], mirror: Callable[[Sequence[RunFolder]], None], writer: Writer,
     ) -> None:  # fmt: skip
-        self.fleet, self.journals, self.work = fleet, journals, work
+        self.fleet, self.journals, self.work, self._writer = fleet, journals, work, writer
         self._validate, self._track, self._mirror = validate, log, mirror
         self._told: set[int] = set()
         self._clock = time.perf_counter()
@@ -105,6 +108,7 @@ class Recorder:
     def after_round(self, steps: Sequence[Step]) -> None:
         """Record a round: its cost, its losses, and whatever is due at the steps reached."""
         seconds = time.perf_counter() - self._clock
+        self._writer.check()
         everything = sum(step.tokens for step in steps)
         for step in steps:
             journal = self.journals[step.slot]
@@ -153,29 +157,36 @@ class Recorder:
         journal, ends = self.journals[step.slot], self._unfinished(step)
         regular = self._due(step, journal.save_every) or step.number == journal.endings[-1].step
         best = [end for end in ends if end.watch.best_step == step.number]
-        if regular or best:
-            self._checkpoint(step.slot, step.number, regular)
+        adapter = self._checkpoint(step.slot, step.number, regular) if regular or best else None
         for end in best:
             epoch, checkpoint = self._epoch(step.slot, step.number), journal.checkpoint(step.number)
-            end.folder.write_best(step.number, epoch, end.watch.best_loss, checkpoint)
+            self._writer.later(partial(end.folder.write_best, step.number, epoch, end.watch.best_loss, checkpoint))
         self._prune(journal)
         done = [end for end in ends if end.watch.stop or end.step == step.number]
         for end in done:
-            self._finish(end, step)
+            self._finish(end, step, adapter)
         if regular or best or done:
-            self._mirror([end.folder for end in journal.endings])
+            self._writer.later(partial(self._mirror, [end.folder for end in journal.endings]))
         if all(end.done for end in journal.endings):
             self._end_early(step)
 
-    def _finish(self, end: Ending, step: Step) -> None:
-        """A run is done: as it stands, or as it stood at its best."""
+    def _finish(self, end: Ending, step: Step, adapter: dict[str, Tensor] | None) -> None:
+        """A run is done: as it stands, or as it stood at its best. adapter: as it stands, if it was copied."""
         journal, best = self.journals[step.slot], end.watch.best_step
         if journal.restore_best and best is not None and best != step.number:
+            self._writer.wait()
             end.adapter, end.adapter_step = journal.files.load(journal.checkpoint(best)), best
         else:
-            end.adapter, end.adapter_step = self.fleet.adapter.state(step.slot), step.number
+            end.adapter, end.adapter_step = adapter or self.fleet.adapter.state(step.slot), step.number
         end.cost = journal.cost(step.number)
-        write_folder(end.folder.path / journal.files.place, partial(self._write_weights, journal, end.adapter))
+        fill = partial(self._write_weights, journal, end.adapter)
+        self._write(journal, partial(write_folder, end.folder.path / journal.files.place, fill))
+
+    def _write(self, journal: Journal, task: Callable[[], None], size: int = 0) -> None:
+        """Beside the training, where that does not touch what is being written."""
+        self._writer.later(task, size)
+        if not journal.files.beside_training:
+            self._writer.wait()
 
     def _end_early(self, step: Step) -> None:
         """All that this training stands for is done; if there are steps left, they are not made."""
@@ -195,18 +206,23 @@ class Recorder:
         journal.files.save(path, state)
         journal.save_extras(path)
 
-    def _checkpoint(self, slot: int, step: int, regular: bool) -> None:
+    def _checkpoint(self, slot: int, step: int, regular: bool) -> dict[str, Tensor]:
+        """Have a checkpoint written; also the weights that it holds."""
         journal, run = self.journals[slot], self.fleet.runs[slot]
+        self._writer.make_room(CHECKPOINT_BYTES * self.fleet.adapter.size(slot))
         adapter, optimizer = self.fleet.adapter.state(slot), optimizer_tensors(run)
-        write_folder(journal.checkpoint(step), lambda path: save_checkpoint(path, journal.files, adapter, optimizer))
+        size = sum(tensor.nbytes for tensor in (*adapter.values(), *optimizer.values()))
+        fill = partial(save_checkpoint, files=journal.files, state=adapter, optimizer=optimizer)
+        self._write(journal, partial(write_folder, journal.checkpoint(step), fill), size)
         journal.saved[step] = regular or journal.saved.get(step, False)
+        return adapter
 
     def _prune(self, journal: Journal) -> None:
         """Only after new checkpoints are whole, and best.json names one that stays."""
         regular = [step for step, was_due in journal.saved.items() if was_due]
         best = [end.watch.best_step for end in journal.endings if end.watch.best_step is not None]
         for step in superfluous(sorted(journal.saved), regular, best, journal.keep):
-            remove_folder(journal.checkpoint(step))
+            self._writer.later(partial(remove_folder, journal.checkpoint(step)))
             del journal.saved[step]
 
     def _unfinished(self, step: Step) -> list[Ending]:

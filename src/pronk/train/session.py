@@ -28,6 +28,7 @@ from pronk.train.progress import work
 from pronk.train.recorder import Ending, Journal, Recorder, RowLosses
 from pronk.train.start import read_start, start_weights
 from pronk.train.stopping import early, never
+from pronk.train.writer import Writer
 
 Validate = Callable[[Any, Sequence[int]], Mapping[int, RowLosses]]
 
@@ -108,9 +109,9 @@ def train_fleet(
     fleet = Fleet(model, [run_plan(run, examples) for run in trained], token_budget, recompute)
     journals = [_journal(run, weight_files(model, base, run.recipe), examples, folder) for run in trained]
     interrupted = False
-    with work(console, "training", sum(run.plan.steps for run in fleet.runs)) as bar:
+    with work(console, "training", sum(run.plan.steps for run in fleet.runs)) as bar, Writer() as writer:
         validate = partial(watchers.validate, fleet.adapter) if watchers.validate else None
-        recorder = Recorder(fleet, journals, validate, bar, watchers.log, watchers.mirror)
+        recorder = Recorder(fleet, journals, validate, bar, watchers.log, watchers.mirror, writer)
 
         def after_round(steps: list[Step]) -> None:
             recorder.after_round(steps)

@@ -1,7 +1,8 @@
 // The blind test. The server knows whose answers these are; nothing here does, until the end.
 const KEYS = { ArrowLeft: "left", ArrowRight: "right", ArrowDown: "tie", t: "tie", b: "both_bad" };
-const CHOSEN = { left: "Answer 1 is better", right: "Answer 2 is better", tie: "A tie", both_bad: "Both are bad" };
-const VERDICTS = { better: "better", worse: "worse", tie: "not settled" };
+const TEXTS = JSON.parse(document.body.dataset.texts); // of the page's language
+const VERDICTS = { better: "better", worse: "worse", tie: "not-settled" };
+gone = TEXTS.gone;
 let judge = "";
 let shown = null; // the pair on the screen, as the server sent it
 let since = 0; // when it came, in milliseconds
@@ -13,6 +14,9 @@ function show(name) {
   at(name).querySelector("h1").focus();
   scrollTo(0, 0);
 }
+
+// A fixed text with its blanks filled in.
+const said = (key, blanks = {}) => TEXTS[key].replace(/\{(\w+)\}/g, (_, name) => blanks[name]);
 
 // An element with a text: texts of files and models never become markup.
 function make(tag, text, kind) {
@@ -47,7 +51,7 @@ async function turnTo(view, done) {
   shown = view;
   if (view.finished) return view.told ? result({}) : through(view);
   since = performance.now();
-  const where = `Pair ${view.done + 1} of ${view.of}`;
+  const where = said("pair", { number: view.done + 1, of: view.of });
   at("where").textContent = where;
   at("progress").max = view.of;
   at("progress").value = view.done;
@@ -62,8 +66,7 @@ async function turnTo(view, done) {
 
 // The last vote can be taken back as long as no name was told.
 function through(view) {
-  at("all").textContent = view.of > 0 ? `You have voted on all ${view.of} pairs. Names are told now.`
-    : "All answers are identical: there is nothing to vote on.";
+  at("all").textContent = said(view.of > 0 ? "all" : "identical", view);
   at("back").hidden = view.of === 0;
   show("through");
   at("reveal").focus();
@@ -71,12 +74,12 @@ function through(view) {
 
 function drawn(turn, number, count) {
   const section = make("section", "", "turn");
-  section.setAttribute("aria-label", count > 1 ? `Turn ${number + 1} of ${count}` : "Question and answers");
+  section.setAttribute("aria-label", said(count > 1 ? "turn" : "one-turn", { number: number + 1, of: count }));
   section.append(make("p", turn.asked, "asked said"));
   const answers = make("div", "", "answers");
   for (const [place, text] of [[1, turn.left], [2, turn.right]]) {
     const answer = make("article", "", "answer");
-    answer.append(make("h2", `Answer ${place}`), make("div", text || "(nothing)", text ? "said" : "quiet"));
+    answer.append(make("h2", said("answer", { number: place })), make("div", text || said("nothing"), text ? "said" : "quiet"));
     answer.lastChild.dir = "auto";
     answers.append(answer);
   }
@@ -86,11 +89,11 @@ function drawn(turn, number, count) {
 
 const choose = (choice) => doing(async () => {
   const seconds = (performance.now() - since) / 1000;
-  await turnTo(await ask("/api/vote", { judge, pair: shown.pair, choice, seconds }), CHOSEN[choice]);
+  await turnTo(await ask("/api/vote", { judge, pair: shown.pair, choice, seconds }), said(choice));
 });
 
 const undo = () => doing(async () => {
-  if (shown.done > 0) await turnTo(await ask("/api/undo", { judge }), "Taken back");
+  if (shown.done > 0) await turnTo(await ask("/api/undo", { judge }), said("back"));
 });
 
 function confirmStop(open) {
@@ -104,7 +107,7 @@ async function result(body) {
   at("conclusion").textContent = found.said[0];
   at("limits").replaceChildren(...found.said.slice(1).map((sentence) => make("li", sentence)));
   at("pairs").replaceChildren(...found.pairs.map((pair) => line(
-    `${pair.b} against ${pair.a}`, VERDICTS[pair.verdict], pair.win_rate, pair.interval, pair.wins_b, pair.wins_a,
+    said("against", pair), said(VERDICTS[pair.verdict]), pair.win_rate, pair.interval, pair.wins_b, pair.wins_a,
     pair.ties, pair.both_bad,
   )));
   at("ranking").replaceChildren(...found.ranking.map((one) => line(...one)));

@@ -6,6 +6,7 @@ a pair in that order, no names, until that judge is through or stops; then their
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,31 +14,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from pronk.compare.arena import result_of, settled
 from pronk.compare.arena_words import Words, percent, place_of
 from pronk.compare.contest import Contest, Match
 from pronk.compare.items import read_lines
 from pronk.compare.votes import Choice, Order, Vote, append_rows, append_votes, read_votes, votes_file
 from pronk.data.terminal import plain
-from pronk.data.words import counted, is_whole
+from pronk.data.words import is_whole
 from pronk.errors import OptionError
 from pronk.runs import disk_guard
+from pronk.ui.arena_texts import ENGLISH, TEXTS
 from pronk.ui.local_page import Page, read_page
 
 LONGEST_NAME = 60
-SURE = "It is settled: whatever you vote now does not change that. You may stop, or go on."
-HOPELESS = "The votes that are left can no longer settle it. You may stop, or go on."
 View = dict[str, Any]
 
 
 class Arena:
     """The contest of a study and its votes, which are read anew each time: other processes may vote too.
 
-    judge: whose name the page proposes. Its methods are called by the page, in several threads.
+    judge: whose name the page proposes. code: of the page's language, `en` or `ko`. Its methods are called by the page,
+    in several threads.
     """
 
-    def __init__(self, study: Path, contest: Contest, seed: int = 0, judge: str = "") -> None:
-        self.contest, self.seed = contest, seed
+    def __init__(self, study: Path, contest: Contest, seed: int = 0, judge: str = "", code: str = "en") -> None:
+        self.contest, self.seed, self.code, self.texts = contest, seed, code, TEXTS[code]
         self.judge = judge_name(judge) if judge else ""
         self.file, self.told_file = votes_file(study), study / "arena" / "told.jsonl"
         self.matches = list(contest.matches())
@@ -52,25 +55,31 @@ class Arena:
             return {}
 
         posts = {"/api/next": self.next, "/api/vote": self.vote, "/api/undo": self.undo, "/api/result": self.result}
-        return read_page("arena", get={"/api/state": self.state}, post={**posts, "/api/close": close}, ending=ending)
+        blanks = {
+            "language": self.code,
+            "t": {key: Markup(text) for key, text in self.texts.items()},
+            "script": json.dumps({key[7:]: text for key, text in self.texts.items() if key.startswith("script.")}),
+        }
+        get, post = {"/api/state": self.state}, {**posts, "/api/close": close}
+        return read_page("arena", blanks, get=get, post=post, ending=ending)
 
     def state(self) -> View:
         """How much there is to do, and who probably does it."""
         asked = sum(not match.identical for match in self.matches)
-        return {"judge": self.judge, "amount": counted(asked, "time")}
+        return {"judge": self.judge, "amount": self.texts["once" if asked == 1 else "times"].format(n=f"{asked:,}")}
 
     def next(self, body: Mapping[str, Any]) -> View:
         """The pair that a judge is to vote on."""
         with self._lock:
-            return self._next(judge_name(body.get("judge")))
+            return self._next(judge_name(body.get("judge"), self.texts))
 
     def vote(self, body: Mapping[str, Any]) -> View:
         """Keep a vote; the next pair. Raises OptionError where it is for another pair than the one to vote on."""
-        judge = judge_name(body.get("judge"))
+        judge = judge_name(body.get("judge"), self.texts)
         with self._lock:
             view = self._next(judge)
             if view.get("finished") or body.get("pair") != view["pair"]:
-                raise OptionError("this pair was voted on already, in another window perhaps; reload the page")
+                raise OptionError(self.texts["voted"])
             match = self._order(judge)[view["pair"]]
             order = self._sides(judge, match)
             self._keep([self._vote(match, judge, _choice(body.get("choice"), order), order, body)])
@@ -78,7 +87,7 @@ class Arena:
 
     def undo(self, body: Mapping[str, Any]) -> View:
         """Take a judge's last vote back; the pair that it was on."""
-        judge = judge_name(body.get("judge"))
+        judge = judge_name(body.get("judge"), self.texts)
         with self._lock:
             own = [vote for vote in self._votes() if vote.judge == judge and vote.kind == "person"]
             if own and not self._told(judge):
@@ -89,21 +98,21 @@ class Arena:
 
     def result(self, body: Mapping[str, Any]) -> View:
         """What all judges have voted, names included, for a judge who is through or stops. Raises OptionError else."""
-        judge = judge_name(body.get("judge"))
+        judge = judge_name(body.get("judge"), self.texts)
         with self._lock:
             finished = self._next(judge).get("finished")
             if not finished and body.get("stop") is not True:
-                raise OptionError("names are told when you are through, or stop")
+                raise OptionError(self.texts["not-through"])
             votes = self._votes()
             if not any(vote.kind == "person" for vote in votes) and not finished:
-                raise OptionError("nobody has voted yet, so there is no result")
+                raise OptionError(self.texts["nobody"])
             if not self._told(judge):
                 now = datetime.now(UTC).isoformat(timespec="seconds")
                 with disk_guard(self.told_file):
                     append_rows(
                         self.told_file, [{"judge": judge, "contestants": self.contest.contestants, "time": now}]
                     )
-        found, words = result_of(self.contest, votes), Words()
+        found, words = result_of(self.contest, votes), Words(self.code)
         pairs = [
             {**pair, "win_rate": percent(pair["win_rate"]), "interval": words.between(pair["interval"]),
              "a": plain(pair["a"]), "b": plain(pair["b"])}
@@ -159,7 +168,7 @@ class Arena:
         sure, hopeless = settled(self.contest, votes)
         if sure + hopeless < len(self.contest.pairs) or (not sure and hopeless == settled(self.contest, ())[1]):
             return ""
-        return SURE if sure else HOPELESS
+        return self.texts["sure" if sure else "hopeless"]
 
     def _order(self, judge: str) -> list[Match]:
         order = list(self.matches)
@@ -210,9 +219,9 @@ def _choice(given: Any, order: Order) -> Choice:
     return sides[given]
 
 
-def judge_name(given: Any) -> str:
-    """A judge's name as it is kept, in one line. Raises OptionError for what is none."""
+def judge_name(given: Any, texts: Mapping[str, str] = ENGLISH) -> str:
+    """A judge's name as it is kept, in one line. Raises OptionError, in the words of `texts`, for what is none."""
     name = " ".join(given.split()) if isinstance(given, str) else ""
     if not name or len(name) > LONGEST_NAME or not is_whole(name) or plain(name) != name:
-        raise OptionError(f"a name has 1 to {LONGEST_NAME} letters, and nothing that steers a terminal")
+        raise OptionError(texts["name"].format(longest=LONGEST_NAME))
     return name

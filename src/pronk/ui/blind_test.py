@@ -119,13 +119,14 @@ def tell_size(contest: Contest, console: Console) -> None:
         say(console, "  that is a lot; --run NAME, once for each, lets only these runs take part")
 
 
-def conclude(study: Path) -> Result:
-    """The result, kept in study.json and in the report where this is a study. Raises StudyError without a vote."""
+def conclude(study: Path, code: str | None = None) -> Result:
+    """The result, kept in study.json and in the report where this is a study; code: the report's language, as it was
+    when absent. Raises StudyError without a vote."""
     if not (study / "study.json").is_file():
         return arena_result(study)
     from pronk.compare.report import write_report
 
     with disk_guard(study):
         result = store_result(study)
-        write_report(study)
+        write_report(study, code)
     return result

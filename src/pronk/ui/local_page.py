@@ -29,6 +29,8 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from jinja2 import Environment, StrictUndefined
+
 from pronk.errors import OptionError, PronkError
 
 HERE = ("127.0.0.1", "localhost")
@@ -73,15 +75,21 @@ class Page:
     ending: threading.Event = field(default_factory=threading.Event)
 
 
-def read_page(name: str, **handlers: Any) -> Page:
-    """The page NAME of this folder: its html, its style and script behind those that all pages share; see Page."""
+def read_page(name: str, blanks: Mapping[str, Any] | None = None, **handlers: Any) -> Page:
+    """The page NAME of this folder: its html, its style and script behind those that all pages share; see Page.
+
+    blanks: what is filled into html that is a template, escaped where it is not marked as markup.
+    """
     folder = files("pronk.ui")
 
     def text(file: str) -> str:
         return (folder / file).read_text(encoding="utf-8")
 
     style, script = (text(f"page.{kind}") + text(f"{name}.{kind}") for kind in ("css", "js"))
-    return Page(text(f"{name}.html"), style, script, **handlers)
+    html = text(f"{name}.html")
+    if blanks is not None:
+        html = Environment(autoescape=True, undefined=StrictUndefined).from_string(html).render(blanks)
+    return Page(html, style, script, **handlers)
 
 
 class LocalServer:

@@ -2,6 +2,9 @@
 // The secret came with the address; from now on a cookie carries it, and the address is clean.
 if (location.search) history.replaceState(null, "", location.pathname);
 
+// What is said where the server is gone; a page in another language has words of its own.
+let gone = "pronk does not answer any more; was it ended in the terminal?";
+
 // The element of an id.
 const at = (id) => document.getElementById(id);
 
@@ -36,7 +39,7 @@ async function sent(path, body, signal) {
     answer = await fetch(path, { ...(body === undefined ? {} : post), signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("pronk does not answer any more; was it ended in the terminal?");
+    throw new Error(gone);
   }
   if (answer.ok) return answer;
   const text = await answer.text();

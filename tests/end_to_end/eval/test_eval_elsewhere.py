@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from study_files import contents, items
 
 from pronk.data.split import read_splits
+from pronk.errors import OptionError
+from pronk.measure.items import own_items
 from pronk.recipe import read_recipe
 
 Pronk = Callable[..., Told]
@@ -147,3 +149,14 @@ def test_multiple_choice_is_measured_the_same_again_and_from_a_file(workplace: W
     runs = measured(pronk, str(workplace.out), "--data", file, "--out", str(workplace.folder / "other"))
     assert runs.keys() == {"base", "tuned"}
     assert len((workplace.folder / "other" / "items.jsonl").read_text().splitlines()) == 8
+
+
+def test_a_part_without_rows_says_which_rows_there_are(tmp_path: Path) -> None:
+    """General text wants no test items, but a study folder does."""
+    place = Workplace(tmp_path, tmp_path)
+    place.recipe |= {"evaluate": ["forgetting"]}
+    place.recipe["data"]["split"] = {"test": 0, "validation": 6}
+    _, recipe, *_ = place.arguments()
+    said = r"the test part of this data has no rows \(data\.split\.test\).*forgetting included.*--split validation or"
+    with pytest.raises(OptionError, match=said):
+        own_items(read_recipe(Path(recipe)), "test")

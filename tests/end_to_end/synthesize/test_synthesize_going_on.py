@@ -17,6 +17,7 @@ from scripted_author import Author, Place, rows
 import pronk.synthesize.making as making
 import pronk.synthesize.samples as samples
 from pronk.evaluate.spending import Tally
+from pronk.runs import one_writer
 from scripted_server import Scripted
 
 Pronk = Callable[..., Told]
@@ -161,6 +162,17 @@ def test_an_author_that_repeats_itself_adds_no_row_twice(
     server.answer = Author()
     assert pronk(*place.asking(server, "--count", "60")).code == 0
     assert len({row["text"] for row in place.made()}) < 60
+
+
+def test_two_commands_do_not_write_one_file(place: Place, server: Scripted, pronk: Pronk) -> None:
+    """Nobody is asked for rows that the other one writes."""
+    with one_writer(place.rows):
+        told = pronk(*place.asking(server))
+    assert told.code == 2
+    assert "made.jsonl: another pronk is writing this" in " ".join(told.err.split())
+    assert (server.seen, place.rows.exists()) == ([], False)
+    assert pronk(*place.asking(server)).code == 0
+    assert not list(place.folder.glob(".*"))
 
 
 def test_files_of_others_are_refused(place: Place, server: Scripted, pronk: Pronk) -> None:

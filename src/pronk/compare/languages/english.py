@@ -17,6 +17,8 @@ METRICS = {  # in the order in which they are shown
     "rouge_l": "ROUGE-L",
     "chrf": "chrF",
     "unended": "Answers without an end",
+    "answer_length": "Length of answers (characters)",
+    "empty_answers": "Empty answers",
     "forgetting_nll": "Loss on general text (nats per token)",
     "forgetting_perplexity": "Perplexity of general text",
 }
@@ -51,6 +53,7 @@ FACTS = {
 }
 TEXTS = {
     "count.run": "{n} run|{n} runs",
+    "count.more-model": "{n} more model|{n} more models",
     "count.item": "{n} test item|{n} test items",
     "count.example": "{n} example|{n} examples",
     "count.comparison": "{n} comparison|{n} comparisons",
@@ -67,12 +70,18 @@ TEXTS = {
     "base": "base",
     "base.shots": "untouched base, {examples} in its prompt",
     "best": "best",
+    "row.seeds": "{name} ({n} seeds)",
+    "row.alike": "{name} and seeds alike",
+    "row.asked": "{name} (as asked in {study})",
+    "row.examples": "{name}, {n} examples",
     "status.failed": "failed",
     "status.interrupted": "interrupted",
     # the head of the page
     "title": "{name} – pronk study",
     "eyebrow": "pronk study",
     "nothing-yet": "No tuned run has finished with results, so there is nothing to compare yet.",
+    "answers-only": "The runs wrote answers and nothing was scored, so this says nothing about which is better: their"
+    " answers stand side by side below. <code>pronk arena</code> lets people vote on them blind.",
     "gain.accuracy": "<b>{run}</b> answers {value} of {items} correctly",
     "gain.nll": "<b>{run}</b> needs {value} nats per target token on {items}",
     "gain.other": "<b>{run}</b> reaches a {metric} of {value} on {items}",
@@ -116,7 +125,7 @@ TEXTS = {
     "limits.chosen": "The best run was chosen by these same test items, so it looks a little better here than it is.",
     "limits.seeds": "Every setting was trained with one seed: how much another seed would change was not assessed.",
     "limits.validation": "Overfitting was not assessed for {runs}.",
-    "limits.generated": "Answers were scored, not written: what the runs write when asked was not assessed.",
+    "limits.generated": "Only the likelihood of answers was scored: what the runs write when asked was not assessed.",
     "limits.labels-only": "Losses tell how expected the reference answers were; whether what the runs write is"
     " right was not assessed.",
     "limits.unfinished": "Of runs that did not finish nothing is known.",
@@ -126,6 +135,7 @@ TEXTS = {
     "ranking.title": "Ranking",
     "ranking.note": "By {metric}. “Against its base” is the difference on the same test items, judged after Holm’s"
     " adjustment.",
+    "ranking.unscored": "The models wrote answers, which are counted here and not scored.",
     "ranking.region": "Ranking of the runs",
     "ranking.against": "Against its base",
     "ranking.overfitting": "Overfitting",
@@ -268,7 +278,9 @@ TEXTS = {
     "answers.note": "Greedy answers to the first {n} test items, as they came. “Cut” means that the answer reached"
     " its longest length without ending.",
     "answers.figures": "ROUGE-L {rouge}, chrF {chrf}",
-    "answers.figures-cut": "ROUGE-L {rouge}, chrF {chrf}, cut",
+    "answers.cut": "cut",
+    "answers.empty": "empty",
+    "answers.more": "What {models} wrote is in items/answers.jsonl of their folders.",
     "item": "Item",
     "reference": "Reference",
     # what changed

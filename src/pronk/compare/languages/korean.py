@@ -20,6 +20,8 @@ METRICS = {
     "rouge_l": "ROUGE-L",
     "chrf": "chrF",
     "unended": "끝맺지 못한 답",
+    "answer_length": "답 길이(글자)",
+    "empty_answers": "빈 답",
     "forgetting_nll": "일반 글의 손실(토큰당 nat)",
     "forgetting_perplexity": "일반 글의 퍼플렉시티",
 }
@@ -54,6 +56,7 @@ FACTS = {
 }
 TEXTS = {
     "count.run": "실행 {n}개",
+    "count.more-model": "다른 모델 {n}개",
     "count.item": "테스트 항목 {n}개",
     "count.example": "예시 {n}개",
     "count.comparison": "비교 {n}건",
@@ -70,12 +73,18 @@ TEXTS = {
     "base": "베이스",
     "base.shots": "손대지 않은 베이스, 프롬프트에 {examples}",
     "best": "최고",
+    "row.seeds": "{name}(시드 {n}개)",
+    "row.alike": "{name}(시드만 다른 실행 모두)",
+    "row.asked": "{name}({study}의 방식으로 물음)",
+    "row.examples": "{name}, 예시 {n}개",
     "status.failed": "실패",
     "status.interrupted": "중단",
     # the head of the page
     "title": "{name} – pronk 실험",
     "eyebrow": "pronk 실험",
     "nothing-yet": "끝까지 학습해 결과를 낸 실행이 없어 아직 비교할 것이 없습니다.",
+    "answers-only": "실행이 답만 쓰고 점수는 매기지 않았으므로 어느 쪽이 나은지는 여기서 알 수 없습니다. 아래에 답을"
+    " 나란히 놓았습니다. <code>pronk arena</code>를 쓰면 이름을 가린 채 투표할 수 있습니다.",
     "gain.accuracy": "{items}에서 <b>{run}</b>의 정확도는 {value}",
     "gain.nll": "{items}에서 <b>{run}</b>의 손실은 목표 토큰당 {value} nat",
     "gain.other": "{items}에서 <b>{run}</b>의 {metric} 값은 {value}",
@@ -128,6 +137,7 @@ TEXTS = {
     "ranking.title": "순위",
     "ranking.note": "{metric} 순입니다. “베이스 대비”는 같은 테스트 항목에서 잰 차이이며, 판정은 Holm의 방법으로"
     " 보정했습니다.",
+    "ranking.unscored": "모델이 쓴 답의 길이와 개수만 세었으며, 점수는 매기지 않았습니다.",
     "ranking.region": "실행 순위",
     "ranking.against": "베이스 대비",
     "ranking.overfitting": "과적합",
@@ -270,7 +280,9 @@ TEXTS = {
     "answers.note": "처음 {n}개 테스트 항목에 그리디 방식으로 생성한 답을 그대로 보여 줍니다. “잘림”은 끝맺기 전에"
     " 최대 길이에 이르렀다는 뜻입니다.",
     "answers.figures": "ROUGE-L {rouge}, chrF {chrf}",
-    "answers.figures-cut": "ROUGE-L {rouge}, chrF {chrf}, 잘림",
+    "answers.cut": "잘림",
+    "answers.empty": "빈 답",
+    "answers.more": "{models}의 답은 각 폴더의 items/answers.jsonl에 있습니다.",
     "item": "항목",
     "reference": "정답",
     # what changed
@@ -363,7 +375,7 @@ TEXTS = {
     "method.selection": "<b>선택.</b> 가장 좋은 실행은 바로 이 테스트 항목으로 골랐으므로, 그 지표와 앞선 정도는 새"
     " 데이터에서보다 조금 더 좋아 보입니다. 실행이 많을수록 더 그렇습니다.",
     "method.seeds": "<b>시드.</b> 두 실행의 비교는 테스트 항목을 고를 때의 우연은 감안하지만 학습할 때의 우연은"
-    " 감안하지 않습니다. 시드가 다르면 다른 실행이 됩니다. 시드만 다른 실행들은 “(3 seeds)”처럼 한 묶음으로 적고,"
+    " 감안하지 않습니다. 시드가 다르면 다른 실행이 됩니다. 시드만 다른 실행들은 “(시드 3개)”처럼 한 묶음으로 적고,"
     " 묶음끼리의 비교는 두 우연을 모두 감안합니다. 시드와 항목의 교차 임의 효과에 t 분포를 쓰며, 자유도는 시드가"
     " 둘일 때부터 맞도록 정했습니다(포함 확률은 시드 2개에서 94.6~96.6%, 3개 이상에서 94.5~95.7%). 시드가 적으면"
     " 구간이 넓을 수밖에 없습니다.",

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pronk.model.memory.costs import Costs, EvaluationLoad, Load
+from pronk.model.rounding import Shape
 
 # Tokens of a micro-batch that are tried; never below the longest example.
 BUDGETS = (1024, 2048, 4096, 8192, 16384, 32768)
@@ -21,13 +22,15 @@ EVALUATION_SHARE = 0.5
 @dataclass(frozen=True, slots=True)
 class Workload:
     """A study's training under one token budget. largest: the micro-batches that may be the peak; batches, tokens,
-    pairs: of all rounds, estimated from some of them."""
+    pairs: of all rounds, estimated from some of them. sequence: all micro-batches in their order, with the shapes that
+    they would be recorded in; empty where there are too many to know."""
 
     budget: int
     largest: tuple[Load, ...]
     batches: float
     tokens: float
     pairs: float = 0.0
+    sequence: tuple[tuple[Shape, Load], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +115,11 @@ def alternatives(among: Sequence[Setting], limit: int) -> list[Setting]:
 
 
 def _setting(quantize: str, costs: Costs, workload: Workload, recompute: int, work: Work, limit: int) -> Setting:
-    training = max(costs.loading_peak(), costs.training_peak(workload.largest, recompute))
+    training = max(costs.loading_peak(), costs.training_peak(workload.largest, recompute, workload.sequence))
     room = max(training, EVALUATION_SHARE * limit)
     evaluations = [(tokens, max(map(costs.evaluation_peak, loads))) for tokens, loads in work.evaluations]
     evaluation = _largest(evaluations, room)
-    recordings = costs.recordings(workload.largest, recompute)
+    recordings = costs.recordings(workload.largest, recompute, workload.sequence)
     validations = [(tokens, costs.validation_peak(load, recordings)) for tokens, load in work.validations]
     validation = _largest(validations, room)
     cost = costs.batch_cost(workload.batches, workload.tokens, workload.pairs, recompute)

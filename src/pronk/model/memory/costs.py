@@ -13,12 +13,13 @@ The largest of these moments, above what rests (weights, adapters, gradients, mo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pronk.model.rounding import ROUND_SEEN, ROUND_TARGETS, ROUND_TOKENS, round_up
+from pronk.model.rounding import ROUND_SEEN, ROUND_TARGETS, ROUND_TOKENS, Shape, round_up
 
-# Memory is reserved in segments; what the last of each pool does not use, in bytes.
+# Memory is reserved in segments; what the last of each pool does not use, in bytes. Recordings have their own pool.
 SEGMENTS = 22 * 2**20
 # A micro-batch costs what so many more tokens cost (Llama-3-8B on an H200: 170 to 320). Only for comparing settings
 # that nobody has measured.
@@ -150,16 +151,37 @@ class Costs:
             moments.append(ends + checkpoints + self.again.of(load))
         return max(moments)
 
-    def training_peak(self, loads: Sequence[Load], recompute: int) -> int:
-        """Reserved bytes while training. loads: the largest micro-batches."""
-        sizes = self._steps(loads, recompute)
-        pool = self.recordings(loads, recompute)
+    def training_peak(self, loads: Sequence[Load], recompute: int, sequence: Sequence[tuple[Shape, Load]] = ()) -> int:
+        """Reserved bytes while training. loads: the largest micro-batches; sequence: all of them, in their order and
+        with the shapes that they are recorded in, where that is known."""
+        if sequence and self._records(recompute):
+            return self._reserved(self.weights + self.trained, self._played(sequence)[0])
+        sizes, pool = self._steps(loads, recompute), self.recordings(loads, recompute)
         # beside the recording of the largest shape, one of another shape is played directly, or to warm up
         return self._reserved(self.weights + self.trained, pool + (sizes[1] if pool and len(sizes) > 1 else sizes[0]))
 
-    def recordings(self, loads: Sequence[Load], recompute: int) -> float:
+    def recordings(self, loads: Sequence[Load], recompute: int, sequence: Sequence[tuple[Shape, Load]] = ()) -> float:
         """Reserved bytes of all recordings, which share memory as only one of them is ever played; 0 where none is."""
-        return self._steps(loads, recompute)[0] if self.recorded and not recompute else 0.0
+        if not self._records(recompute):
+            return 0.0
+        return self._played(sequence)[1] if sequence else self._steps(loads, recompute)[0] + SEGMENTS
+
+    def _records(self, recompute: int) -> bool:
+        return self.recorded and not recompute
+
+    def _played(self, sequence: Sequence[tuple[Shape, Load]]) -> tuple[float, float]:
+        """Bytes above what rests, at most and of all recordings in the end. A shape is played directly when it comes
+        first; when it comes again it is recorded, after a warm-up; from then on it takes no more (model/step.py)."""
+        times, most, pool = Counter[Shape](), 0.0, 0.0
+        for shape, load in sequence:
+            times[shape] += 1
+            if times[shape] <= 2:
+                size = self._bytes(padded(load) if times[shape] == 2 else load, 0)
+                most = max(most, pool + size)
+            if times[shape] == 2:
+                pool = max(pool, size + SEGMENTS)
+                most = max(most, pool)
+        return most, pool
 
     def loading_peak(self) -> int:
         """Reserved bytes while the base is loaded."""
@@ -193,10 +215,12 @@ class Costs:
 
     def _steps(self, loads: Sequence[Load], recompute: int) -> list[float]:
         """Bytes of each micro-batch above what rests, the largest first."""
-        if self.recorded and not recompute:
+        if self._records(recompute):
             loads = [padded(load) for load in loads]
-        sizes = [self.activations(load, recompute) + self.slack * load.tokens for load in loads]
-        return sorted(sizes, reverse=True)
+        return sorted((self._bytes(load, recompute) for load in loads), reverse=True)
+
+    def _bytes(self, load: Load, recompute: int) -> float:
+        return self.activations(load, recompute) + self.slack * load.tokens
 
     def _reading(self, load: EvaluationLoad) -> float:
         read = (self.reading_token + self.reading_slack) * load.tokens + self.reading_constant
