@@ -57,7 +57,7 @@ def export(
     made = [form for form in forms if not (form == "hub" and push and hub_upload.stands(place, hub_merged))]
     try:
         options = Options(made, out, tolerance or [], rows, {"push": push, "hub_merged": hub_merged})
-        record = exported(run, options, console()) if made else Record.at(place, model)
+        record = exported(run, options, console()) if made or not forms else Record.at(place, model)
     except KeyboardInterrupt:
         say("interrupted; forms that were done are kept, nothing is left half-written")
         sys.exit(130)
