@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,14 @@ def export(
     ],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Where to write.", show_default="RUN/export")
+    ] = None,
+    quant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Types of the .gguf files: f32, f16, bf16, q8_0, or a K-quant such as q4_k_m. Again, or with commas.",
+            show_default="f16,q8_0",
+        ),
     ] = None,
     tolerance: Annotated[
         list[str] | None,
@@ -45,18 +54,21 @@ def export(
 ) -> None:
     """Ship a run: each form is read back by the program that it is for, and compared with the run."""
     from pronk.data.terminal import plain_json
+    from pronk.errors import OptionError
     from pronk.ship import hub_upload
     from pronk.ship.exporting import Options, one_run
     from pronk.ship.exporting import export as exported
     from pronk.ship.record import Record, as_table
 
-    forms = [form.strip() for one in to for form in one.split(",") if form.strip()]
+    forms, more = _split(to), {"quant": _split(quant or ()), "push": push, "hub_merged": hub_merged}
+    if quant and not {"gguf", "ollama"} & set(forms):
+        raise OptionError("--quant is for --to gguf and --to ollama: leave it out, or add one of them")
     hub_upload.check_options(forms, push, hub_merged, public, update)
     model = one_run(run)
     place = out or (model.run or Path()) / "export"
     made = [form for form in forms if not (form == "hub" and push and hub_upload.stands(place, hub_merged))]
     try:
-        options = Options(made, out, tolerance or [], rows, {"push": push, "hub_merged": hub_merged})
+        options = Options(made, out, tolerance or [], rows, more)
         record = exported(run, options, console()) if made or not forms else Record.at(place, model)
     except KeyboardInterrupt:
         say("interrupted; forms that were done are kept, nothing is left half-written")
@@ -90,3 +102,8 @@ def _to_hub(place: Path, push: str | None, public: bool, update: bool, as_json: 
         say(f"interrupted; {upload.repository} may be there without all files: run this again with --update")
         sys.exit(130)
     return hub_upload.as_json(upload, done=True)
+
+
+def _split(given: Iterable[str]) -> list[str]:
+    """What was given again, or with commas."""
+    return [part.strip() for one in given for part in one.split(",") if part.strip()]

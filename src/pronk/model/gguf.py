@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pronk.errors import BaseModelError
@@ -25,7 +26,10 @@ LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-
+# What a Llama model holds beside its layers, by transformers' names.
+AROUND = ("model.embed_tokens", "model.norm", "lm_head")
+# llama.cpp's names of tokenizers that take a word of the vocabulary whole, whatever its merges say.
+WHOLE_WORDS = ("llama-bpe",)
 
 NEEDED = (
     "llama.block_count", "llama.context_length", "llama.embedding_length", "llama.feed_forward_length",
@@ -127,7 +131,7 @@ def _rope_parameters(source: Path, reader: Any, config: Any) -> dict[str, Any]:
     elif not scaled:
         for stretch in LLAMA3_FACTORS:
             llama3 = {**plain, **LLAMA3_ROPE, "rope_type": "llama3", "factor": stretch}
-            wanted = _divisors(config, llama3)
+            wanted = rope_divisors(config, llama3)
             if divisors.shape == wanted.shape and np.allclose(divisors, wanted, rtol=1e-3):
                 return llama3
     found = f"rope.scaling.type {kind}, factor {factor:g}" if scaled else "factors in rope_freqs"
@@ -137,8 +141,8 @@ def _rope_parameters(source: Path, reader: Any, config: Any) -> dict[str, Any]:
     )
 
 
-def _divisors(config: Any, rope_parameters: dict[str, Any]) -> Any:
-    """By what this rotary type divides each plain frequency."""
+def rope_divisors(config: Any, rope_parameters: dict[str, Any]) -> NDArray[np.float64]:
+    """By what a rotary type of transformers' divides each plain frequency (half of head_dim)."""
     from transformers import LlamaConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -149,12 +153,12 @@ def _divisors(config: Any, rope_parameters: dict[str, Any]) -> Any:
     )  # fmt: skip
     frequencies, _ = ROPE_INIT_FUNCTIONS[rope_parameters["rope_type"]](scaled)
     plain = rope_parameters["rope_theta"] ** -(torch.arange(0, size, 2, dtype=torch.float64) / size)
-    return (plain / frequencies).numpy()
+    divisors: NDArray[np.float64] = (plain / frequencies).numpy()
+    return divisors
 
 
 def _tokenizer(source: Path, reader: Any, context: int) -> Any:
     """The file's tokenizer, with what its conversion loses put back."""
-    from tokenizers import Regex, pre_tokenizers
     from transformers import AutoTokenizer
 
     try:
@@ -166,16 +170,11 @@ def _tokenizer(source: Path, reader: Any, context: int) -> Any:
         raise BaseModelError(
             f"{source}: its tokenizer, of kind {kind!r}, cannot be read; use the folder that the file was made from"
         ) from error
-    bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    splitting = {
-        "smollm": [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ],
-        "llama-bpe": [pre_tokenizers.Split(Regex(LLAMA3_SPLIT), behavior="isolated"), bytes_only],
-    }.get(_text(reader, "tokenizer.ggml.pre"))
-    if splitting:
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splitting)
+    pre = _text(reader, "tokenizer.ggml.pre")
+    if pre in (known := splittings()):
+        tokenizer.backend_tokenizer.pre_tokenizer = known[pre]
+    if pre in WHOLE_WORDS:
+        tokenizer.backend_tokenizer.model.ignore_merges = True
     for name, key in SPECIAL_TOKENS.items():  # transformers 5.17 takes the first special token for the end
         if reader.get_field(key) is not None:
             token = tokenizer.convert_ids_to_tokens(int(_number(reader, key)))
@@ -183,6 +182,20 @@ def _tokenizer(source: Path, reader: Any, context: int) -> Any:
                 setattr(tokenizer, name, token)
     tokenizer.model_max_length = context
     return tokenizer
+
+
+def splittings() -> dict[str, Any]:
+    """How byte-level tokenizers split text before they merge, by llama.cpp's names (tokenizer.ggml.pre)."""
+    from tokenizers import Regex, pre_tokenizers
+
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)  # with GPT-2's pattern
+    bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    split = pre_tokenizers.Split(Regex(LLAMA3_SPLIT), behavior="isolated")
+    return {
+        "gpt-2": words,
+        "smollm": pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words]),
+        "llama-bpe": pre_tokenizers.Sequence([split, bytes_only]),
+    }
 
 
 def _text(reader: Any, key: str) -> str:
@@ -201,8 +214,7 @@ def _tensors(source: Path, reader: Any, config: Any, dtype: torch.dtype) -> Iter
 
     layers = config.num_hidden_layers
     names = get_tensor_name_map(MODEL_ARCH.LLAMA, layers)
-    ours = [*_layer_names(layers), "model.embed_tokens", "model.norm", "lm_head"]
-    theirs = {names.get_name(name): name for name in ours}
+    theirs = {names.get_name(name): name for name in (*layer_names(layers), *AROUND)}
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
     for tensor in reader.tensors:
         stem, _, suffix = tensor.name.rpartition(".")
@@ -218,20 +230,27 @@ def _tensors(source: Path, reader: Any, config: Any, dtype: torch.dtype) -> Iter
                 "of another quantization, such as Q4_K_M or Q8_0"
             ) from None
         count = heads.get(stem.rsplit(".", 1)[-1])
-        yield f"{theirs[stem]}.{suffix}", _rotary_halves(values, count) if count else values
+        yield f"{theirs[stem]}.{suffix}", rotary_halves(values, count) if count else values
 
 
-def _layer_names(layers: int) -> Iterator[str]:
+def layer_names(layers: int) -> Iterator[str]:
+    """transformers' names of what the layers of a Llama model hold, without `.weight`."""
     parts = [f"self_attn.{part}_proj" for part in "qkvo"] + [f"mlp.{part}_proj" for part in ("gate", "up", "down")]
     for layer in range(layers):
         for part in [*parts, "input_layernorm", "post_attention_layernorm"]:
             yield f"model.layers.{layer}.{part}"
 
 
-def _rotary_halves(rows: Tensor, heads: int) -> Tensor:
+def rotary_halves(rows: Tensor, heads: int) -> Tensor:
     """Rows of q and k from llama.cpp's order (rotary pairs side by side) to transformers' (pairs half a head apart)."""
     pairs = rows.view(heads, -1, 2, *rows.shape[1:])
     return pairs.transpose(1, 2).reshape(rows.shape)
+
+
+def rotary_pairs(rows: Tensor, heads: int) -> Tensor:
+    """The inverse of `rotary_halves`."""
+    halves = rows.view(heads, 2, -1, *rows.shape[1:])
+    return halves.transpose(1, 2).reshape(rows.shape)
 
 
 def _write_shards(folder: Path, tensors: Iterator[tuple[str, Tensor]]) -> None:

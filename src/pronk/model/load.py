@@ -21,7 +21,7 @@ from pronk.runs import disk_guard
 from pronk.study import Fleet
 
 # Raised whenever a conversion of the same file would give another folder.
-CONVERSION = 2
+CONVERSION = 3
 
 
 def find_base(name: str, tell: Callable[[str], None] = lambda _: None) -> Base:

@@ -4,6 +4,10 @@ exporting.py   the story of `pronk export`: one form after another, each made as
 adapter.py     in PEFT's form
 merged.py      as a model of its own, in bf16
 merging.py     adapter into base, tensor by tensor
+gguf.py        as .gguf files for llama.cpp: gguf_writer.py a model, gguf_tokenizer.py its vocabulary, gguf_adapter.py;
+               quantizer.py those of types that only llama.cpp writes
+ollama.py      as a Modelfile; go_template.py renders what it asks with
+llama_cpp.py   a .gguf file as llama.cpp reads it, in a process of its own (llama_cpp_process.py)
 licences.py    the files that say on what terms a base may be used
 reading.py     what was exported, as the programs read it that it is for
 chats.py       a question as those send it who know only the exported files
