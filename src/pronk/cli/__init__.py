@@ -9,6 +9,7 @@ chatting.py      chat
 voting.py        arena
 judging.py       judge
 synthesizing.py  synthesize
+serving.py       serve
 benches.py       bench
 shared.py        options and how a result is shown
 """
@@ -31,6 +32,7 @@ from pronk.cli import (
     comparing,
     judging,
     measuring,
+    serving,
     studies,
     synthesizing,
     voting,
@@ -49,7 +51,7 @@ app = typer.Typer(
 for verb in (
     studies.demo, checks.init, checks.doctor, checks.tokens, checks.check, studies.plan, studies.run, studies.report,
     measuring.evaluate, comparing.compare, asking.generate, asking.inspect, chatting.chat, voting.arena, judging.judge,
-    synthesizing.synthesize,
+    synthesizing.synthesize, serving.serve,
 ):  # fmt: skip
     # eval is not a name for a function: Python has one
     app.command("eval" if verb is measuring.evaluate else None)(verb)

@@ -1,0 +1,178 @@
+"""`pronk serve`: runs behind an OpenAI-compatible server, from the named runs to the engine's end.
+
+The engine is another program. Ours is what is around it: one base for all runs, their prompt form as its template,
+a key, the wait until it answers, the proof that it asks as `pronk chat` does, and its end.
+
+serve_order.py      what is served       serve_vllm.py, serve_llama.py, serve_transformers.py   its command line
+serve_template.py   the form in Jinja    serve_files.py     files for it
+serve_engine.py     which engine         serve_process.py   its process and log
+serve_health.py     is it ready?         serve_words.py     what people are told
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pronk.errors import EngineError, OptionError
+from pronk.ship.serve_engine import Choice, Place, choose
+from pronk.ship.serve_health import TOLD_EVERY, Address, check_prompts, free_port, wait_until_ready
+from pronk.ship.serve_order import Command, Options, Order, read_order
+from pronk.ship.serve_process import EngineProcess, Stop, heard
+from pronk.ship.serve_words import as_ready, host_warning, likely_cause, ready_lines
+from pronk.train.progress import say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+KEY = "PRONK_API_KEY"
+KEY_LETTERS = re.compile(r"[!-~]{8,}")  # what a header can carry
+
+
+def dry_run(targets: Sequence[str], options: Options, overrides: Sequence[str], console: Console) -> dict[str, Any]:
+    """The command that `serve` would start, with what is to be said about it; nothing is started or left behind."""
+    order = read_order(targets, options.gguf, overrides, partial(say, console))
+    choice = choose(order, options)
+    with tempfile.TemporaryDirectory(prefix="pronk-serve-") as folder:
+        command = choice.command(order, options, _place(choice, Path(folder), options.port, f"${KEY}"))
+    shown = dict(command.environment) | dict.fromkeys(command.secret, f"${KEY}")
+    line = " ".join([*(f"{name}={_shell(value)}" for name, value in shown.items()), shlex.join(command.argv)])
+    return {"engine": choice.label, "command": line, "models": list(command.names), "template": order.template,
+            "notes": [*order.notes, *command.notes]}  # fmt: skip
+
+
+def serve(
+    targets: Sequence[str], options: Options, overrides: Sequence[str], console: Console,
+    ready: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> None:  # fmt: skip
+    """Serve until the user ends it. ready: gets address, models and process of an engine that answers.
+
+    Raises OptionError and the like for what cannot be served, EngineError where the engine fails, RefusedError where it
+    asks otherwise than `pronk chat`; then nothing of it is left running.
+    """
+    tell = partial(say, console)
+    order = read_order(targets, options.gguf, overrides, tell)
+    choice = choose(order, options)
+    key, made = _key(console)
+    port = free_port(options.host, options.port)
+    with heard(tell) as stop, _workplace(options.log) as (folder, log):
+        command = choice.command(order, options, _place(choice, folder, port, key))
+        for line in (f"engine: {choice.label}", *order.notes, *command.notes, *host_warning(options.host)):
+            tell(line)
+        process = EngineProcess(command.argv, {**command.environment, **command.secret}, folder, log, stop)
+        address = Address(options.host, port, key)
+        try:
+            with _started(process, command) as engine:
+                if not wait_until_ready(engine, address, command.health, options.seconds, stop, _teller(console)):
+                    return
+                _check_all(address, command, order, stop, tell)
+                if stop.asked:
+                    return
+                ready(as_ready(address, command, choice.label, log))
+                for line in ready_lines(address, command, order, key if made else None, log):
+                    tell(line)
+                code = engine.wait()
+                if code is not None:
+                    raise EngineError(f"the engine ended by itself, with exit code {code}")
+        except EngineError as error:
+            raise EngineError(_explained(error, process, log)) from None
+        if options.log is None:
+            log.unlink(missing_ok=True)
+
+
+def _check_all(address: Address, command: Command, order: Order, stop: Stop, tell: Callable[[str], None]) -> None:
+    said: dict[str, list[str]] = {}
+    for name in command.names:
+        if not stop.asked:
+            said.setdefault(check_prompts(address, command, order, name), []).append(name)
+    for what, names in said.items():
+        tell(f"{', '.join(names)}: {what}")
+
+
+@contextmanager
+def _started(process: EngineProcess, command: Command) -> Iterator[EngineProcess]:
+    try:
+        process.__enter__()
+    except OSError as error:
+        raise OptionError(f"{command.argv[0]}: cannot be started ({error.strerror})") from None
+    try:
+        yield process
+    finally:
+        process.end()
+
+
+@contextmanager
+def _workplace(log: Path | None) -> Iterator[tuple[Path, Path]]:
+    """A folder for the engine's files, and its log, which nobody else can read and which outlives the folder."""
+    with tempfile.TemporaryDirectory(prefix="pronk-serve-") as folder:
+        if log is None:
+            number, name = tempfile.mkstemp(prefix="pronk-serve-", suffix=".log")
+            os.close(number)
+            log = Path(name)
+        yield Path(folder), log.expanduser().absolute()
+
+
+def _place(choice: Choice, folder: Path, port: int, key: str) -> Place:
+    return Place(choice.environment, folder, port, key, choice.program)
+
+
+def _key(console: Console) -> tuple[str, bool]:
+    """The key that clients must send, and whether it was made here: then it is shown, once, to a terminal only."""
+    if given := os.environ.get(KEY, ""):
+        if not KEY_LETTERS.fullmatch(given):
+            raise OptionError(f"{KEY}: expected at least 8 letters, digits or signs, without spaces")
+        return given, False
+    if not console.is_terminal:
+        raise OptionError(f"there is no terminal to show a new key in: set {KEY} to the key that clients are to send")
+    return secrets.token_urlsafe(32), True
+
+
+def _teller(console: Console) -> Callable[[str], None]:
+    """How the engine gets on: one line that changes in a terminal, else a line now and then."""
+    last = time.monotonic()
+
+    def tell(line: str) -> None:
+        nonlocal last
+        if console.is_terminal:
+            console.print(line[: console.width - 1].ljust(console.width - 1), end="\r", markup=False, highlight=False)
+        elif time.monotonic() - last >= TOLD_EVERY:
+            last = time.monotonic()
+            say(console, f"waiting for the engine, {line}")
+
+    return tell
+
+
+def _explained(error: EngineError, process: EngineProcess, log: Path) -> str:
+    """What happened, its likely cause, and the engine's last words."""
+    lines = process.last_lines()
+    cause = likely_cause(process.last_lines(most=200))
+    said = [str(error) + (f": {cause}" if cause else "")]
+    if lines:
+        said += ["its last lines:", *(f"  {line[:300]}" for line in lines)]
+    return "\n".join([*said, f"all that it said: {log}"])
+
+
+def _shell(value: str) -> str:
+    return value if value.startswith("$") else shlex.quote(value)
+
+
+def dry_run_text(planned: dict[str, Any]) -> str:
+    """What `--dry-run` prints."""
+    notes = [f"note: {note}" for note in planned["notes"]]
+    return "\n".join([f"engine: {planned['engine']}", f"models: {', '.join(planned['models'])}", *notes,
+                      planned["command"]])  # fmt: skip
+
+
+def as_json(value: dict[str, Any]) -> str:
+    """A record on one line."""
+    return json.dumps(value, ensure_ascii=False)
