@@ -26,9 +26,16 @@ from typing import TYPE_CHECKING, Any
 
 from pronk.errors import EngineError, OptionError
 from pronk.ship.serve_engine import Choice, Place, choose
-from pronk.ship.serve_health import TOLD_EVERY, Address, check_prompts, free_port, wait_until_ready
+from pronk.ship.serve_health import (
+    TOLD_EVERY,
+    Address,
+    check_prompts,
+    ended_how,
+    free_port,
+    wait_until_ready,
+)  # fmt: skip
 from pronk.ship.serve_order import Command, Options, Order, read_order
-from pronk.ship.serve_process import EngineProcess, Stop, heard
+from pronk.ship.serve_process import EngineProcess, heard
 from pronk.ship.serve_words import as_ready, host_warning, likely_cause, ready_lines
 from pronk.train.progress import say
 
@@ -70,56 +77,64 @@ def serve(
         for line in (f"engine: {choice.label}", *order.notes, *command.notes, *host_warning(options.host)):
             tell(line)
         process = EngineProcess(command.argv, {**command.environment, **command.secret}, folder, log, stop)
-        address = Address(options.host, port, key)
         try:
-            with _started(process, command) as engine:
-                if not wait_until_ready(engine, address, command.health, options.seconds, stop, _teller(console)):
-                    return
-                _check_all(address, command, order, stop, tell)
-                if stop.asked:
+            with _started(process, command):
+                address = Address(options.host, port, key)
+                if not _ready(process, address, command, order, options, console):
                     return
                 ready(as_ready(address, command, choice.label, log))
                 for line in ready_lines(address, command, order, key if made else None, log):
                     tell(line)
-                code = engine.wait()
-                if code is not None:
-                    raise EngineError(f"the engine ended by itself, with exit code {code}")
+                if (code := process.wait()) is not None:
+                    raise EngineError(f"the engine ended by itself{ended_how(code)}")
         except EngineError as error:
             raise EngineError(_explained(error, process, log)) from None
-        if options.log is None:
-            log.unlink(missing_ok=True)
 
 
-def _check_all(address: Address, command: Command, order: Order, stop: Stop, tell: Callable[[str], None]) -> None:
-    said: dict[str, list[str]] = {}
+def _ready(
+    process: EngineProcess, address: Address, command: Command, order: Order, options: Options, console: Console
+) -> bool:
+    """Whether the engine answers, and reads what it should for each of its models; not where the user ends it first."""
+    stop, said = process.stop, dict[str, list[str]]()
+    if not wait_until_ready(process, address, command.health, options.seconds, stop, _teller(console)):
+        return False
     for name in command.names:
         if not stop.asked:
             said.setdefault(check_prompts(address, command, order, name), []).append(name)
     for what, names in said.items():
-        tell(f"{', '.join(names)}: {what}")
+        say(console, f"{', '.join(names)}: {what}")
+    return not stop.asked
 
 
 @contextmanager
-def _started(process: EngineProcess, command: Command) -> Iterator[EngineProcess]:
+def _started(process: EngineProcess, command: Command) -> Iterator[None]:
     try:
-        process.__enter__()
+        process.start()
     except OSError as error:
         raise OptionError(f"{command.argv[0]}: cannot be started ({error.strerror})") from None
     try:
-        yield process
+        yield
     finally:
         process.end()
 
 
 @contextmanager
 def _workplace(log: Path | None) -> Iterator[tuple[Path, Path]]:
-    """A folder for the engine's files, and its log, which nobody else can read and which outlives the folder."""
+    """A folder for the engine's files, and its log. A log that was not asked for stays only where the engine fails."""
     with tempfile.TemporaryDirectory(prefix="pronk-serve-") as folder:
-        if log is None:
-            number, name = tempfile.mkstemp(prefix="pronk-serve-", suffix=".log")
-            os.close(number)
-            log = Path(name)
-        yield Path(folder), log.expanduser().absolute()
+        if log is not None:
+            yield Path(folder), log.expanduser().absolute()
+            return
+        number, name = tempfile.mkstemp(prefix="pronk-serve-", suffix=".log")
+        os.close(number)
+        try:
+            yield Path(folder), Path(name)
+        except EngineError:
+            raise
+        except BaseException:
+            Path(name).unlink()
+            raise
+        Path(name).unlink()
 
 
 def _place(choice: Choice, folder: Path, port: int, key: str) -> Place:

@@ -22,6 +22,7 @@ KEPT_LINES = 200  # of the log, to tell why an engine died
 LARGEST_LOG = 10 * 2**20  # bytes; what is older is in a second file of the same size
 HIDDEN = "[hidden]"
 SECRET_NAMES = re.compile(r"(TOKEN|KEY|SECRET|PASSWORD)S?$", re.IGNORECASE)
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{10,}")
 SHORTEST_SECRET = 8  # letters; what is shorter would hide parts of words
 # What would make another Python import packages of ours.
@@ -59,10 +60,9 @@ def heard(tell: Callable[[str], None]) -> Iterator[Stop]:
 
 
 class EngineProcess:
-    """An engine while it is entered, in a group of its own. log: where all that it says goes, without secrets.
+    """An engine, in a group of processes of its own. log: where all that it says goes, without secrets.
 
-    Ctrl-C in the terminal does not reach it: it ends when this is left, asked first and killed after `GRACE` seconds.
-    Raises OSError where it cannot be started.
+    Ctrl-C in the terminal does not reach it: it lives from `start` to `end`.
     """
 
     def __init__(
@@ -72,7 +72,8 @@ class EngineProcess:
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._log = log
 
-    def __enter__(self) -> EngineProcess:
+    def start(self) -> None:
+        """Start the engine; whoever does must call `end`. Raises OSError where it cannot be started."""
         whole = {name: value for name, value in os.environ.items() if name not in OURS} | dict(self.environment)
         self._secrets = _secrets({**os.environ, **self.environment})
         self._process = subprocess.Popen(
@@ -81,10 +82,6 @@ class EngineProcess:
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True, name="engine log")
         self._reader.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
 
     @property
     def code(self) -> int | None:
@@ -125,10 +122,12 @@ class EngineProcess:
         assert self._process.stdout is not None
         log = _Log(self._log)
         for raw in self._process.stdout:
-            line = plain(self._hidden(raw.decode("utf-8", "replace"))).rstrip("\n")
+            text = raw.decode("utf-8", "replace").rstrip("\r\n").rpartition("\r")[2]  # of a bar, how it ends
+            line = plain(COLOURS.sub("", self._hidden(text)))
             self.lines.append(line)
             log.write(line)
         log.close()
+        self._process.stdout.close()
 
     def _hidden(self, line: str) -> str:
         for secret in self._secrets:

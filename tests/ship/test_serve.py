@@ -1,0 +1,291 @@
+"""`pronk serve` around an engine: how it is started, that it is ready and asks right, and that nothing outlives it.
+
+The engine is a small program of the tests (fake_engine.py), started as vLLM would be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_engine import fake_python, started
+from openai import AuthenticationError, NotFoundError, OpenAI
+from rich.console import Console
+from runs_to_serve import make_run
+
+from pronk.errors import EngineError, OptionError, RefusedError
+from pronk.ship import serve as room
+from pronk.ship import serve_process
+from pronk.ship.serve_order import Options
+from pronk.ship.serve_words import likely_cause
+
+KEY = "the-key-of-the-tests-0123"
+QUESTION = {"role": "user", "content": "Sales rose 12.5%."}
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRONK_API_KEY", KEY)
+    monkeypatch.delenv("PRONK_VLLM_PYTHON", raising=False)
+
+
+@pytest.fixture
+def runs(tiny_base: Path, tmp_path: Path) -> list[str]:
+    return [str(make_run(tmp_path / "runs" / name, tiny_base, rank)) for name, rank in (("first", 4), ("second", 12))]
+
+
+class Serving:
+    """`pronk serve` in this process; `then` is done once it is ready, and SIGINT follows."""
+
+    def __init__(self, folder: Path, then: Callable[[str], None] = lambda _: None, number: int = signal.SIGINT) -> None:
+        self.folder, self.then, self.number = folder, then, number
+        self.console = Console(file=StringIO(), width=200, force_terminal=False)
+        self.failure: BaseException | None = None
+        self.ready: dict[str, Any] = {}
+        self.log = folder / "engine.log"
+
+    def __call__(self, runs: list[str], terminal: bool = False, **options: Any) -> str:
+        self.console = Console(file=StringIO(), width=200, force_terminal=terminal)
+        given = {"engine_python": str(fake_python(self.folder)), "port": 0, "log": self.log, "seconds": 20.0, **options}
+        room.serve(runs, Options(**given), (), self.console, self._begun)
+        if self.failure:
+            raise self.failure
+        return self.said
+
+    @property
+    def said(self) -> str:
+        return self.console.file.getvalue()
+
+    def _begun(self, found: dict[str, Any]) -> None:
+        self.ready = found
+        threading.Thread(target=self._then, daemon=True).start()
+
+    def _then(self) -> None:
+        try:
+            self.then(self.ready["address"])
+        except BaseException as error:
+            self.failure = error
+        if self.number:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.fixture
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    """After the test no process of the engine runs, its own child included, and its files are gone."""
+    yield
+    facts = started(tmp_path)
+    until = time.monotonic() + 5
+    while any(map(runs_still, facts["processes"])) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(map(runs_still, facts["processes"]))
+    assert not Path(facts["folder"]).exists()
+
+
+def runs_still(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"  # a child whose parent is gone waits to be counted
+
+
+def asked(address: str, model: str = "first", key: str = KEY) -> str | None:
+    with OpenAI(base_url=address, api_key=key, max_retries=0) as client:
+        return client.chat.completions.create(model=model, messages=[QUESTION]).choices[0].message.content
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_runs_are_served_by_name_and_ctrl_c_ends_everything(runs, tmp_path):
+    def client(address: str) -> None:
+        assert [asked(address, name) for name in ("base", "first", "second")] == ["yes"] * 3
+        with pytest.raises(NotFoundError):
+            asked(address, "third")
+        with pytest.raises(AuthenticationError):
+            asked(address, key="another-key")
+
+    serving = Serving(tmp_path, client)
+    said = serving(runs)
+    assert serving.ready["models"] == ["base", "first", "second"]
+    assert "base, first, second: reads the ids that `pronk chat` asks with, in 3 questions" in said
+    assert f'curl {serving.ready["address"]}/chat/completions -H "Authorization: Bearer $PRONK_API_KEY"' in said
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_engine_is_started_as_the_runs_need_it(runs, tmp_path):
+    Serving(tmp_path)(runs, arguments=["--seed", "7"])
+    argv = started(tmp_path)["argv"]
+    after = {name: argv[number + 1] for number, name in enumerate(argv[:-1]) if name.startswith("--")}
+    assert after["--max-lora-rank"] == "16"  # the next that vLLM knows above 12
+    assert (after["--dtype"], after["--max-model-len"], after["--host"]) == ("float32", "256", "127.0.0.1")
+    assert (after["--max-loras"], after["--seed"]) == ("2", "7")
+    environment = started(tmp_path)["environment"]
+    assert environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"] == "1"
+    assert "PYTHONPATH" not in environment  # packages of this Python are none of another's
+
+
+def test_the_key_is_nowhere_but_in_the_environment_of_the_engine(runs, tmp_path):
+    serving = Serving(tmp_path)
+    said = serving(runs)
+    facts = started(tmp_path)
+    assert not any(KEY in argument for argument in facts["argv"])
+    assert facts["environment"]["VLLM_API_KEY"] == KEY
+    assert "PRONK_API_KEY" not in facts["environment"]
+    log = serving.log.read_text()
+    assert "starting" in log  # the engine has printed the key, and a token of the hub
+    for text in (log, said, json.dumps(serving.ready)):
+        assert KEY not in text
+        assert "hf_abcdefghijklmnop" not in text
+    assert "\x1b" not in log
+    assert serving.log.stat().st_mode & 0o077 == 0
+
+
+def test_without_a_key_one_is_made_and_shown_once_to_a_terminal_alone(runs, tmp_path, monkeypatch):
+    monkeypatch.delenv("PRONK_API_KEY")
+    serving = Serving(tmp_path)
+    said = serving(runs, terminal=True)
+    made = started(tmp_path)["environment"]["VLLM_API_KEY"]
+    assert len(made) >= 32
+    assert said.count(made) == 1
+    with pytest.raises(OptionError, match="no terminal to show a new key in: set PRONK_API_KEY"):
+        Serving(tmp_path)(runs)
+
+
+@pytest.mark.parametrize("bad", ["short", "with a space in it", "with-a-line\nbreak"])
+def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(runs, tmp_path, monkeypatch, bad):
+    monkeypatch.setenv("PRONK_API_KEY", bad)
+    with pytest.raises(OptionError, match="at least 8 letters") as refused:
+        Serving(tmp_path)(runs)
+    assert bad not in str(refused.value)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_an_engine_that_asks_otherwise_is_not_served(runs, tmp_path, monkeypatch):
+    """The planted fault of this room: a template of the engine's own."""
+    monkeypatch.setenv("PRONK_FAKE", "another-template")
+    with pytest.raises(RefusedError, match="reads other tokens than `pronk chat` asks with"):
+        Serving(tmp_path)(runs)
+
+
+CAUSES = {
+    "OSError: [Errno 98] error while attempting to bind: address already in use": "the port is taken",
+    "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB": "too little memory",
+    "ValueError: To serve at least one request with the model's max seq len (8192), 9 GiB KV cache is needed":
+        "lower --max-model-len",
+    "ValueError: Unknown quantization method: bitsandbytes": "add --set quantize=none",
+    "api_server.py: error: unrecognized arguments: --max-loras": "does not know an option",
+    "nothing that is known": "",
+}  # fmt: skip
+
+
+def test_the_commonest_ends_of_an_engine_are_explained():
+    for line, words in CAUSES.items():
+        found = likely_cause(["INFO starting", line, "RuntimeError: Engine core initialization failed."])
+        assert words in found if words else not found, line
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_an_engine_that_does_not_start_is_told_with_its_cause_and_last_lines(runs, tmp_path, monkeypatch):
+    words = next(iter(CAUSES))
+    monkeypatch.setenv("PRONK_FAKE", f"says {words}")
+    with pytest.raises(EngineError) as failed:
+        Serving(tmp_path)(runs)
+    first, *_, last = str(failed.value).splitlines()
+    assert first.startswith("the engine ended while it started, with exit code 1")
+    assert CAUSES[words] in first
+    assert words in str(failed.value)
+    assert KEY not in str(failed.value)
+    assert last == f"all that it said: {tmp_path / 'engine.log'}"
+    assert EngineError.exit_code == 1
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_an_engine_that_is_never_ready_is_ended(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRONK_FAKE", "never-ready")
+    with pytest.raises(EngineError, match="was not ready after 1 s"):
+        Serving(tmp_path)(runs, seconds=1.0)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_an_engine_that_dies_later_is_told(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRONK_FAKE", "dies-later")
+    with pytest.raises(EngineError, match="the engine ended by itself, with exit code 3"):
+        Serving(tmp_path, number=0)(runs)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_an_engine_that_does_not_listen_is_killed(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRONK_FAKE", "stubborn")
+    monkeypatch.setattr(serve_process, "GRACE", 0.3)
+    Serving(tmp_path)(runs)
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_other_ways_to_be_ended_end_the_engine_too(runs, tmp_path, number):
+    Serving(tmp_path, number=number)(runs)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_ctrl_c_while_the_engine_starts_ends_it(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PRONK_FAKE", "never-ready")
+
+    def interrupt() -> None:
+        while not (tmp_path / "started.json").exists():
+            time.sleep(0.02)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    serving = Serving(tmp_path)
+    assert "ready:" not in serving(runs)
+
+
+def test_a_taken_port_is_told_before_anything_is_started(runs, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OptionError, match=f"--port {port}: cannot be used .* choose another port, or 0"):
+            Serving(tmp_path)(runs, port=port)
+    assert not (tmp_path / "started.json").exists()
+
+
+def test_a_host_that_others_reach_is_warned_of(runs, tmp_path):
+    assert "--host 0.0.0.0: everybody who can reach this machine" in Serving(tmp_path)(runs, host="0.0.0.0")
+
+
+def test_a_log_is_kept_only_where_it_is_of_use(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    Serving(tmp_path)(runs, log=None)
+    assert not list(tmp_path.glob("pronk-serve-*"))
+    monkeypatch.setenv("PRONK_FAKE", "says nothing")
+    with pytest.raises(EngineError):
+        Serving(tmp_path)(runs, log=None)
+    assert [file.suffix for file in tmp_path.glob("pronk-serve-*")] == [".log"]
+
+
+def test_a_log_does_not_grow_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(serve_process, "LARGEST_LOG", 1000)
+    log = serve_process._Log(tmp_path / "log")
+    for number in range(100):
+        log.write(f"line {number:04d} {'x' * 40}")
+    log.close()
+    kept = (tmp_path / "log.1").read_text() + (tmp_path / "log").read_text()
+    assert len(kept) <= 2000
+    assert kept.endswith("line 0099 " + "x" * 40 + "\n")
+
+
+def test_a_dry_run_prints_the_command_and_leaves_nothing(runs, tmp_path):
+    options = Options(engine_python=str(fake_python(tmp_path)), port=8123)
+    planned = room.dry_run(runs, options, (), Console(file=StringIO()))
+    assert "VLLM_API_KEY=$PRONK_API_KEY" in planned["command"]
+    assert KEY not in json.dumps(planned)
+    assert planned["models"] == ["base", "first", "second"]
+    assert not (tmp_path / "started.json").exists()
