@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -66,11 +67,7 @@ def serve(
         planned = room.dry_run(runs, options, overrides or [], console())
         print(room.as_json(planned) if as_json else room.dry_run_text(planned))
         return
-    try:
-        room.serve(
-            runs, options, overrides or [], console(),
-            (lambda found: print(room.as_json(found), flush=True)) if as_json else (lambda _: None),
-        )  # fmt: skip
-    except KeyboardInterrupt:
-        pass
-    sys.exit(130)  # a server that nobody ends does not end
+    ready = (lambda found: print(room.as_json(found), flush=True)) if as_json else (lambda _: None)
+    with suppress(KeyboardInterrupt):  # before there is an engine to end
+        room.serve(runs, options, overrides or [], console(), ready)
+    sys.exit(130)  # a server ends when the user ends it

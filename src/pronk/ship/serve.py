@@ -24,10 +24,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.text import Text
+
 from pronk.errors import EngineError, OptionError
 from pronk.ship.serve_engine import Choice, Place, choose
 from pronk.ship.serve_health import (
-    TOLD_EVERY,
     Address,
     check_prompts,
     ended_how,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 KEY = "PRONK_API_KEY"
+TOLD_EVERY = 15.0  # seconds between two lines where there is no terminal
 KEY_LETTERS = re.compile(r"[!-~]{8,}")  # what a header can carry
 
 
@@ -96,11 +98,12 @@ def _ready(
 ) -> bool:
     """Whether the engine answers, and reads what it should for each of its models; not where the user ends it first."""
     stop, said = process.stop, dict[str, list[str]]()
-    if not wait_until_ready(process, address, command.health, options.seconds, stop, _teller(console)):
-        return False
-    for name in command.names:
-        if not stop.asked:
-            said.setdefault(check_prompts(address, command, order, name), []).append(name)
+    with _waiting(console) as tell:
+        if not wait_until_ready(process, address, command.health, options.seconds, stop, tell):
+            return False
+        for name in command.names:
+            if not stop.asked:
+                said.setdefault(check_prompts(address, command, order, name), []).append(name)
     for what, names in said.items():
         say(console, f"{', '.join(names)}: {what}")
     return not stop.asked
@@ -152,19 +155,21 @@ def _key(console: Console) -> tuple[str, bool]:
     return secrets.token_urlsafe(32), True
 
 
-def _teller(console: Console) -> Callable[[str], None]:
-    """How the engine gets on: one line that changes in a terminal, else a line now and then."""
+@contextmanager
+def _waiting(console: Console) -> Iterator[Callable[[str], None]]:
+    """How the engine gets on: a line that changes in a terminal, else a line now and then."""
     last = time.monotonic()
+    with console.status("starting the engine") as status:
 
-    def tell(line: str) -> None:
-        nonlocal last
-        if console.is_terminal:
-            console.print(line[: console.width - 1].ljust(console.width - 1), end="\r", markup=False, highlight=False)
-        elif time.monotonic() - last >= TOLD_EVERY:
-            last = time.monotonic()
-            say(console, f"waiting for the engine, {line}")
+        def tell(line: str) -> None:
+            nonlocal last
+            if console.is_terminal:
+                status.update(Text(f"starting the engine, {line}", no_wrap=True, overflow="ellipsis"))
+            elif time.monotonic() - last >= TOLD_EVERY:
+                last = time.monotonic()
+                say(console, f"waiting for the engine, {line}")
 
-    return tell
+        yield tell
 
 
 def _explained(error: EngineError, process: EngineProcess, log: Path) -> str:

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from pronk.data.terminal import plain
 from pronk.errors import OptionError
@@ -61,8 +60,8 @@ def look(python: str) -> Environment:
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         said = plain(str(getattr(error, "stderr", None) or error)).strip().splitlines()
         raise OptionError(
-            f"--engine-python {python}: this is not the Python of an environment ({said[-1] if said else 'no answer'}); "
-            "expected something like /path/to/venv/bin/python"
+            f"--engine-python {python}: this is not the Python of an environment "
+            f"({said[-1] if said else 'no answer'}); expected something like /path/to/venv/bin/python"
         ) from None
 
 
@@ -77,17 +76,12 @@ class Place:
     program: str | None = None  # llama.cpp's own server
 
 
-class Engine(Protocol):
-    """A module for each engine: serve_vllm, serve_llama, serve_transformers."""
-
-    def command(self, order: Order, options: Options, place: Place) -> Command:
-        """How it is started, its files written. Raises OptionError for what it cannot serve."""
-        ...
-
-
 @dataclass(frozen=True)
 class Choice:
-    """An engine with the environment that it was found in. label: engine and version, for people."""
+    """An engine with the environment that it was found in. label: engine and version, for people.
+
+    command: how it is started, its files written; raises OptionError for what it cannot serve.
+    """
 
     name: str
     label: str
@@ -151,8 +145,10 @@ def _llama(order: Order, options: Options) -> Choice | str:
 
 
 def _transformers(order: Order, options: Options) -> Choice | str:
-    if len(order.readers) != 1:
-        return "`transformers serve` serves one model; name one run" if order.readers else "does not serve GGUF files here"
+    if not order.readers:
+        return "does not serve GGUF files here"
+    if len(order.readers) > 1:
+        return "`transformers serve` serves one model; name one run"
     from pronk.ship.serve_transformers import PACKAGES, command
 
     there = look(options.engine_python or sys.executable)

@@ -17,7 +17,6 @@ from pronk.ship.serve_process import EngineProcess, Stop
 from pronk.ship.serve_template import PROBES, probe_ids
 
 PAUSE = 0.25  # seconds between two looks
-TOLD_EVERY = 15.0  # seconds between two lines where there is no terminal
 ANSWER = 300.0  # seconds that a first answer may take: engines compile then
 LARGEST = 2**20  # bytes of an answer that is read
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
@@ -110,8 +109,8 @@ def check_prompts(address: Address, command: Command, order: Order, name: str) -
             )
     if reader is None:
         return "answers"
-    what = "the ids" if exact else "as many tokens as"
-    return f"reads {what} that `pronk chat` asks with, in {counted(len(PROBES), 'question')}"
+    what = "the ids that" if exact else "as many tokens as"
+    return f"reads {what} `pronk chat` asks with, in {counted(len(PROBES), 'question')}"
 
 
 def _question(command: Command, order: Order, name: str, text: str) -> tuple[str, dict[str, Any]]:

@@ -18,11 +18,16 @@ from pronk.ship.serve_order import Command, Options, Order, length_of
 PACKAGES = (
     "llama-cpp-python", "fastapi", "uvicorn", "sse-starlette", "starlette-context", "pydantic-settings",
 )  # fmt: skip
+# llama-cpp-python asks for an answer by an empty one at the end of the messages, whatever the template makes of it.
+WITHOUT_EMPTY_ANSWER = (
+    "{%- if messages and messages[-1]['role'] == 'assistant' and not messages[-1]['content'] %}"
+    "{%- set messages = messages[:-1] %}{%- endif %}{%- set add_generation_prompt = true %}\n"
+)
 ALL_LAYERS = 999  # on the GPU, where llama.cpp is built for one
 
 
 def command(order: Order, options: Options, place: Place) -> Command:
-    """See Engine."""
+    """See Choice."""
     assert order.gguf is not None
     if options.dtype is not None:
         raise OptionError("--dtype: a GGUF file has its own precision; export another (`pronk export RUN --to gguf`)")
@@ -73,7 +78,8 @@ def _one_file(tokenizer: Path, order: Order) -> Path:
     """tokenizer_config.json with the template in it, where llama-cpp-python looks for it."""
     file = tokenizer / "tokenizer_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps({**config, "chat_template": order.template}, ensure_ascii=False), encoding="utf-8")
+    template = WITHOUT_EMPTY_ANSWER + (order.template or "")
+    file.write_text(json.dumps({**config, "chat_template": template}, ensure_ascii=False), encoding="utf-8")
     return file
 
 

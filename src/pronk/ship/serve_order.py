@@ -193,5 +193,7 @@ def length_of(order: Order, options: Options) -> int:
     most = context_length(order.readers[0].config)
     wanted = options.max_model_len or most
     if not 1 < wanted <= most:
-        raise OptionError(f"--max-model-len {wanted}: expected 2 to {most}, all that {order.readers[0].base.name} reads")
+        raise OptionError(
+            f"--max-model-len {wanted}: expected 2 to {most}, all that {order.readers[0].base.name} reads"
+        )
     return wanted

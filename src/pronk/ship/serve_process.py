@@ -50,7 +50,7 @@ def heard(tell: Callable[[str], None]) -> Iterator[Stop]:
             raise KeyboardInterrupt
 
     numbers = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-               if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM]  # fmt: skip
+               if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]  # fmt: skip
     before = {number: signal.signal(number, hear) for number in numbers}
     try:
         yield stop

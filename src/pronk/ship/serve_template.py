@@ -20,7 +20,7 @@ from pronk.tokens.forms import ALPACA_PAIRED, ALPACA_PREAMBLE
 if TYPE_CHECKING:
     from pronk.ask.asking import Reader
 
-# What a text is made of that templates and tokenizers treat apart: digits, spaces, lines, other scripts, quotes, braces.
+# What templates and tokenizers treat apart: digits, spaces at the ends, lines, other scripts, quotes, braces.
 PROBES = ("Hello", "  Sales rose 12.5% to EUR 1,024 mn.\n\nWas that good? ", "그는 '라마'를 {{ 보았다 }} \\n \"🦙\"")
 PROBE_ANSWER = "Yes."
 # Jinja's trim_blocks, which transformers, vLLM and llama.cpp all set, takes the line break behind the last block away:
@@ -86,8 +86,8 @@ def check_template(reader: Reader, template: str) -> list[str]:
         if asked != (wanted := probe_ids(reader, text)):
             raise PromptError(
                 f"{name}: as a chat template this run's prompt form does not ask as `pronk chat` does: "
-                f"{_first_difference(tokenizer, asked, wanted)}; an engine would get other prompts than the run learned "
-                "from, so it is not served"
+                f"{_first_difference(tokenizer, asked, wanted)}; an engine would ask otherwise than the run has "
+                "learned, so it is not served"
             )
     if reader.model.form.plain:
         return []

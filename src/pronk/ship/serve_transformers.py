@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pronk.errors import OptionError
 from pronk.model.saved import CONFIG, WEIGHTS
 from pronk.ship.serve_engine import Place
 from pronk.ship.serve_files import generation_config, write_tokenizer
-from pronk.ship.serve_order import BASE, Command, Options, Order, dtype_of
+from pronk.ship.serve_order import Command, Options, Order, dtype_of
 from pronk.ship.serve_vllm import differs
 from pronk.ship.serve_words import is_local
 
@@ -26,7 +26,7 @@ QUANTIZED = {"none": [], "nf4": ["--quantization", "bnb-4bit"], "int8": ["--quan
 
 
 def command(order: Order, options: Options, place: Place) -> Command:
-    """See Engine. Raises OptionError for a host that others can reach: this engine asks for no key."""
+    """See Choice. Raises OptionError for a host that others can reach: this engine asks for no key."""
     reader, there = order.readers[0], place.environment
     if not is_local(options.host):
         raise OptionError(
@@ -34,7 +34,9 @@ def command(order: Order, options: Options, place: Place) -> Command:
             "install vLLM, or leave --host out"
         )
     if options.max_model_len is not None:
-        raise OptionError("--max-model-len: `transformers serve` has no such limit; leave it out, or use another engine")
+        raise OptionError(
+            "--max-model-len: `transformers serve` has no such limit; leave it out, or use another engine"
+        )
     quantize = reader.model.recipe.quantize
     flags = QUANTIZED.get(quantize) if quantize == "none" or there.has("bitsandbytes") else None
     name = _laid_out(order, reader, place.folder)
@@ -51,23 +53,20 @@ def command(order: Order, options: Options, place: Place) -> Command:
 
 
 def _laid_out(order: Order, reader: Reader, folder: Path) -> str:
-    """The run as a model that transformers loads by its name in this folder."""
-    name = reader.model.name.replace("/", "-")  # of a run with its study's name
-    tokenizer = write_tokenizer(folder, order)
-    adapter = reader.model.adapter
-    base = folder / (BASE + "-of-" + name if adapter else name)
-    _lay_base(order, _weights(reader), base)
-    if adapter:
-        made = folder / name
-        made.mkdir()
-        shutil.copyfile(base / "config.json", made / "config.json")
-        (made / WEIGHTS).symlink_to((adapter.folder / WEIGHTS).absolute())
-        config = json.loads((adapter.folder / CONFIG).read_text(encoding="utf-8"))
-        (made / CONFIG).write_text(json.dumps({**config, "base_model_name_or_path": str(base)}), encoding="utf-8")
-        shutil.copytree(tokenizer, made, dirs_exist_ok=True)
-    else:
-        shutil.copytree(tokenizer, base, dirs_exist_ok=True)
-    return name
+    """The run as a model that transformers loads by its name in this folder: its base's weights where they are, answers
+    that end as ours do, the tokenizer with the run's form, and the adapter, which transformers puts on the base itself.
+    """
+    made = folder / reader.model.name.replace("/", "-")  # of a run with its study's name
+    made.mkdir()
+    source = _weights(reader)
+    for file in [*source.glob("*.safetensors"), *source.glob("*.safetensors.index.json"), source / "config.json"]:
+        (made / file.name).symlink_to(file.resolve())
+    (made / "generation_config.json").write_text(json.dumps(generation_config(order)), encoding="utf-8")
+    if reader.model.adapter:
+        for name in (WEIGHTS, CONFIG):
+            (made / name).symlink_to((reader.model.adapter.folder / name).absolute())
+    shutil.copytree(write_tokenizer(folder, order), made, dirs_exist_ok=True)
+    return made.name
 
 
 def _weights(reader: Reader) -> Path:
@@ -81,12 +80,3 @@ def _weights(reader: Reader) -> Path:
             f"`pronk generate {reader.base.name}`"
         )
     return Path(found)
-
-
-def _lay_base(order: Order, source: Path, made: Path) -> None:
-    """Configuration and weights where they are, with answers that end as ours do."""
-    made.mkdir()
-    for file in [*source.glob("*.safetensors"), *source.glob("*.safetensors.index.json"), source / "config.json"]:
-        (made / file.name).symlink_to(file.resolve())
-    settings: dict[str, Any] = generation_config(order)
-    (made / "generation_config.json").write_text(json.dumps(settings), encoding="utf-8")

@@ -22,7 +22,7 @@ GIB = 2**30
 
 
 def command(order: Order, options: Options, place: Place) -> Command:
-    """See Engine. Raises OptionError for an adapter whose rank vLLM does not take."""
+    """See Choice. Raises OptionError for an adapter whose rank vLLM does not take."""
     reader, there = order.readers[0], place.environment
     cuda, length = there.cuda, length_of(order, options)
     dtype = dtype_of(order, options, cuda)

@@ -67,7 +67,7 @@ def ready_lines(address: Address, command: Command, order: Order, key: str | Non
     if key is not None:
         yield f"key, shown this once: export PRONK_API_KEY={key}"
     path, body = _example(order, name)
-    header = "-H \"Authorization: Bearer $PRONK_API_KEY\" " if command.has_key else ""
+    header = '-H "Authorization: Bearer $PRONK_API_KEY" ' if command.has_key else ""
     yield ""
     yield f"curl {address.url}{path} {header}\\\n  -H 'Content-Type: application/json' \\\n  -d {shlex.quote(body)}"
     yield ""
