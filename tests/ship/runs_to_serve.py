@@ -14,9 +14,9 @@ LABELS = {"negative": 0, "positive": 1}
 
 def make_run(
     folder: Path, base: Path, rank: int = 4, prompt: str = "alpaca", instruction: str | None = "Good or bad?",
-    system: str | None = None, data_format: str = "classify", quantize: str = "none",
+    system: str | None = None, data_format: str = "classify", quantize: str = "none", width: int = 64,
 ) -> Path:  # fmt: skip
-    """A run over q_proj of a tiny base."""
+    """A run over q_proj of a tiny base. width: of q_proj, both ways."""
     (folder / "adapter").mkdir(parents=True)
     data = {"source": "rows.jsonl", "format": data_format, "instruction": instruction, "system": system}
     if data_format == "classify":
@@ -31,7 +31,7 @@ def make_run(
     weights = {}
     for layer in range(2):
         name = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
-        weights[f"{name}.lora_A.weight"] = torch.randn(rank, 64, generator=drawn)
-        weights[f"{name}.lora_B.weight"] = torch.randn(64, rank, generator=drawn) / 10
+        weights[f"{name}.lora_A.weight"] = torch.randn(rank, width, generator=drawn)
+        weights[f"{name}.lora_B.weight"] = torch.randn(width, rank, generator=drawn) / 10
     save_file(weights, folder / "adapter" / "adapter_model.safetensors")
     return folder

@@ -183,7 +183,7 @@ def test_an_engine_that_does_not_start_is_told_with_its_cause_and_last_lines(run
     first, *_, last = str(failed.value).splitlines()
     assert first.startswith("the engine ended while it started, with exit code 1")
     assert "the port is taken" in first
-    assert words in str(failed.value)
+    assert f"its first error: {words}" in str(failed.value)
     assert KEY not in str(failed.value)
     assert last == f"all that it said: {tmp_path / 'engine.log'}"
     assert EngineError.exit_code == 1

@@ -6,6 +6,7 @@ vLLM is sought by PRONK_VLLM_PYTHON or beside pronk, the others beside pronk. Al
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -34,10 +35,22 @@ QUESTIONS = ["Sales rose by 12.5%.", "Tell me of llamas.", "그는 라마를 보
 TOKENS = 16
 
 
+WIDTH = 128
+
+
 @pytest.fixture
 def runs(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two runs over a base with heads of 64, the smallest that vLLM reads on a CPU."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    config = LlamaConfig.from_pretrained(base, hidden_size=WIDTH, num_attention_heads=2, num_key_value_heads=1)
+    config.head_dim = 64
+    LlamaForCausalLM(config).save_pretrained(base)
     monkeypatch.setenv("PRONK_API_KEY", KEY)
-    return [str(make_run(tmp_path / name, tiny_base, rank)) for name, rank in (("first", 4), ("second", 12))]
+    shapes = {"first": 4, "second": 12}
+    return [str(make_run(tmp_path / name, base, rank, width=WIDTH)) for name, rank in shapes.items()]
 
 
 def served(runs: Sequence[str], client: Callable[[openai.OpenAI], None], **options: Any) -> None:

@@ -37,7 +37,7 @@ from pronk.ship.serve_health import (
 )  # fmt: skip
 from pronk.ship.serve_order import Command, Options, Order, read_order
 from pronk.ship.serve_process import EngineProcess, heard
-from pronk.ship.serve_words import as_ready, host_warning, likely_cause, ready_lines
+from pronk.ship.serve_words import as_ready, first_error, host_warning, likely_cause, ready_lines
 from pronk.train.progress import say
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 KEY = "PRONK_API_KEY"
 TOLD_EVERY = 15.0  # seconds between two lines where there is no terminal
+SHOWN_LINES, SHOWN_LETTERS = 10, 300  # of the log of an engine that failed
 KEY_LETTERS = re.compile(r"[!-~]{8,}")  # what a header can carry
 
 
@@ -175,10 +176,12 @@ def _waiting(console: Console) -> Iterator[Callable[[str], None]]:
 def _explained(error: EngineError, process: EngineProcess, log: Path) -> str:
     """What happened, its likely cause, and the engine's last words."""
     lines = process.last_lines()
-    cause = likely_cause(process.last_lines(most=200))
+    cause = likely_cause(lines)
     said = [str(error) + (f": {cause}" if cause else "")]
+    if first := first_error(lines):
+        said += [f"its first error: {first}"]
     if lines:
-        said += ["its last lines:", *(f"  {line[:300]}" for line in lines)]
+        said += ["its last lines:", *(f"  {line[:SHOWN_LETTERS]}" for line in lines[-SHOWN_LINES:])]
     return "\n".join([*said, f"all that it said: {log}"])
 
 

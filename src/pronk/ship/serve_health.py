@@ -73,7 +73,7 @@ def wait_until_ready(
         passed = time.monotonic() - begun
         if passed > seconds:
             raise EngineError(f"the engine was not ready after {passed:.0f} s (--wait {seconds:.0f})")
-        tell(f"{passed:.0f} s: {(process.last_lines(1) or ['starting'])[0]}")
+        tell(f"{passed:.0f} s: {(process.last_lines() or ['starting'])[-1]}")
         time.sleep(PAUSE)
     return False
 

@@ -112,10 +112,10 @@ class EngineProcess:
         self._process.wait()
         self._reader.join(GRACE)
 
-    def last_lines(self, most: int = 15) -> list[str]:
+    def last_lines(self) -> list[str]:
         """What the engine said last, fit for a terminal."""
         self._reader.join(1.0 if self.code is not None else 0.0)
-        return list(self.lines)[-most:]
+        return list(self.lines)
 
     def _read(self) -> None:
         """Copy what the engine says into the log; it must be read whatever happens, or the engine would stand still."""

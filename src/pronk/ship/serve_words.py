@@ -28,12 +28,18 @@ CAUSES = (
      "this version of the engine does not know an option; another version of it may"),
     (r"No module named '?([\w.]+)|ModuleNotFoundError", "a package is missing in the engine's environment"),
 )  # fmt: skip
+ERROR = re.compile(r"\b\w+(Error|Exception): \S")
 
 
 def likely_cause(lines: Sequence[str]) -> str:
     """What the last lines of an engine's log mean, in a few words; empty where they are not known."""
     text = "\n".join(lines)
     return next((words for pattern, words in CAUSES if re.search(pattern, text, re.IGNORECASE)), "")
+
+
+def first_error(lines: Sequence[str]) -> str:
+    """The error that an engine's last lines begin with: what follows is mostly its consequences. Empty for none."""
+    return next((line[:300] for line in lines if ERROR.search(line) and "WARNING" not in line), "")
 
 
 def is_local(host: str) -> bool:
