@@ -213,7 +213,7 @@ def test_transformers_gets_a_folder_with_the_runs_name_that_peft_reads(tiny_base
     order, place = order_of(run), place_for(tmp_path, SERVING)
     command = serve_transformers.command(order, Options(), place)
     assert list(command.names) == ["a"]
-    assert command.has_key is False
+    assert command.secret == {}
     folder = place.folder / "a"
     found, base = (AutoModelForCausalLM.from_pretrained(one) for one in (folder, tiny_base))
     ids = torch.arange(20)[None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,8 +34,8 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="The run as llama.cpp reads it.", show_default="from its export/gguf"),
     ] = None,
-    host: Annotated[str, typer.Option(help="Who may ask; this machine alone by default.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[str | None, typer.Option(help="Who may ask.", show_default="127.0.0.1: this machine alone")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 takes a free one.", show_default="8000")] = None,
     dtype: Annotated[
         str | None, typer.Option(help="fp32, bf16, fp16 or auto.", show_default="that of the runs")
     ] = None,
@@ -46,7 +46,9 @@ def serve(
         list[str] | None,
         typer.Option(metavar="ARG", help="For the engine, as it is: --engine-arg=--seed --engine-arg=7."),
     ] = None,
-    wait: Annotated[float, typer.Option(metavar="SECONDS", help="For the engine to be ready.")] = 600,
+    wait: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="For the engine to be ready.", show_default="600")
+    ] = None,
     log: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="All that the engine says.", show_default="kept where it fails"),
@@ -62,7 +64,11 @@ def serve(
     from pronk.ship import serve as room
     from pronk.ship.serve_order import Options
 
-    options = Options(engine, engine_python, gguf, host, port, dtype, max_model_len, wait, log, engine_arg or ())
+    given: dict[str, Any] = {
+        "engine": engine, "engine_python": engine_python, "gguf": gguf, "host": host, "port": port, "dtype": dtype,
+        "max_model_len": max_model_len, "seconds": wait, "log": log, "arguments": engine_arg,
+    }  # fmt: skip
+    options = Options(**{key: value for key, value in given.items() if value is not None})
     if dry_run:
         planned = room.dry_run(runs, options, overrides or [], console())
         print(room.as_json(planned) if as_json else room.dry_run_text(planned))

@@ -73,12 +73,14 @@ def serve(
     tell = partial(say, console)
     order = read_order(targets, options.gguf, overrides, tell)
     choice = choose(order, options)
-    key, made = _key(console)
+    key, made = _key(console) if choice.has_key else ("", False)
     port = free_port(options.host, options.port)
     with heard(tell) as stop, _workplace(options.log) as (folder, log):
         command = choice.command(order, options, _place(choice, folder, port, key))
         for line in (f"engine: {choice.label}", *order.notes, *command.notes, *host_warning(options.host)):
             tell(line)
+        if stop.asked:
+            return
         process = EngineProcess(command.argv, {**command.environment, **command.secret}, folder, log, stop)
         try:
             with _started(process, command):
@@ -98,16 +100,19 @@ def _ready(
     process: EngineProcess, address: Address, command: Command, order: Order, options: Options, console: Console
 ) -> bool:
     """Whether the engine answers, and reads what it should for each of its models; not where the user ends it first."""
-    stop, said = process.stop, dict[str, list[str]]()
-    with _waiting(console) as tell:
-        if not wait_until_ready(process, address, command.health, options.seconds, stop, tell):
-            return False
-        for name in command.names:
-            if not stop.asked:
+    said = dict[str, list[str]]()
+    try:
+        with _waiting(console) as tell:
+            wait_until_ready(process, address, command.health, options.seconds, tell)
+            for name in command.names:
                 said.setdefault(check_prompts(address, command, order, name), []).append(name)
+    except EngineError:
+        if process.stop.asked:  # it was ended on purpose
+            return False
+        raise
     for what, names in said.items():
         say(console, f"{', '.join(names)}: {what}")
-    return not stop.asked
+    return not process.stop.asked
 
 
 @contextmanager

@@ -80,7 +80,8 @@ class Place:
 class Choice:
     """An engine with the environment that it was found in. label: engine and version, for people.
 
-    command: how it is started, its files written; raises OptionError for what it cannot serve.
+    command: how it is started, its files written; raises OptionError for what it cannot serve. has_key: whether it asks
+    clients for one.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Choice:
     environment: Environment
     command: Callable[[Order, Options, Place], Command]
     program: str | None = None
+    has_key: bool = True
 
 
 def choose(order: Order, options: Options) -> Choice:
@@ -157,4 +159,5 @@ def _transformers(order: Order, options: Options) -> Choice | str:
             f"`transformers serve` is not whole for {there.python}: pip install 'transformers[serving]' peft "
             f"(missing: {', '.join(missing)})"
         )
-    return Choice("transformers", f"transformers serve {there.packages['transformers']}", there, command)
+    label = f"transformers serve {there.packages['transformers']}"
+    return Choice("transformers", label, there, command, has_key=False)

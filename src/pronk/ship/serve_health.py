@@ -13,7 +13,7 @@ from pronk.data.terminal import plain
 from pronk.data.words import counted
 from pronk.errors import EngineError, OptionError, RefusedError
 from pronk.ship.serve_order import Command, Order
-from pronk.ship.serve_process import EngineProcess, Stop
+from pronk.ship.serve_process import EngineProcess
 from pronk.ship.serve_template import PROBES, probe_ids
 
 PAUSE = 0.25  # seconds between two looks
@@ -57,25 +57,23 @@ class Address:
 
 
 def wait_until_ready(
-    process: EngineProcess, address: Address, health: str, seconds: float, stop: Stop, tell: Callable[[str], None]
-) -> bool:
-    """Until the engine answers; False where the user asks to end first.
+    process: EngineProcess, address: Address, health: str, seconds: float, tell: Callable[[str], None]
+) -> None:
+    """Until the engine answers. tell: gets what the engine says and how long it has taken.
 
-    tell: gets what the engine says and how long it has taken. Raises EngineError where it ends, or takes longer than
-    so many seconds.
+    Raises EngineError where it ends, is ended, or takes longer than so many seconds.
     """
     begun = time.monotonic()
-    while not stop.asked:
+    while True:
         if (code := process.code) is not None:
             raise EngineError(f"the engine ended while it started{ended_how(code)}")
         if address.ask(health)[0] == 200:
-            return True
+            return
         passed = time.monotonic() - begun
-        if passed > seconds:
+        if passed > seconds or process.stop.asked:
             raise EngineError(f"the engine was not ready after {passed:.0f} s (--wait {seconds:.0f})")
         tell(f"{passed:.0f} s: {(process.last_lines() or ['starting'])[-1]}")
         time.sleep(PAUSE)
-    return False
 
 
 def ended_how(code: int) -> str:

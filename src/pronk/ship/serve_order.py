@@ -79,7 +79,6 @@ class Command:
     secret: Mapping[str, str] = field(default_factory=dict, repr=False)
     health: str = "/health"
     request: Mapping[str, Any] = field(default_factory=dict)
-    has_key: bool = True
     notes: Sequence[str] = ()
 
 

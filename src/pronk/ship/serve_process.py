@@ -30,10 +30,14 @@ OURS = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PRONK_API_KEY")
 
 
 class Stop:
-    """Whether the user wants to end. waiting: whether asking may interrupt what is being waited for."""
+    """Whether the user wants to end. waiting: whether asking interrupts what is being waited for.
+
+    engine: the process to end as soon as it is asked for, so that no request to it is waited for either.
+    """
 
     def __init__(self) -> None:
         self.asked, self.waiting = 0, False
+        self.engine: subprocess.Popen[bytes] | None = None
 
 
 @contextmanager
@@ -43,7 +47,8 @@ def heard(tell: Callable[[str], None]) -> Iterator[Stop]:
 
     def hear(_number: int, _frame: FrameType | None) -> None:
         stop.asked += 1
-        if stop.asked == 1:
+        if stop.asked == 1 and stop.engine is not None:
+            stop.engine.terminate()
             tell("ending the engine (Ctrl-C once more to kill it)")
         if stop.waiting:
             stop.waiting = False
@@ -80,6 +85,7 @@ class EngineProcess:
             self.argv, env=whole, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
+        self.stop.engine = self._process
         self._reader = threading.Thread(target=self._read, daemon=True, name="engine log")
         self._reader.start()
 

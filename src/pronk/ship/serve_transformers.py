@@ -47,7 +47,7 @@ def command(order: Order, options: Options, place: Place) -> Command:
     notes = ["this engine asks for no key: whoever is logged in to this machine can ask it, and it answers one request "
              "after another"]  # fmt: skip
     return Command(
-        "transformers", [*argv, *options.arguments], [name], {"HF_HUB_OFFLINE": "1"}, has_key=False,
+        "transformers", [*argv, *options.arguments], [name], {"HF_HUB_OFFLINE": "1"},
         notes=notes if flags is not None else [*notes, differs(quantize)],
     )  # fmt: skip
 

@@ -61,7 +61,7 @@ def host_warning(host: str) -> Iterator[str]:
 
 def as_ready(address: Address, command: Command, label: str, log: Path) -> dict[str, Any]:
     """What a program needs to know of a server that is ready; the key is no part of it."""
-    return {"address": address.url, "models": list(command.names), "engine": label, "key": command.has_key,
+    return {"address": address.url, "models": list(command.names), "engine": label, "key": bool(address.key),
             "log": str(log)}  # fmt: skip
 
 
@@ -73,15 +73,15 @@ def ready_lines(address: Address, command: Command, order: Order, key: str | Non
     if key is not None:
         yield f"key, shown this once: export PRONK_API_KEY={key}"
     path, body = _example(order, name)
-    header = '-H "Authorization: Bearer $PRONK_API_KEY" ' if command.has_key else ""
+    header = '-H "Authorization: Bearer $PRONK_API_KEY" ' if bool(address.key) else ""
     yield ""
     yield f"curl {address.url}{path} {header}\\\n  -H 'Content-Type: application/json' \\\n  -d {shlex.quote(body)}"
     yield ""
-    api_key = "os.environ['PRONK_API_KEY']" if command.has_key else "'none'"
+    api_key = "os.environ['PRONK_API_KEY']" if bool(address.key) else "'none'"
     call, argument = ("completions", f"prompt={QUESTION!r}") if order.plain else (
         "chat.completions", f"messages=[{{'role': 'user', 'content': {QUESTION!r}}}]"
     )  # fmt: skip
-    yield "import os, openai" if command.has_key else "import openai"
+    yield "import os, openai" if bool(address.key) else "import openai"
     yield f"client = openai.OpenAI(base_url={address.url!r}, api_key={api_key})"
     yield f"client.{call}.create(model={name!r}, {argument})"
     yield ""
