@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 KEY = "PRONK_API_KEY"
 TOLD_EVERY = 15.0  # seconds between two lines where there is no terminal
 SHOWN_LINES, SHOWN_LETTERS = 10, 300  # of the log of an engine that failed
+SPINNER = 3  # columns before the line that tells how an engine gets on
 KEY_LETTERS = re.compile(r"[!-~]{8,}")  # what a header can carry
 
 
@@ -170,7 +171,7 @@ def _waiting(console: Console) -> Iterator[Callable[[str], None]]:
         def tell(line: str) -> None:
             nonlocal last
             if console.is_terminal:
-                status.update(Text(f"starting the engine, {line}", no_wrap=True, overflow="ellipsis"))
+                status.update(Text(f"starting the engine, {line}"[: console.width - SPINNER]))
             elif time.monotonic() - last >= TOLD_EVERY:
                 last = time.monotonic()
                 say(console, f"waiting for the engine, {line}")

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from pronk.data.terminal import plain
 
-GRACE = 10.0  # seconds that an engine gets to end by itself
+GRACE = 20.0  # seconds that an engine gets to end by itself
 KEPT_LINES = 200  # of the log, to tell why an engine died
 LARGEST_LOG = 10 * 2**20  # bytes; what is older is in a second file of the same size
 HIDDEN = "[hidden]"
