@@ -23,6 +23,11 @@ WITHOUT_EMPTY_ANSWER = (
     "{%- if messages and messages[-1]['role'] == 'assistant' and not messages[-1]['content'] %}"
     "{%- set messages = messages[:-1] %}{%- endif %}{%- set add_generation_prompt = true %}\n"
 )
+# What its settings cannot change.
+CHANCE = (
+    "this server answers one request after another; it draws tokens and punishes repetition unless a request says "
+    "temperature: 0 and repeat_penalty: 1; an unknown model's name gets the answers of this one"
+)
 ALL_LAYERS = 999  # on the GPU, where llama.cpp is built for one
 
 
@@ -68,8 +73,7 @@ def _python_server(order: Order, options: Options, place: Place, length: int) ->
     file = place.folder / "server.json"
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as written:
         json.dump({**settings, "models": [model]}, written)
-    notes = [*_notes(order), "this server answers one request after another, and draws tokens unless a request says "
-             "temperature: 0; an unknown model's name gets the answers of this one"]  # fmt: skip
+    notes = [*_notes(order), CHANCE]
     argv = [place.environment.python, "-m", "llama_cpp.server", "--config_file", str(file), *options.arguments]
     return Command("llama.cpp", argv, [name], health="/v1/models", notes=notes)
 

@@ -15,7 +15,7 @@ from pronk.model.saved import CONFIG, WEIGHTS
 from pronk.ship.serve_engine import Place
 from pronk.ship.serve_files import generation_config, write_tokenizer
 from pronk.ship.serve_order import Command, Options, Order, dtype_of
-from pronk.ship.serve_vllm import differs
+from pronk.ship.serve_vllm import differs, single_scales
 from pronk.ship.serve_words import is_local
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def command(order: Order, options: Options, place: Place) -> Command:
              "after another"]  # fmt: skip
     return Command(
         "transformers", [*argv, *options.arguments], [name], {"HF_HUB_OFFLINE": "1"},
-        notes=notes if flags is not None else [*notes, differs(quantize)],
+        notes=[*notes, *(single_scales(reader.model.recipe) if flags is not None else [differs(quantize)])],
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from pronk.ship.serve_order import BASE, Command, Options, Order, dtype_of, leng
 
 if TYPE_CHECKING:
     from pronk.ask.asking import Reader
+    from pronk.recipe import Recipe
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM has kernels; a smaller adapter is padded
 MOST_AT_ONCE = 16  # adapters in one batch; more take turns
@@ -78,8 +79,15 @@ def _quantization(reader: Reader, bitsandbytes: bool) -> tuple[list[str], list[s
     if recipe.quantize == "none":
         return [], []
     if recipe.quantize == "nf4" and bitsandbytes:
-        return ["--quantization", "bitsandbytes"], []
+        return ["--quantization", "bitsandbytes"], single_scales(recipe)
     return [], [differs(recipe.quantize)]
+
+
+def single_scales(recipe: Recipe) -> list[str]:
+    """What to say of an NF4 base whose scales were left as they are: engines quantize those too."""
+    if recipe.quantize != "nf4" or recipe.double_quantization is not False:
+        return []
+    return ["the runs were trained with double_quantization: false, and this engine quantizes the scales too"]
 
 
 def differs(quantize: str) -> str:
