@@ -40,8 +40,7 @@ def reader_of(tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
-@pytest.mark.parametrize("system", [None, SYSTEM])
-@pytest.mark.parametrize("instruction", [None, INSTRUCTION])
+@pytest.mark.parametrize(("system", "instruction"), [(None, INSTRUCTION), (SYSTEM, None), (SYSTEM, INSTRUCTION)])
 def test_the_served_template_asks_as_chat_does(reader_of, name, kind, system, instruction):
     reader = reader_of(name, kind, system=system, instruction=instruction)
     notes = check_template(reader, served_template(reader.model.form, reader.prompt))

@@ -26,6 +26,7 @@ from pronk.errors import EngineError, OptionError, RefusedError
 from pronk.ship import serve as room
 from pronk.ship import serve_process
 from pronk.ship.serve_order import Options
+from pronk.ship.serve_words import host_warning
 
 KEY = "the-key-of-the-tests-0123"
 QUESTION = {"role": "user", "content": "Sales rose 12.5%."}
@@ -81,7 +82,11 @@ class Serving:
 def nothing_left(tmp_path: Path) -> Iterator[None]:
     """After the test no process of the engine runs, its own child included, and its files are gone."""
     yield
-    facts = started(tmp_path)
+    check_nothing_left(tmp_path)
+
+
+def check_nothing_left(folder: Path) -> None:
+    facts = started(folder)
     until = time.monotonic() + 5
     while any(map(runs_still, facts["processes"])) and time.monotonic() < until:
         time.sleep(0.02)
@@ -102,39 +107,51 @@ def asked(address: str, model: str = "first", key: str = KEY) -> str | None:
         return client.chat.completions.create(model=model, messages=[QUESTION]).choices[0].message.content
 
 
-@pytest.mark.usefixtures("nothing_left")
-def test_runs_are_served_by_name_and_ctrl_c_ends_everything(runs, tmp_path):
-    def client(address: str) -> None:
-        assert [asked(address, name) for name in ("base", "first", "second")] == ["yes"] * 3
-        with pytest.raises(NotFoundError):
-            asked(address, "third")
-        with pytest.raises(AuthenticationError):
-            asked(address, key="another-key")
+@pytest.fixture(scope="module")
+def served_once(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serving, str, list[str]]]:
+    """Two runs, served once to a client: what was said, and what the client met."""
+    folder = tmp_path_factory.mktemp("served")
+    shapes = {"first": 4, "second": 12}
+    runs = [str(make_run(folder / "runs" / name, tiny_base, rank)) for name, rank in shapes.items()]
+    met: list[str] = []
 
-    serving = Serving(tmp_path, client)
-    said = serving(runs)
+    def client(address: str) -> None:
+        met.extend(str(asked(address, name)) for name in ("base", "first", "second"))
+        for expected, wrong in ((NotFoundError, {"model": "third"}), (AuthenticationError, {"key": "another-key"})):
+            with pytest.raises(expected):
+                asked(address, **wrong)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRONK_API_KEY", KEY)
+        serving = Serving(folder, client)
+        yield serving, serving(runs, arguments=["--seed", "7"]), met
+
+
+def test_runs_are_served_by_name_and_ctrl_c_ends_everything(served_once):
+    serving, said, met = served_once
+    assert met == ["yes"] * 3
     assert serving.ready["models"] == ["base", "first", "second"]
     assert "base, first, second: reads the ids that `pronk chat` asks with, in 3 questions" in said
     assert f'curl {serving.ready["address"]}/chat/completions -H "Authorization: Bearer $PRONK_API_KEY"' in said
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    check_nothing_left(serving.folder)
 
 
-def test_the_engine_is_started_as_the_runs_need_it(runs, tmp_path):
-    Serving(tmp_path)(runs, arguments=["--seed", "7"])
-    argv = started(tmp_path)["argv"]
+def test_the_engine_is_started_as_the_runs_need_it(served_once):
+    facts = started(served_once[0].folder)
+    argv = facts["argv"]
     after = {name: argv[number + 1] for number, name in enumerate(argv[:-1]) if name.startswith("--")}
     assert after["--max-lora-rank"] == "16"  # the next that vLLM knows above 12
     assert (after["--dtype"], after["--max-model-len"], after["--host"]) == ("float32", "256", "127.0.0.1")
     assert (after["--max-loras"], after["--seed"]) == ("2", "7")
-    environment = started(tmp_path)["environment"]
+    environment = facts["environment"]
     assert environment["HF_HUB_OFFLINE"] == environment["VLLM_NO_USAGE_STATS"] == "1"
     assert "PYTHONPATH" not in environment  # packages of this Python are none of another's
 
 
-def test_the_key_is_nowhere_but_in_the_environment_of_the_engine(runs, tmp_path):
-    serving = Serving(tmp_path)
-    said = serving(runs)
-    facts = started(tmp_path)
+def test_the_key_is_nowhere_but_in_the_environment_of_the_engine(served_once):
+    serving, said, _ = served_once
+    facts = started(serving.folder)
     assert not any(KEY in argument for argument in facts["argv"])
     assert facts["environment"]["VLLM_API_KEY"] == KEY
     assert "PRONK_API_KEY" not in facts["environment"]
@@ -159,10 +176,10 @@ def test_without_a_key_one_is_made_and_shown_once_to_a_terminal_alone(runs, tmp_
 
 
 @pytest.mark.parametrize("bad", ["short", "with a space in it", "with-a-line\nbreak"])
-def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(runs, tmp_path, monkeypatch, bad):
+def test_a_key_that_no_header_can_carry_is_refused_without_being_shown(monkeypatch, bad):
     monkeypatch.setenv("PRONK_API_KEY", bad)
     with pytest.raises(OptionError, match="at least 8 letters") as refused:
-        Serving(tmp_path)(runs)
+        room._key(Console(file=StringIO()))
     assert bad not in str(refused.value)
 
 
@@ -211,9 +228,8 @@ def test_an_engine_that_does_not_listen_is_killed(runs, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_other_ways_to_be_ended_end_the_engine_too(runs, tmp_path, number):
-    Serving(tmp_path, number=number)(runs)
+def test_a_terminal_that_is_closed_ends_the_engine_too(runs, tmp_path):
+    Serving(tmp_path, number=signal.SIGHUP)(runs)
 
 
 @pytest.mark.usefixtures("nothing_left")
@@ -239,13 +255,14 @@ def test_a_taken_port_is_told_before_anything_is_started(runs, tmp_path):
     assert not (tmp_path / "started.json").exists()
 
 
-def test_a_host_that_others_reach_is_warned_of(runs, tmp_path):
-    assert "--host 0.0.0.0: everybody who can reach this machine" in Serving(tmp_path)(runs, host="0.0.0.0")
+def test_a_host_that_others_reach_is_warned_of():
+    assert list(host_warning("127.0.0.1")) == []
+    assert "--host 0.0.0.0: everybody who can reach this machine" in "".join(host_warning("0.0.0.0"))
 
 
 def test_a_log_is_kept_only_where_it_is_of_use(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    Serving(tmp_path)(runs, log=None)
+    Serving(tmp_path, number=signal.SIGTERM)(runs, log=None)
     assert not list(tmp_path.glob("pronk-serve-*"))
     monkeypatch.setenv("PRONK_FAKE", "says nothing")
     with pytest.raises(EngineError):
