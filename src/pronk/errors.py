@@ -10,6 +10,7 @@
     │   └── OptionError       options that no run of the verb could follow
     ├── ResourceError         the machine has too little of something: disk (exit code 2)
     │   └── OutOfMemoryError  … or memory
+    ├── EngineError           a server that pronk has started failed (exit code 1)
     └── RefusedError          a check or a gate said no (exit code 1)
 
 A message says what was found, where (file, line or key), and what is expected instead.
@@ -68,6 +69,12 @@ class ResourceError(PronkError):
 
 class OutOfMemoryError(ResourceError):
     """The GPU's memory, or the machine's, is not enough."""
+
+
+class EngineError(PronkError):
+    """A server that pronk has started did not come up, or ended by itself."""
+
+    exit_code = 1
 
 
 class RefusedError(PronkError):

@@ -14,7 +14,7 @@ import pytest
 from markupsafe import Markup
 from study_builder import HOSTILE, build_study
 
-from pronk.compare import charts, report, words
+from pronk.compare import charts, report, templates, words
 from pronk.compare.conclusion import conclusion
 from pronk.compare.pairs import compare_study
 from pronk.compare.report import write_report
@@ -101,12 +101,20 @@ def test_hostile_text_is_shown_and_never_run(hostile: Path) -> None:
     assert 'qv-2"><img src=x onerror=alert(1)><script>alert(1)' in page.text
 
 
+def forget_templates() -> None:
+    templates.template.cache_clear()
+    templates._environment.cache_clear()
+
+
 def test_the_check_sees_a_template_that_does_not_escape(hostile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def careless(**settings: object) -> jinja2.Environment:
         return jinja2.Environment(**{**settings, "autoescape": False})
 
-    monkeypatch.setattr(report, "Environment", careless)
-    html = report.render(hostile)
+    with monkeypatch.context() as patch:
+        patch.setattr(templates, "Environment", careless)
+        forget_templates()
+        html = report.render(hostile)
+    forget_templates()
     with pytest.raises(AssertionError):
         assert_harmless(html)
 

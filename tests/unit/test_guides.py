@@ -251,7 +251,7 @@ def test_a_page_says_the_same_in_korean(page):
 def test_all_guides_are_found_and_short():
     assert [page.name for page in ENGLISH] == [
         "README.md", "blind-test.md", "first-fine-tune.md", "judging.md", "measures.md", "predicting.md",
-        "settings.md", "shipping.md", "should-i-fine-tune.md", "when-it-does-not-work.md",
+        "serving.md", "settings.md", "shipping.md", "should-i-fine-tune.md", "when-it-does-not-work.md",
     ]  # fmt: skip
     assert len(PAGES) == 2 * len(ENGLISH)
     assert max(len(read(page).splitlines()) for page in GUIDES) <= 300
@@ -268,7 +268,7 @@ FAULTS: list[tuple[Callable[[str], list[str]], str, str]] = [
     (recipe_faults, "```yaml\ntrain: {learning_rate: fast}\n```", "learning_rate"),
     (recipe_faults, "```yaml\nstudy:\n  train.dtype: [fp32, bf16]\n```", "train.dtype"),
     (recipe_faults, "```yaml\ntrain: {epochs: 2\n```", "not valid YAML"),
-    (command_faults, "Then `pronk serve DIR`.", "no serve"),
+    (command_faults, "Then `pronk deploy DIR`.", "no deploy"),
     (command_faults, "```\npronk run recipe.yaml --fast\n```", "no --fast"),
     (command_faults, "```\npronk bench everything\n```", "no everything"),
     (command_faults, "`pronk run recipe.yaml --set\ntrain.epoch=3`", "train.epoch"),

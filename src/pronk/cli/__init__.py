@@ -12,6 +12,7 @@ judging.py       judge
 shipping.py      export
 synthesizing.py  synthesize
 trying.py        try
+serving.py       serve
 benches.py       bench
 shared.py        options and how a result is shown
 """
@@ -35,6 +36,7 @@ from pronk.cli import (
     judging,
     measuring,
     predicting,
+    serving,
     shipping,
     studies,
     synthesizing,
@@ -55,7 +57,7 @@ app = typer.Typer(
 for verb in (
     studies.demo, checks.init, checks.doctor, checks.tokens, checks.check, studies.plan, studies.run, studies.report,
     measuring.evaluate, comparing.compare, asking.generate, asking.inspect, chatting.chat, voting.arena, judging.judge,
-    synthesizing.synthesize, shipping.export, predicting.predict,
+    synthesizing.synthesize, shipping.export, predicting.predict, serving.serve,
 ):  # fmt: skip
     # eval is not a name for a function: Python has one
     app.command("eval" if verb is measuring.evaluate else None)(verb)

@@ -60,17 +60,16 @@ def export(
     from pronk.ship.exporting import export as exported
     from pronk.ship.record import Record, as_table
 
-    forms = _split(to)
+    forms, more = _split(to), {"quant": _split(quant or ()), "push": push, "hub_merged": hub_merged}
     if quant and not {"gguf", "ollama"} & set(forms):
         raise OptionError("--quant is for --to gguf and --to ollama: leave it out, or add one of them")
     hub_upload.check_options(forms, push, hub_merged, public, update)
     model = one_run(run)
     place = out or (model.run or Path()) / "export"
     made = [form for form in forms if not (form == "hub" and push and hub_upload.stands(place, hub_merged))]
-    more = {"push": push, "hub_merged": hub_merged, "quant": _split(quant or ())}
     try:
         options = Options(made, out, tolerance or [], rows, more)
-        record = exported(run, options, console()) if made else Record.at(place, model)
+        record = exported(run, options, console()) if made or not forms else Record.at(place, model)
     except KeyboardInterrupt:
         say("interrupted; forms that were done are kept, nothing is left half-written")
         sys.exit(130)
