@@ -51,10 +51,10 @@ def main(run: str, rows: Path, batch: int, alone: int) -> dict[str, Any]:
 def _ours(run: str, file: Path) -> tuple[float, list[Any], list[Any], Any]:
     """Rows a second of a second pass, its records and items, and what made them."""
     from pronk.ask.asking import open_reader
-    from pronk.ship.predict_answers import Labels, Weights, records_of
-    from pronk.ship.predict_journal import Journal
-    from pronk.ship.predict_model import asking_of, labels_of, one_model
-    from pronk.ship.predict_rows import Prompts, opened, windows
+    from pronk.ship.predict.answers import Labels, Weights, records_of
+    from pronk.ship.predict.journal import Journal
+    from pronk.ship.predict.model import asking_of, labels_of, one_model
+    from pronk.ship.predict.rows import Prompts, opened, windows
     from pronk.train.interrupt import Interruption
 
     model = one_model(run, None, [])

@@ -271,7 +271,7 @@ def predict(
     settings: of models that write, as for `generate`.
     Raises PronkError if something about them is wrong, KeyboardInterrupt if stopped.
     """
-    from pronk.ship.predict import Wanted, predict_rows
+    from pronk.ship.predict.predicting import Wanted, predict_rows
 
     wanted = Wanted(_target(model), column, calibrate, skip_bad, prompt, _texts(overrides), settings)
     return predict_rows(wanted, [one if isinstance(one, str) else dict(one) for one in rows], _console(), prefix)

@@ -15,8 +15,8 @@ import pytest
 import torch
 from command_line import Told
 
-import pronk.ship.try_classify as by_class
-import pronk.ship.try_translate as by_language
+import pronk.ship.trying.classify as by_class
+import pronk.ship.trying.translate as by_language
 from pronk.data.labels import default_instruction
 
 Pronk = Callable[..., Told]

@@ -16,8 +16,8 @@ import pretrained_models as models
 import pytest
 from command_line import Told
 
-import pronk.ship.try_classify as by_class
-import pronk.ship.try_translate as by_language
+import pronk.ship.trying.classify as by_class
+import pronk.ship.trying.translate as by_language
 
 Pronk = Callable[..., Told]
 TEXTS = ["the red house", "a small dog runs to the cold market", "prices"]

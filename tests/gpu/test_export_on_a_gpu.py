@@ -19,7 +19,7 @@ pytestmark = [
     [("fp32", "none"), ("bf16", "none"), ("fp16", "none"), ("bf16", "nf4"), ("bf16", "int8"), ("bf16", "fp8")],
 )
 def test_an_export_passes(tiny_base, worded, dtype, quantize):
-    from pronk.ship.exporting import Options, export
+    from pronk.ship.export.exporting import Options, export
 
     recipe = {
         "base": str(tiny_base), "allow": ["unknown-tokens"],
@@ -31,7 +31,7 @@ def test_an_export_passes(tiny_base, worded, dtype, quantize):
     study = pronk.run(worded / "recipe.yaml", out=worded / "study")
     (run,) = (path for path in (study.path / "runs").iterdir() if (path / "adapter").is_dir())
     record = export(str(run), Options(["adapter", "merged"]), Console(stderr=True))
-    for entry in record.entries:  # the figures are what the defaults of ship/tolerance.py are judged by
+    for entry in record.entries:  # the figures are what the defaults of ship/gate/tolerance.py are judged by
         found = entry["parity"]
         print(dtype, quantize, entry["name"], found["kl"], found["worst"], found["top1"], found["loss"]["difference"])
     assert record.passed, [entry["reasons"] for entry in record.entries]

@@ -7,9 +7,9 @@ import torch
 import yaml
 
 import pronk
-from pronk.ship import predict_answers
-from pronk.ship.predict import Wanted, predict_file
-from pronk.ship.predict_journal import Journal
+from pronk.ship.predict import answers as predict_answers
+from pronk.ship.predict.journal import Journal
+from pronk.ship.predict.predicting import Wanted, predict_file
 
 pytestmark = [
     pytest.mark.gpu,

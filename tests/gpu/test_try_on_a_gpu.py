@@ -10,8 +10,8 @@ import torch
 from rich.console import Console
 
 from pronk.data.questions import Question
-from pronk.ship.try_classify import classify
-from pronk.ship.try_translate import translate
+from pronk.ship.trying.classify import classify
+from pronk.ship.trying.translate import translate
 
 pytestmark = [
     pytest.mark.gpu,

@@ -17,8 +17,8 @@ from pronk.ask.models import Form, Model
 from pronk.data.questions import Question
 from pronk.errors import PromptError
 from pronk.recipe import recipe_of_base
-from pronk.ship import serve_template
-from pronk.ship.serve_template import check_template, served_template
+from pronk.ship.serve import template as serve_template
+from pronk.ship.serve.template import check_template, served_template
 from pronk.tokens.prompt import Prompt
 
 OWN = "{%- for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"  # noqa: E501

@@ -38,7 +38,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory, sure_base: Path) -> Path:
     """A run that was exported as adapter and merged model; not to be changed."""
     from rich.console import Console
 
-    from pronk.ship.exporting import Options, export
+    from pronk.ship.export.exporting import Options, export
 
     run = place_run(tmp_path_factory.mktemp("shipped"), sure_base)
     assert export(str(run), Options(["adapter", "merged"]), Console(quiet=True)).passed

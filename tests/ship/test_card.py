@@ -19,15 +19,15 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from shipped_run import LABELS, RUN, make_study
 
-import pronk.ship.card as subject
+import pronk.ship.hub.card as subject
 from pronk.ask.asking import open_reader
 from pronk.ask.models import find_models
 from pronk.data.labels import default_instruction
 from pronk.model.hub import Base
-from pronk.ship import markup
-from pronk.ship.card import card, python_code
-from pronk.ship.card_facts import Facts, Result, Source, gather, public_recipe
-from pronk.ship.terms import Terms, find_terms, licence_of_text
+from pronk.ship.hub import markup
+from pronk.ship.hub.card import card, python_code
+from pronk.ship.hub.facts import Facts, Result, Source, gather, public_recipe
+from pronk.ship.hub.terms import Terms, find_terms, licence_of_text
 
 HOSTILE = [
     "<script>alert(1)</script>", "a | b\n| c", "](javascript:alert(1))", "`x` ``y``", "---\nlicense: mit", "**bold**",
@@ -245,7 +245,7 @@ def test_a_base_says_its_licence_itself(beside: str, tmp_path: Path) -> None:
      ("meta-llama/Llama-2-7b-hf", "llama2"), ("smollm2", "apache-2.0"), ("somebody/Llama-3-8B", "unknown")],
 )  # fmt: skip
 def test_a_base_that_is_not_here_by_its_name(name: str, licence: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pronk.ship.terms.hub_answers", lambda: False)
+    monkeypatch.setattr("pronk.ship.hub.terms.hub_answers", lambda: False)
     assert find_terms(Base(name, name, local=False)).id == licence
 
 
@@ -293,7 +293,7 @@ def as_pronk(run: Path) -> str:
     from pronk.ask.asking import ask
     from pronk.data.questions import Question
     from pronk.recipe import Generation
-    from pronk.ship.card_facts import EXAMPLE
+    from pronk.ship.hub.facts import EXAMPLE
 
     model = find_models([str(run)])[0]
     asked = ask([model], [Question(EXAMPLE, "", "")], Generation(max_new_tokens=64), Console(stderr=True))

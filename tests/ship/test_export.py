@@ -23,15 +23,15 @@ from pronk.ask.models import find_models
 from pronk.model.load import find_base, load_model
 from pronk.model.quantize import dense_weight
 from pronk.model.saved import WEIGHTS, read_adapter
-from pronk.ship import adapter as pronk_adapter
-from pronk.ship import merged as pronk_merged
-from pronk.ship import merging as pronk_merging
-from pronk.ship.adapter import changed_tensors
-from pronk.ship.merging import Merger, Quantization, write_merged
-from pronk.ship.parity import Gate
-from pronk.ship.reading import read_adapter_by_peft, read_merged
-from pronk.ship.record import Record, as_table
-from pronk.ship.tolerance import Limits
+from pronk.ship.export import adapter as pronk_adapter
+from pronk.ship.export import merged as pronk_merged
+from pronk.ship.export import merging as pronk_merging
+from pronk.ship.export.adapter import changed_tensors
+from pronk.ship.export.merging import Merger, Quantization, write_merged
+from pronk.ship.export.record import Record, as_table
+from pronk.ship.gate.parity import Gate
+from pronk.ship.gate.reading import read_adapter_by_peft, read_merged
+from pronk.ship.gate.tolerance import Limits
 
 Pronk = Callable[..., Ran]
 MakeRun = Callable[..., Path]

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from shipping import Ran
 
-from pronk.ship import gguf, gguf_writer, ollama
-from pronk.ship.llama_cpp import installed
+from pronk.ship.gguf import form as gguf
+from pronk.ship.gguf import writer as gguf_writer
+from pronk.ship.gguf.llama_cpp import installed
+from pronk.ship.ollama import form as ollama
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 read_by_llama_cpp = pytest.mark.skipif(

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 import pronk.model.gguf
 from pronk.errors import BaseModelError, ResourceError
-from pronk.ship import gguf_writer
-from pronk.ship.gguf_writer import Labels, write_model
+from pronk.ship.gguf import writer as gguf_writer
+from pronk.ship.gguf.writer import Labels, write_model
 
 LABELS = Labels("tuned", base="tiny", license="apache-2.0", description="a test")
 LINEAR = {"rope_type": "linear", "rope_theta": 5_000.0, "factor": 4.0}

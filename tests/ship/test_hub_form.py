@@ -22,8 +22,7 @@ from scripted_hub import MIDNIGHT, READER, WRONG, ScriptedHub
 from shipped_run import RUN, make_study
 
 from pronk.errors import RefusedError
-from pronk.ship import hub as form
-from pronk.ship import hub_upload as upload
+from pronk.ship.hub import form, upload
 
 Pronk = Callable[..., Any]
 PEFT_WARNS = "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"

@@ -20,13 +20,13 @@ from gguf_models import (
 )  # fmt: skip
 
 import pronk.model.gguf
-import pronk.ship.gguf_tokenizer
-import pronk.ship.gguf_writer
+import pronk.ship.gguf.tokenizer
+import pronk.ship.gguf.writer
 from pronk.errors import OptionError, RefusedError
-from pronk.ship import quantizer
-from pronk.ship.gguf_adapter import write_adapter
-from pronk.ship.gguf_writer import Labels, write_model
-from pronk.ship.llama_cpp import LlamaCpp, installed
+from pronk.ship.gguf import quantizer
+from pronk.ship.gguf.adapter import write_adapter
+from pronk.ship.gguf.llama_cpp import LlamaCpp, installed
+from pronk.ship.gguf.writer import Labels, write_model
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -69,9 +69,9 @@ def no_permutation(patch: pytest.MonkeyPatch) -> None:
 
 def no_factors(patch: pytest.MonkeyPatch) -> None:
     """Rotary positions that are not stretched."""
-    real = pronk.ship.gguf_writer._planned
+    real = pronk.ship.gguf.writer._planned
     patch.setattr(
-        pronk.ship.gguf_writer, "_planned", lambda *given: [one for one in real(*given) if "rope" not in one.name]
+        pronk.ship.gguf.writer, "_planned", lambda *given: [one for one in real(*given) if "rope" not in one.name]
     )
 
 
@@ -212,7 +212,7 @@ def test_ids_of_smollm2(smollm2: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     from pronk.model.load import load_tokenizer
 
     assert same_ids("smollm2", load_tokenizer(smollm2), tmp_path) == []
-    monkeypatch.setattr(pronk.ship.gguf_tokenizer, "_splitting", lambda *_: "llama-bpe")
+    monkeypatch.setattr(pronk.ship.gguf.tokenizer, "_splitting", lambda *_: "llama-bpe")
     assert same_ids("smollm2", load_tokenizer(smollm2), tmp_path) != []
 
 

@@ -13,8 +13,8 @@ import pytest
 from gguf_models import TEMPLATE, byte_tokenizer
 
 from pronk.errors import PromptError
-from pronk.ship.go_template import render
-from pronk.ship.ollama import MODELFILE, OllamaReads, go_template, modelfile, ollama_text, pieces_of, read_template
+from pronk.ship.ollama.form import MODELFILE, OllamaReads, go_template, modelfile, ollama_text, pieces_of, read_template
+from pronk.ship.ollama.go_template import render
 from pronk.tokens.forms import ALPACA_INPUT
 from pronk.tokens.prompt import Prompt
 
@@ -137,7 +137,7 @@ def test_the_folder_is_read_from_its_files_alone(tmp_path: Path, monkeypatch: py
             seen.append((text, begin))
             return [1, 2]
 
-    monkeypatch.setattr("pronk.ship.ollama.LlamaCpp", Model)
+    monkeypatch.setattr("pronk.ship.ollama.form.LlamaCpp", Model)
     (tmp_path / MODELFILE).write_text('FROM ./m.gguf\nTEMPLATE """{{ range .Messages }}<{{ .Content }}>{{ end }}"""\n')
     assert OllamaReads(tmp_path).chat_ids([{"role": "user", "content": "hi"}]) == [1, 2]
     assert seen == [tmp_path / "m.gguf", ("<hi>", True)]

@@ -19,12 +19,12 @@ from pronk.ask.asking import Reader, open_reader
 from pronk.ask.models import find_models
 from pronk.data.conversation import Conversation, Message
 from pronk.errors import OptionError
-from pronk.ship.chats import as_chat, chats_of, fixed_chats
-from pronk.ship.evidence import likeliest, make_rows, read_row
-from pronk.ship.merged import better
-from pronk.ship.parity import Gate, Paired, Parity, divergence
-from pronk.ship.reading import LogProbabilities
-from pronk.ship.tolerance import DEFAULTS, Limits, read_limits
+from pronk.ship.export.merged import better
+from pronk.ship.gate.chats import as_chat, chats_of, fixed_chats
+from pronk.ship.gate.evidence import likeliest, make_rows, read_row
+from pronk.ship.gate.parity import Gate, Paired, Parity, divergence
+from pronk.ship.gate.reading import LogProbabilities
+from pronk.ship.gate.tolerance import DEFAULTS, Limits, read_limits
 
 # PEFT 0.21 asks a transformers 5.23 model by an old name
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")

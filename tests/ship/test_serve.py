@@ -23,10 +23,10 @@ from rich.console import Console
 from runs_to_serve import make_run
 
 from pronk.errors import EngineError, OptionError, RefusedError
-from pronk.ship import serve as room
-from pronk.ship import serve_process
-from pronk.ship.serve_order import Options
-from pronk.ship.serve_words import host_warning
+from pronk.ship.serve import process as serve_process
+from pronk.ship.serve import serving as room
+from pronk.ship.serve.order import Options
+from pronk.ship.serve.words import host_warning
 
 KEY = "the-key-of-the-tests-0123"
 QUESTION = {"role": "user", "content": "Sales rose 12.5%."}

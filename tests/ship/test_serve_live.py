@@ -25,9 +25,9 @@ from pronk.ask.conversation import Conversation
 from pronk.ask.models import find_models
 from pronk.errors import OptionError
 from pronk.recipe import generation_settings
-from pronk.ship import serve as room
-from pronk.ship.serve_engine import choose
-from pronk.ship.serve_order import Options, read_order
+from pronk.ship.serve import serving as room
+from pronk.ship.serve.engine import choose
+from pronk.ship.serve.order import Options, read_order
 
 pytestmark = pytest.mark.slow
 KEY = "the-key-of-the-live-tests"

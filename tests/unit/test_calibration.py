@@ -11,8 +11,9 @@ from scipy.special import log_softmax
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
-from pronk.ship import calibration
-from pronk.ship.calibration import (
+from pronk.ship.predict import calibration
+from pronk.ship.predict.calibrating import told
+from pronk.ship.predict.calibration import (
     Calibration,
     Quality,
     calibrate,
@@ -21,7 +22,6 @@ from pronk.ship.calibration import (
     log_probabilities,
     quality,
 )
-from pronk.ship.predict_calibration import told
 
 Fault = Callable[[pytest.MonkeyPatch], None]
 

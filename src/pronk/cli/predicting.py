@@ -44,7 +44,7 @@ def predict(
 ) -> None:
     """A label with probabilities, or a text, for each row of a file. Stopped, the same command goes on."""
     from pronk.errors import OptionError
-    from pronk.ship.predict import Wanted, predict_file
+    from pronk.ship.predict.predicting import Wanted, predict_file
 
     if as_json and output == "-":
         raise OptionError("--json and --output - would both print to stdout: leave one of them out")

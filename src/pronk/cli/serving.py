@@ -61,8 +61,8 @@ def serve(
 
     Clients send the key in PRONK_API_KEY; without one, a new key is shown once.
     """
-    from pronk.ship import serve as room
-    from pronk.ship.serve_order import Options
+    from pronk.ship.serve import serving as room
+    from pronk.ship.serve.order import Options
 
     given: dict[str, Any] = {
         "engine": engine, "engine_python": engine_python, "gguf": gguf, "host": host, "port": port, "dtype": dtype,

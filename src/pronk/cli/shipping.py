@@ -55,10 +55,10 @@ def export(
     """Ship a run: each form is read back by the program that it is for, and compared with the run."""
     from pronk.data.terminal import plain_json
     from pronk.errors import OptionError
-    from pronk.ship import hub_upload
-    from pronk.ship.exporting import Options, one_run
-    from pronk.ship.exporting import export as exported
-    from pronk.ship.record import Record, as_table
+    from pronk.ship.export.exporting import Options, one_run
+    from pronk.ship.export.exporting import export as exported
+    from pronk.ship.export.record import Record, as_table
+    from pronk.ship.hub import upload as hub_upload
 
     forms, more = _split(to), {"quant": _split(quant or ()), "push": push, "hub_merged": hub_merged}
     if quant and not {"gguf", "ollama"} & set(forms):
@@ -88,7 +88,7 @@ def export(
 def _to_hub(place: Path, push: str | None, public: bool, update: bool, as_json: bool) -> dict[str, Any]:
     """Show what would be uploaded, and upload it if that was asked for."""
     from pronk.data.terminal import plain
-    from pronk.ship import hub_upload
+    from pronk.ship.hub import upload as hub_upload
 
     upload = hub_upload.plan_upload(place, push, not public, update)
     if not as_json:

@@ -66,8 +66,8 @@ def generate(
 ) -> None:
     """What a base writes: an answer, or how a text goes on."""
     from pronk import ask
-    from pronk.ship.try_generate import generate as write
-    from pronk.ship.try_texts import read_texts
+    from pronk.ship.trying.generate import generate as write
+    from pronk.ship.trying.texts import read_texts
 
     drawing = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     given = {**drawing, "max_new_tokens": max_new_tokens, "stop": stop or None}
@@ -99,9 +99,9 @@ def classify(
 
     A classifier has labels of its own; an NLI model or a causal language model takes any.
     """
-    from pronk.ship import try_shown
-    from pronk.ship.try_classify import classify as sort
-    from pronk.ship.try_texts import read_texts
+    from pronk.ship.trying import shown as try_shown
+    from pronk.ship.trying.classify import classify as sort
+    from pronk.ship.trying.texts import read_texts
 
     read = read_texts(texts or [], file, sys.stdin)
     given = try_shown.named(labels)
@@ -130,9 +130,9 @@ def translate(
 
     The languages are the model's own codes, and the beam search is its own.
     """
-    from pronk.ship import try_shown
-    from pronk.ship.try_texts import read_texts
-    from pronk.ship.try_translate import translate as turn
+    from pronk.ship.trying import shown as try_shown
+    from pronk.ship.trying.texts import read_texts
+    from pronk.ship.trying.translate import translate as turn
 
     read = read_texts(texts or [], file, sys.stdin)
     found = _heard(lambda: turn(base, read, source, target, max_new_tokens, overrides or [], console()))

@@ -23,8 +23,9 @@ from scipy.special import softmax
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pronk.model.saved import WEIGHTS
-from pronk.ship import predict_answers, predict_calibration
-from pronk.ship.predict_answers import Labels
+from pronk.ship.predict import answers as predict_answers
+from pronk.ship.predict import calibrating as predict_calibration
+from pronk.ship.predict.answers import Labels
 
 Pronk = Callable[..., Told]
 ALPACA = (

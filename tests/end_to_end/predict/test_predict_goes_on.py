@@ -17,9 +17,9 @@ from command_line import Told
 from predicted import lines, texts, write
 
 from pronk.evaluate import evaluation
-from pronk.ship import predict_rows
-from pronk.ship.predict_journal import Journal
-from pronk.ship.predict_rows import windows
+from pronk.ship.predict import rows as predict_rows
+from pronk.ship.predict.journal import Journal
+from pronk.ship.predict.rows import windows
 
 Pronk = Callable[..., Told]
 ROWS, BATCH = 80, 512  # rows, and tokens of a batch: several windows
