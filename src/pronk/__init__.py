@@ -1,7 +1,7 @@
 """pronk: fine-tune Llama models on the GPU you have, and know whether it helped.
 
 In Python: `pronk.run("recipe.yaml")`, `pronk.eval`, `pronk.generate`, `pronk.chat`, `pronk.predict`,
-`pronk.report("studies/recipe")`; see pronk.api.
+`pronk.export`, `pronk.report("studies/recipe")`; see pronk.api.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pronk.api import chat, generate, predict, report, run
+    from pronk.api import chat, export, generate, predict, report, run
 
 __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "chat",
+    "export",
     "generate",
     "predict",
     "report",
     "run",
 ]  # eval is not: `from pronk import *` would hide Python's own
 # pronk.evaluate is a room of this package, so the function has the name of the command
-VERBS = {one: one for one in ("chat", "generate", "predict", "report", "run")} | {"eval": "evaluate"}
+VERBS = {one: one for one in ("chat", "export", "generate", "predict", "report", "run")} | {"eval": "evaluate"}
 
 
 def __getattr__(name: str) -> Any:

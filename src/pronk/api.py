@@ -277,6 +277,32 @@ def predict(
     return predict_rows(wanted, [one if isinstance(one, str) else dict(one) for one in rows], _console(), prefix)
 
 
+def export(
+    run: str | Path | Run,
+    to: str | Sequence[str] = "adapter",
+    out: str | Path | None = None,
+    tolerance: Sequence[str] = (),
+    rows: int | None = None,
+    quant: Sequence[str] = (),
+    hub_merged: bool = False,
+) -> dict[str, Any]:
+    """A run for others to use, each form compared with it: `pronk export`; nothing is uploaded.
+
+    to: adapter, merged, gguf, ollama, hub. tolerance, rows, quant, hub_merged: as the command's options.
+    What is returned is what export.json says, with `folder`, `passed` (false where something was rejected) and, of this
+    call, `artifacts` and `refused`. Raises PronkError if something about the request is wrong, KeyboardInterrupt if
+    stopped.
+    """
+    from pronk.ship.export.exporting import Options
+    from pronk.ship.export.exporting import export as exported
+
+    forms = [to] if isinstance(to, str) else list(to)
+    place, more = None if out is None else Path(out), {"quant": list(quant), "push": None, "hub_merged": hub_merged}
+    record = exported(_target(run), Options(forms, place, tuple(tolerance), rows, more), _console())
+    told = {"folder": record.folder, "passed": record.passed, "refused": record.refused}
+    return {**record.data, **told, "artifacts": record.entries}
+
+
 def _target(model: str | Path | Study | Run) -> str:
     if isinstance(model, Run):
         return model.base if model.baseline else str(model.path)

@@ -162,6 +162,19 @@ def test_predict_takes_what_run_gave(study: Any) -> None:
         pronk.predict(study.path, ["a"])
 
 
+def test_a_run_is_exported(study: Any, tmp_path: Path) -> None:
+    told = pronk.export(study["rank-2"], to=["adapter", "merged"], out=tmp_path / "shipped", rows=2)
+    assert told["passed"]
+    assert [one["name"] for one in told["artifacts"]] == ["adapter", "merged"]
+    written = json.loads((told["folder"] / "export.json").read_text())
+    assert written["artifacts"] == json.loads(json.dumps(told["artifacts"]))
+    assert (tmp_path / "shipped" / "adapter" / "adapter_config.json").is_file()
+    with pytest.raises(OptionError, match=r"--to mergd.*did you mean merged"):
+        pronk.export(study["rank-2"], to="mergd")
+    with pytest.raises(StudyError, match="stands here already"):
+        pronk.export(study["rank-2"], out=tmp_path / "shipped")
+
+
 def test_errors_are_exceptions(study: Any, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="there is no such recipe file"):
         pronk.run(tmp_path / "none.yaml")

@@ -115,7 +115,9 @@ def as_table(record: Record) -> str:
         lines += ["", *_said(entry)]
     lines += ["", *(line for one in record.refused for line in textwrap.wrap(f"REJECTED {one}", WIDTH))]
     part, rows, known = (record.data["compared"][key] for key in ("part", "rows", "of"))
-    lines.append(f"compared on {rows:,} of {counted(known, f'{part} row')}; all figures: {record.folder / FILE}")
+    compared = any(entry.get("parity") for entry in record.entries)
+    on = f"compared on {rows:,} of {counted(known, f'{part} row')}" if compared else "nothing of this was compared"
+    lines.append(f"{on}; all figures: {record.folder / FILE}")
     return plain("\n".join(lines))
 
 
