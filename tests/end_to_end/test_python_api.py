@@ -169,7 +169,7 @@ def test_a_run_is_exported(study: Any, tmp_path: Path) -> None:
     written = json.loads((told["folder"] / "export.json").read_text())
     assert written["artifacts"] == json.loads(json.dumps(told["artifacts"]))
     assert (tmp_path / "shipped" / "adapter" / "adapter_config.json").is_file()
-    with pytest.raises(OptionError, match=r"--to mergd.*did you mean merged"):
+    with pytest.raises(OptionError, match=r"--to mergd.*did you mean 'merged'"):
         pronk.export(study["rank-2"], to="mergd")
     with pytest.raises(StudyError, match="stands here already"):
         pronk.export(study["rank-2"], out=tmp_path / "shipped")
