@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -159,16 +160,17 @@ def new_folder(stem: str, parent: Path | None = None) -> Path:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    aside = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:
+        # with the permissions of any file of the user's
+        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        _give_usual_permissions(Path(aside))
         os.replace(aside, path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
 
 
@@ -296,13 +298,6 @@ def existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
-
-
-def _give_usual_permissions(path: Path) -> None:
-    """mkstemp makes files private; a study is as readable as any file of its owner's."""
-    mask = os.umask(0)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
 
 
 def _lines(records: Iterable[Mapping[str, Any]]) -> str:

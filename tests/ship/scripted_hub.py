@@ -46,7 +46,8 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(200, {**who, "auth": {"accessToken": {"role": role, "displayName": "t"}}})
         name = "/".join(path.split("/")[3:5])
         if path.startswith("/api/models/") and name in self.server.repositories:
-            return self._send(200, {"id": name, "sha": COMMIT, "siblings": [], "tags": [], "private": True})
+            private = self.server.repositories[name]
+            return self._send(200, {"id": name, "sha": COMMIT, "siblings": [], "tags": [], "private": private})
         return self._send(404, {"error": "not here"}, "RepoNotFound")
 
     def do_POST(self) -> None:

@@ -19,14 +19,17 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from shipped_run import LABELS, RUN, make_study
 
+import pronk.data
 import pronk.ship.hub.card as subject
 from pronk.ask.asking import open_reader
 from pronk.ask.models import find_models
 from pronk.data.labels import default_instruction
 from pronk.model.hub import Base
+from pronk.recipe import Data
 from pronk.ship.hub import markup
 from pronk.ship.hub.card import card, python_code
 from pronk.ship.hub.facts import Facts, Result, Source, gather, public_recipe
+from pronk.ship.hub.facts import _sources as facts_of_data
 from pronk.ship.hub.terms import Terms, find_terms, licence_of_text
 
 HOSTILE = [
@@ -193,6 +196,20 @@ def test_a_run_that_trained_all_weights_is_of_its_base(run: Path, tiny_base: Pat
     found = facts_of(whole, kind="merged")
     assert (found.base, found.rank, found.terms.id) == ("began-here", None, "mit")
     assert found.recipe.startswith("base: began-here\n")
+
+
+def test_the_sample_rows_are_known_for_pronks_own(facts: Facts, tmp_path: Path) -> None:
+    """By what they hold: another file of that name is the author's."""
+    ours = Path(pronk.data.__file__).parent / "samples" / "headlines.jsonl"
+    copied, other = tmp_path / "headlines.jsonl", tmp_path / "other" / "headlines.jsonl"
+    copied.write_bytes(ours.read_bytes())
+    other.parent.mkdir()
+    other.write_text("{}", encoding="utf-8")
+    for file, packaged in ((ours, True), (copied, True), (other, False)):
+        (source,) = facts_of_data(Data(source=str(file)))
+        assert source.packaged is packaged
+        page = card(replace(facts, sources=(source,)))
+        assert ("come with pronk" in page) is packaged
 
 
 def test_quantization_is_a_limit(facts: Facts) -> None:

@@ -23,6 +23,7 @@ from pronk.ask.models import find_models
 from pronk.model.load import find_base, load_model
 from pronk.model.quantize import dense_weight
 from pronk.model.saved import WEIGHTS, read_adapter
+from pronk.runs import one_writer
 from pronk.ship.export import adapter as pronk_adapter
 from pronk.ship.export import merged as pronk_merged
 from pronk.ship.export import merging as pronk_merging
@@ -331,6 +332,22 @@ def test_ctrl_c_leaves_nothing_half_written(pronk: Pronk, make_run: MakeRun, mon
     assert "forms that were done are kept" in told.err
     assert sorted(path.name for path in (run / "export").iterdir()) == ["adapter", "export.json"]
     assert list(record(run)) == ["adapter"]
+
+
+def test_what_a_killed_export_has_left_is_in_nobodys_way(pronk: Pronk, make_run: MakeRun) -> None:
+    run = make_run()
+    (run / "export" / ".export-killed" / "merged").mkdir(parents=True)
+    told = pronk("export", run, "--to", "adapter")
+    assert told.code == 0, told.err
+    assert sorted(path.name for path in (run / "export").iterdir()) == ["adapter", "export.json"]
+
+
+def test_one_process_at_a_time_exports_a_run(pronk: Pronk, make_run: MakeRun) -> None:
+    run = make_run()
+    with one_writer(run / "export" / "export.json"):
+        told = pronk("export", run, "--to", "adapter")
+    assert (told.code, "another pronk is writing this" in told.err) == (2, True)
+    assert not (run / "export").exists()
 
 
 def test_a_full_disk_is_one_message(pronk: Pronk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +56,24 @@ def test_other_runs_pass_too(make_run: Run, pronk: Call, keys: dict[str, Any]) -
     assert ran.code == 0, ran.out + ran.err
     assert ("gguf/adapter-f16.gguf" in statuses(run)) == ("quantize" in keys)
     assert set(statuses(run).values()) == {"passed"}
+
+
+@pytest.mark.parametrize(
+    ("quantize", "merged", "quant", "held_to"),
+    [
+        ("none", "rounded", "f16", "rounded"), ("nf4", "rounded", "q8_0", "quantized"),
+        ("nf4", "rebased", "f16", "rebased"), ("nf4", "rebased", "q4_k_m", "rebased"),
+        ("fp8", "coarse", "q8_0", "coarse"),
+    ],
+)  # fmt: skip
+def test_a_file_is_held_to_what_its_type_and_its_base_allow(
+    quantize: str, merged: str, quant: str, held_to: str
+) -> None:
+    recipe = SimpleNamespace(quantize=quantize)
+    job: Any = SimpleNamespace(
+        reader=SimpleNamespace(model=SimpleNamespace(recipe=recipe)), merged_class=lambda: merged
+    )
+    assert gguf._class(job, quant) == held_to
 
 
 def no_permutation(patch: pytest.MonkeyPatch) -> None:

@@ -190,6 +190,8 @@ REFUSED: dict[str, tuple[tuple[str, ...], str | None, str]] = {  # name: options
     "no name": (("--push", "mine"), MIDNIGHT, "expected OWNER/NAME"),
     "no such name": (("--push", "midnight/a b"), MIDNIGHT, "no name of a repository"),
     "taken": (("--push", "midnight/Llama-taken"), MIDNIGHT, "is there already; choose another name, or add --update"),
+    "seen by all": (("--push", "midnight/Llama-open", "--update"), MIDNIGHT, "is public: anyone would read it"),
+    "seen by none": (("--push", "midnight/Llama-taken", "--update", "--public"), MIDNIGHT, "is private; leave out"),
     "public what?": (("--public",), MIDNIGHT, "--public goes with --push OWNER/NAME"),
 }
 
@@ -199,7 +201,7 @@ def test_what_stands_in_the_way_is_one_message(
     case: str, place: Path, hub: ScriptedHub, exported: tuple[Path, Any], pronk: Pronk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options, token, said = REFUSED[case]
-    hub.repositories["midnight/Llama-taken"] = True
+    hub.repositories |= {"midnight/Llama-taken": True, "midnight/Llama-open": False}
     if token is None:
         monkeypatch.delenv("HF_TOKEN")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +137,17 @@ def test_the_gate_sees_what_differs(reader: Reader, monkeypatch: pytest.MonkeyPa
     silent = Says(vocabulary, reader.prompt)
     silent.table[:] = np.nan
     assert "inf" in " ".join(gate.compare(silent, "one without numbers", "coarse").reasons)
+
+
+def test_a_run_that_kept_no_rows_back_is_read_on_those_it_learned(make_run: Callable[..., Path]) -> None:
+    run = make_run()
+    recipe = (run / "recipe.yaml").read_text(encoding="utf-8")
+    none = re.sub(r"(validation|test): \d+", r"\1: 0", recipe)
+    assert none.count(": 0") >= 2
+    (run / "recipe.yaml").write_text(none, encoding="utf-8")
+    (model,) = find_models([str(run)])
+    gate = Gate(open_reader(0, model, lambda _: None, {}), Limits(), 3, Console(quiet=True))
+    assert (gate.part, len(gate.rows)) == ("training", 3)
 
 
 def test_no_validation_rows_is_said(make_run: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:

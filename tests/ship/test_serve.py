@@ -270,6 +270,20 @@ def test_a_log_is_kept_only_where_it_is_of_use(runs, tmp_path, monkeypatch):
     assert [file.suffix for file in tmp_path.glob("pronk-serve-*")] == [".log"]
 
 
+def test_a_log_that_cannot_be_written_is_told_before_anything_starts(runs, tmp_path):
+    with pytest.raises(OptionError, match=r"--log .*: cannot be written"):
+        Serving(tmp_path)(runs, log=tmp_path / "none" / "log")
+
+
+def test_a_log_goes_with_what_was_moved_out_of_it(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("new")
+    (tmp_path / "log.1").write_text("old")
+    serve_process.remove_log(log)
+    assert not list(tmp_path.iterdir())
+    serve_process.remove_log(log)  # gone already
+
+
 def test_a_log_does_not_grow_without_end(tmp_path, monkeypatch):
     monkeypatch.setattr(serve_process, "LARGEST_LOG", 1000)
     log = serve_process._Log(tmp_path / "log")

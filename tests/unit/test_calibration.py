@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
 from pronk.ship.predict import calibration
-from pronk.ship.predict.calibrating import told
+from pronk.ship.predict.calibrating import base_files, told
 from pronk.ship.predict.calibration import (
     Calibration,
     Quality,
@@ -60,6 +61,16 @@ def test_probabilities_are_a_softmax_of_scores_over_the_temperature() -> None:
         expected = log_softmax(scores_NC / temperature, axis=1)
         np.testing.assert_allclose(log_probabilities(scores_NC, temperature), expected, atol=1e-12)
     assert (log_probabilities(scores_NC, 3.0).argmax(1) == scores_NC.argmax(1)).all()
+
+
+def test_a_base_that_was_overwritten_is_another(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    before = base_files(str(tmp_path))
+    (tmp_path / "README.md").write_text("more", encoding="utf-8")
+    assert base_files(str(tmp_path)) == before != []
+    (tmp_path / "model.safetensors").write_bytes(b"another")
+    assert base_files(str(tmp_path)) != before
+    assert base_files("owner/model") == []
 
 
 def test_brier_and_loss_are_those_of_scikit_learn() -> None:

@@ -1,5 +1,7 @@
 """Files written beside the training: in order, whole before it ends, and a failure is heard of."""
 
+import os
+import signal
 import threading
 import time
 
@@ -62,6 +64,47 @@ def test_what_waits_is_bounded_but_anything_gets_through():
         gate.set()
         waited.join(5)
         assert not waited.is_alive()
+
+
+def test_after_a_failure_nothing_more_is_done():
+    """A removal that was handed over at that very moment would take the last good checkpoint."""
+    done = []
+
+    def fails():
+        raise OSError(28, "No space left on device")
+
+    writer = Writer()
+    writer.later(fails)
+    writer._thread.join(5)
+    with pytest.raises(OSError, match="No space"):
+        writer.later(lambda: done.append(1))
+    with writer._changed:  # as if it had come before the failure was known
+        writer._tasks.append((lambda: done.append(2), 0))
+        writer._changed.notify_all()
+    writer._thread.join(0.1)
+    assert not done
+    assert not writer._thread.is_alive()
+
+
+def test_an_insisting_ctrl_c_at_the_end_drops_what_waits():
+    done, begun, gate = [], threading.Event(), threading.Event()
+
+    def presses():
+        begun.wait(5)
+        time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        gate.set()
+
+    def train():
+        with Writer() as writer:
+            writer.later(lambda: (begun.set(), gate.wait(5), done.append("in hand")))
+            writer.later(lambda: done.append("waiting"))
+            threading.Thread(target=presses).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        train()
+    assert done == ["in hand"]
 
 
 def test_another_error_of_the_training_is_the_one_that_is_told_and_what_waits_is_written():

@@ -30,7 +30,7 @@ class Writer:
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._closed = self._ended = False
 
     def __enter__(self) -> Writer:
         return self
@@ -43,15 +43,20 @@ class Writer:
                 self._drop()
             self._closed = True
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+        try:
+            self._until_ended()
+        except KeyboardInterrupt:
+            with self._changed:
+                self._drop()
+            self._until_ended()
+            raise
         if error is None:
             self.check()
 
     def later(self, task: Callable[[], None], size: int = 0) -> None:
         """Have something done in the background. size: bytes that it keeps in memory until then."""
-        self.check()
         with self._changed:
+            self.check()
             self._tasks.append((task, size))
             self._waiting += size
             if self._thread is None:
@@ -77,7 +82,20 @@ class Writer:
         if self._failure is not None:
             raise self._failure
 
+    def _until_ended(self) -> None:
+        # not by joining the thread: interrupted, that takes it for ended
+        with self._changed:
+            self._changed.wait_for(lambda: self._thread is None or self._ended)
+
     def _work(self) -> None:
+        try:
+            self._do_all()
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _do_all(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._tasks or self._closed)
@@ -91,13 +109,14 @@ class Writer:
                 failure = error
             del task  # with the weights that it holds
             with self._changed:
+                self._changed.notify_all()
                 if failure is not None:
                     self._failure = failure
                     self._drop()
-                elif self._tasks:
+                    return
+                if self._tasks:
                     self._tasks.popleft()
                     self._waiting -= size
-                self._changed.notify_all()
 
     def _drop(self) -> None:
         self._tasks.clear()

@@ -21,8 +21,8 @@ from pronk.ask.asking import Reader, open_reader
 from pronk.ask.models import Model, find_models
 from pronk.data.words import counted, did_you_mean
 from pronk.errors import OptionError, PronkError, RefusedError, StudyError
-from pronk.runs import disk_guard
-from pronk.ship.export.record import Record
+from pronk.runs import disk_guard, one_writer
+from pronk.ship.export.record import FILE, Record
 from pronk.ship.gate.parity import Gate, Parity
 from pronk.ship.gate.reading import Reads
 from pronk.ship.gate.tolerance import Class, Limits, read_limits
@@ -40,7 +40,7 @@ FORMS = {
     "ollama": "pronk.ship.ollama.form",
     "hub": "pronk.ship.hub.form",
 }
-REJECTED = ".rejected"
+REJECTED, ASIDE = ".rejected", ".export-"
 ROWS = 100  # validation rows that the gate reads, unless told otherwise
 
 
@@ -105,13 +105,20 @@ class Job:
             return self.out / "merged"
         if status == "rejected" and "merged" in self.options.forms:
             raise RefusedError("the merged model was rejected, so nothing is built on it")
-        return self._made_for_others
+        return self._made_for_others[0]
+
+    def merged_class(self) -> Class:
+        """How far what `merged` gives may differ from the run. Raises as `merged`."""
+        if self.merged() == self.out / "merged":
+            found: Class = self.record.limits("merged")
+            return found
+        return self._made_for_others[1]
 
     @cached_property
-    def _made_for_others(self) -> Path:
+    def _made_for_others(self) -> tuple[Path, Class]:
         folder = Path(tempfile.mkdtemp(prefix="merged-", dir=self.work))
-        _made(self, "merged", folder)
-        return folder
+        (artifact,) = _made(self, "merged", folder)
+        return folder, artifact.tolerance
 
 
 def export(target: str, options: Options, console: Console) -> Record:
@@ -121,18 +128,26 @@ def export(target: str, options: Options, console: Console) -> Record:
     the user stops it: forms that were done by then stay.
     """
     forms = [form for form in FORMS if form in checked_forms(options.forms)]
-    tell = partial(say, console)
-    limits = read_limits(options.tolerance)
-    model = one_run(target)
+    limits, model = read_limits(options.tolerance), one_run(target)
     out = options.out or (model.run or Path()) / "export"
-    record = Record.at(out, model)
     refuse_taken(out, forms)
-    for form in forms:
-        getattr(_module(form), "check", lambda *_: None)(model, options)
+    with disk_guard(out), one_writer(out / FILE):
+        record = Record.at(out, model)
+        refuse_taken(out, forms)
+        for form in forms:
+            getattr(_module(form), "check", lambda *_: None)(model, options)
+        _export_all(model, forms, options, limits, record, console)
+    return record
+
+
+def _export_all(
+    model: Model, forms: Sequence[str], options: Options, limits: Limits, record: Record, console: Console
+) -> None:
+    tell, out = partial(say, console), record.folder
     with listen(lambda _: tell("stopping; what is not done leaves nothing behind")) as stop:
         with console.status("reading the run"):
             reader = open_reader(0, model, tell, {})
-        with disk_guard(out), _aside(out) as work:
+        with _aside(out) as work:
             job = Job(reader, options, limits, console, out, work, record, stop.check)
             record.data |= {
                 "chat": job.gate.example,
@@ -143,7 +158,6 @@ def export(target: str, options: Options, console: Console) -> Record:
                     _export(job, form)
                 except RefusedError as error:  # others may pass
                     record.refused.append(f"{form}: {error}")
-    return record
 
 
 def checked_forms(forms: Sequence[str]) -> list[str]:
@@ -181,15 +195,14 @@ def refuse_taken(out: Path, forms: Sequence[str]) -> None:
 
 @contextmanager
 def _aside(out: Path) -> Iterator[Path]:
-    """A folder in `out` for what is not done; it goes, and `out` too where it would stay empty."""
-    out.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
+    """A folder in `out` for what is not done; it goes, and so do those that a killed export has left."""
+    for left in out.glob(f"{ASIDE}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=ASIDE, dir=out))
     try:
         yield work
     finally:
         shutil.rmtree(work, ignore_errors=True)
-        if not any(out.iterdir()):
-            out.rmdir()
 
 
 def _export(job: Job, form: str) -> None:

@@ -44,7 +44,7 @@ class Record:
         data: dict[str, Any] = {"pronk": __version__, **fresh, "artifacts": []}
         file = folder / FILE
         if not file.exists():
-            if folder.is_dir() and any(folder.iterdir()):
+            if folder.is_dir() and any(not one.name.startswith(".") for one in folder.iterdir()):
                 raise StudyError(f"{folder}: this folder holds something else; choose another --out")
             return cls(folder, data)
         try:
@@ -69,6 +69,10 @@ class Record:
     def status(self, name: str) -> str | None:
         """What came of an artifact; None where it was never made."""
         return next((entry["status"] for entry in self.data["artifacts"] if entry["name"] == name), None)
+
+    def limits(self, name: str) -> Any:
+        """The class of limits that an artifact was held to. Raises KeyError where it was not compared."""
+        return next(entry for entry in self.data["artifacts"] if entry["name"] == name)["tolerance"]["class"]
 
     def add(self, artifact: Artifact, parity: Parity | None, explained: Iterable[str] = ()) -> None:
         """Note what came of an artifact, in place of what came of it before."""

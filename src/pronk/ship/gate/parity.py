@@ -19,6 +19,7 @@ from pronk.ask.asking import Reader
 from pronk.compare.resampling import ratio_bootstrap_interval
 from pronk.compare.statistics import tango_interval
 from pronk.data.conversation import Conversation
+from pronk.data.split import read_splits
 from pronk.data.words import counted
 from pronk.errors import DataError, OptionError
 from pronk.measure.items import own_items
@@ -171,15 +172,13 @@ def divergence(p_PV: LogProbabilities, q_PV: LogProbabilities) -> npt.NDArray[np
 def _items(reader: Reader, console: Console) -> tuple[str, Sequence[Conversation], tuple[str, ...]]:
     """The rows that the gate reads from: validation rows, or, where there are none, some that were trained on."""
     recipe = reader.model.recipe
-    part = "validation"
     try:
         items = own_items(recipe, "validation", lambda _: None)
-        rows = items.splits.test
     except OptionError:
-        items = own_items(recipe, "test", lambda _: None)
-        part, rows = "training", items.splits.train
+        splits, labels = read_splits(recipe.data)
         say(console, "this run has no validation rows (data.split.validation); the gate reads training rows", "yellow")
-    return part, rows, items.labels
+        return "training", splits.train, labels
+    return "validation", items.splits.test, items.labels
 
 
 def _same_ids(chats: Sequence[Asked], reads: Reads, reader: Reader) -> list[tuple[bool, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pronk.ask.models import Model
 from pronk.data.conversation import Message
@@ -192,9 +192,5 @@ def _class(job: Job, quant: str) -> Class:
     kind = CLASSES.get(quant, "coarse")
     if job.reader.model.recipe.quantize == "none":
         return kind
-    merged: dict[str, Any] = next((one for one in job.record.data["artifacts"] if one["name"] == "merged"), {})
-    order: tuple[Class, ...] = ("exact", "rounded", "quantized", "coarse")
-    of_merged: Class = merged.get("tolerance", {}).get("class", "rounded")
-    if not merged:
-        of_merged = "coarse"  # made by the way: onto which base is not known
-    return max(kind, of_merged, key=order.index)
+    order: tuple[Class, ...] = ("exact", "rounded", "quantized", "coarse", "rebased")
+    return max(kind, job.merged_class(), key=order.index)

@@ -86,7 +86,7 @@ class Process:
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
+        except (BrokenPipeError, ValueError):  # it has ended, or was ended
             raise self._failure() from None
 
     def reply(self) -> dict[str, Any]:
@@ -100,8 +100,7 @@ class Process:
         if not line:
             raise self._failure()
         found: dict[str, Any] = json.loads(line)
-        if "fault" in found:
-            self.end()
+        if "fault" in found:  # of this request; others may do
             raise RefusedError(f"{self._what}: llama.cpp: {found['fault']}")
         return found
 

@@ -204,7 +204,7 @@ def _sources(data: Data) -> tuple[Source, ...]:
 
 def _is_sample(file: Path) -> bool:
     """Whether a file is one that pronk brings, wherever it lies."""
-    ours = Path(__file__).parents[1] / "data" / "samples" / file.name
+    ours = Path(__file__).parents[2] / "data" / "samples" / file.name
     return ours.is_file() and file.is_file() and ours.read_bytes() == file.read_bytes()
 
 

@@ -134,6 +134,8 @@ def push(upload: Upload, console: Console) -> str:
             with _one_message(upload, created=False):
                 _check_owner(upload, api.whoami())
                 api.create_repo(upload.repository, private=upload.private, exist_ok=upload.update)
+                if upload.update:  # of a repository that is there, nothing has changed who can see it
+                    _check_seen(upload, bool(api.repo_info(upload.repository).private))
             _name_in_card(upload)
             with _one_message(upload, created=not upload.update):
                 api.upload_folder(
@@ -194,6 +196,15 @@ def _check_owner(upload: Upload, who: dict[str, Any]) -> None:
             f"--push {upload.repository}: {owner} is not you ({user}){others}; "
             f"write --push {user}/{upload.repository.partition('/')[2]}"
         )
+
+
+def _check_seen(upload: Upload, private: bool) -> None:
+    if private and not upload.private:
+        raise OptionError(
+            f"--push {upload.repository}: this repository is private; leave out --public, or open it there"
+        )
+    if upload.private and not private:
+        raise OptionError(f"--push {upload.repository}: this repository is public: anyone would read it; add --public")
 
 
 @contextmanager

@@ -96,8 +96,17 @@ def loading(model: Model) -> dict[str, Any]:
     return {
         "base": model.origin or recipe.base, "quantize": recipe.quantize,
         "double_quantization": recipe.double_quantization, "dtype": recipe.train.dtype,
-        "fp8_products": recipe.train.fp8_products,
+        "fp8_products": recipe.train.fp8_products, "files": base_files(recipe.base),
     }  # fmt: skip
+
+
+def base_files(base: str) -> list[str]:
+    """What tells the weights of a base on this machine from those that lay there before: names, sizes, times. Hashing
+    them would take longer than predicting. A base of the hub is told by its name alone."""
+    place = Path(base).expanduser()
+    files = [place] if place.is_file() else sorted(place.glob("*.safetensors")) if place.is_dir() else []
+    stats = [(file.name, file.stat()) for file in files]
+    return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
 
 
 def _place(model: Model) -> Path:

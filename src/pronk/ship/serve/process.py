@@ -65,22 +65,24 @@ def heard(tell: Callable[[str], None]) -> Iterator[Stop]:
 
 
 class EngineProcess:
-    """An engine, in a group of processes of its own. log: where all that it says goes, without secrets.
+    """An engine, in a group of processes of its own. log: where all that it says goes, without secrets: those of the
+    environment, and the key, which some engines get otherwise.
 
     Ctrl-C in the terminal does not reach it: it lives from `start` to `end`.
     """
 
     def __init__(
-        self, argv: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path, stop: Stop
-    ) -> None:
+        self, argv: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path, stop: Stop,
+        key: str = "",
+    ) -> None:  # fmt: skip
         self.argv, self.environment, self.folder, self.stop = list(argv), environment, folder, stop
         self.lines: deque[str] = deque(maxlen=KEPT_LINES)
-        self._log = log
+        self._log, self._key = log, key
 
     def start(self) -> None:
         """Start the engine; whoever does must call `end`. Raises OSError where it cannot be started."""
         whole = {name: value for name, value in os.environ.items() if name not in OURS} | dict(self.environment)
-        self._secrets = _secrets({**os.environ, **self.environment})
+        self._secrets = _secrets({**os.environ, **self.environment, "KEY": self._key})
         self._process = subprocess.Popen(
             self.argv, env=whole, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, start_new_session=True,
@@ -146,6 +148,16 @@ def _secrets(environment: Mapping[str, str]) -> list[str]:
     return sorted({value for value in found if len(value) >= SHORTEST_SECRET}, key=len, reverse=True)
 
 
+def _older(log: Path) -> Path:
+    return log.with_name(f"{log.name}.1")
+
+
+def remove_log(log: Path) -> None:
+    """Delete a log, and what was moved out of it as it grew."""
+    for file in (log, _older(log)):
+        file.unlink(missing_ok=True)
+
+
 class _Log:
     """A file that only its user can read, of a bounded size. What cannot be written (a full disk) is left out."""
 
@@ -163,7 +175,7 @@ class _Log:
         if self.written + len(data) > LARGEST_LOG:
             self.close()
             with suppress(OSError):
-                self.path.replace(self.path.with_name(f"{self.path.name}.1"))
+                self.path.replace(_older(self.path))
             self.file, self.written = self._opened(), 0
         self.written += len(data)
         if self.file is not None:

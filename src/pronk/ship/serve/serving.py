@@ -31,7 +31,7 @@ from pronk.ship.serve.health import (
     wait_until_ready,
 )  # fmt: skip
 from pronk.ship.serve.order import Command, Options, Order, read_order
-from pronk.ship.serve.process import EngineProcess, heard
+from pronk.ship.serve.process import EngineProcess, heard, remove_log
 from pronk.ship.serve.words import as_ready, first_error, host_warning, likely_cause, ready_lines
 from pronk.train.progress import say
 
@@ -77,7 +77,8 @@ def serve(
             tell(line)
         if stop.asked:
             return
-        process = EngineProcess(command.argv, {**command.environment, **command.secret}, folder, log, stop)
+        around = {**command.environment, **command.secret}
+        process = EngineProcess(command.argv, around, folder, log, stop, key)
         try:
             with _started(process, command):
                 address = Address(options.host, port, key)
@@ -128,7 +129,12 @@ def _workplace(log: Path | None) -> Iterator[tuple[Path, Path]]:
     """A folder for the engine's files, and its log. A log that was not asked for stays only where the engine fails."""
     with tempfile.TemporaryDirectory(prefix="pronk-serve-") as folder:
         if log is not None:
-            yield Path(folder), log.expanduser().absolute()
+            place = log.expanduser().absolute()
+            try:
+                os.close(os.open(place, os.O_WRONLY | os.O_CREAT, 0o600))
+            except OSError as error:
+                raise OptionError(f"--log {log}: cannot be written ({error.strerror})") from None
+            yield Path(folder), place
             return
         number, name = tempfile.mkstemp(prefix="pronk-serve-", suffix=".log")
         os.close(number)
@@ -137,9 +143,9 @@ def _workplace(log: Path | None) -> Iterator[tuple[Path, Path]]:
         except EngineError:
             raise
         except BaseException:
-            Path(name).unlink()
+            remove_log(Path(name))
             raise
-        Path(name).unlink()
+        remove_log(Path(name))
 
 
 def _place(choice: Choice, folder: Path, port: int, key: str) -> Place:
