@@ -94,6 +94,9 @@ OF_PROMPTS_AND_TOKENS = {
 }  # fmt: skip
 
 
+FEW = 1000  # rows at most
+
+
 @pytest.mark.parametrize("prompt", ["alpaca", "chat"])
 @pytest.mark.parametrize("file", REAL)
 def test_no_false_alarm_on_real_data(file: str, prompt: str, smollm2: Any, tmp_path: Path, check: Check) -> None:
@@ -101,10 +104,15 @@ def test_no_false_alarm_on_real_data(file: str, prompt: str, smollm2: Any, tmp_p
     source, (data, train, true) = REAL_DATA / file, REAL[file]
     if not source.is_file():
         pytest.skip(f"the data is not here: {source}")
+    if prompt == "chat" and source.suffix == ".jsonl":  # the other form has read all of it
+        lines, few = source.read_text(encoding="utf-8").split("\n")[:-1], tmp_path / source.name
+        few.write_text("".join(f"{line}\n" for line in lines[:: -(-len(lines) // FEW)]), encoding="utf-8")
+        source = few
     recipe = {"base": "smollm2", "data": {"source": str(source), **data}, "prompt": prompt, "train": train}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
-    assert alarms(check(path).findings) & OF_PROMPTS_AND_TOKENS == true
+    found = alarms(check(path).findings) & OF_PROMPTS_AND_TOKENS
+    assert found == true if prompt == "alpaca" else found <= true
 
 
 # --- Llama's own tokenizers -------------------------------------------------------------------------
