@@ -208,7 +208,18 @@ def damaged(folder: Path) -> None:
     save_file(weights, file, metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize(("form", "change"), [("adapter", other_template), ("merged", damaged)])
+def nudged(folder: Path) -> None:
+    """One number of one tensor, so little that no answer changes."""
+    file = next(folder.glob("*.safetensors"))
+    weights = load_file(file)
+    name = next(one for one in weights if "layers.1" in one and one.endswith("weight") and weights[one].dim() == 2)
+    weights[name][0, 0] += 0.02 * weights[name].abs().max()
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("form", "change"), [("adapter", other_template), ("merged", damaged), ("merged", nudged), ("adapter", nudged)]
+)
 def test_what_is_not_what_was_tuned_is_rejected(
     pronk: Pronk, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, form: str, change: Callable[[Path], None]
 ) -> None:
@@ -228,6 +239,10 @@ def test_what_is_not_what_was_tuned_is_rejected(
         assert entry["parity"]["same_chats"] == entry["parity"]["chats"]
         assert "nats apart" in said
         assert "model.layers.1.mlp.down_proj.weight is off by up to" in said
+    elif change is nudged:
+        assert entry["reasons"] == ["its files do not hold the weights that they should"]
+        assert "layers.1" in " ".join(entry["details"])
+        assert entry["parity"]["top1"] == 1.0, "it would not be noticed otherwise"
     else:
         assert "would be asked with other tokens" in said
         assert "trained on" in said
