@@ -7,12 +7,22 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from command_line import Told
+
 TEXTS = [
     "the red house stands by the river", "a small dog runs to the market", "prices rose and people were glad",
     "the winter was long and cold", "she reads a book about the sea", "he sold his old car to a friend",
 ]  # fmt: skip
+ASKED = ["the red house", "a small dog runs to the cold market", "prices"]  # what they are tried on
 LETTERS = [chr(letter) for letter in range(ord("a"), ord("z") + 1)]
 SPREAD = 0.5  # of random weights: large enough that different texts get different answers
+
+
+def found(told: Told) -> list[dict[str, Any]]:
+    """The results of a command that ended well, with --json."""
+    assert told.code == 0, told.err
+    results: list[dict[str, Any]] = json.loads(told.out)["results"]
+    return results
 
 
 def seeded(kind: Any, config: Any, seed: int = 0) -> Any:

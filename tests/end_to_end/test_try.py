@@ -14,13 +14,13 @@ import pretrained_models as models
 import pytest
 import torch
 from command_line import Told
+from pretrained_models import ASKED, found
 
 import pronk.ship.trying.classify as by_class
 import pronk.ship.trying.translate as by_language
 from pronk.data.labels import default_instruction
 
 Pronk = Callable[..., Told]
-TEXTS = ["the red house", "a small dog runs to the cold market", "prices"]
 pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
 
 
@@ -28,12 +28,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremo
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model of each sort."""
     return models.one_of_each(tmp_path_factory.mktemp("pretrained"))
-
-
-def found(told: Told) -> list[dict[str, Any]]:
-    assert told.code == 0, told.err
-    results: list[dict[str, Any]] = json.loads(told.out)["results"]
-    return results
 
 
 # --- classify ------------------------------------------------------------------------------------
@@ -47,9 +41,9 @@ def pipeline(task: str, folder: Path) -> Any:
 
 
 def own_labels_as_the_pipeline(pronk: Pronk, folder: Path) -> None:
-    results = found(pronk("try", "classify", "--base", str(folder), *TEXTS, "--json"))
-    assert [one["text"] for one in results] == TEXTS
-    for one, theirs in zip(results, pipeline("text-classification", folder)(TEXTS, top_k=None), strict=True):
+    results = found(pronk("try", "classify", "--base", str(folder), *ASKED, "--json"))
+    assert [one["text"] for one in results] == ASKED
+    for one, theirs in zip(results, pipeline("text-classification", folder)(ASKED, top_k=None), strict=True):
         expected = {label["label"]: label["score"] for label in theirs}
         assert one["probabilities"] == pytest.approx(expected, abs=1e-5)
         assert one["label"] == max(expected, key=lambda label: expected[label])
@@ -61,8 +55,8 @@ def test_a_classifier_gives_its_own_labels_as_transformers_pipeline_does(name: s
     if name == "stars":  # the pipeline squashes a single value unless told; ours says that it is none
         with torch.inference_mode():
             classify = pipeline("text-classification", place / name)
-            theirs = [one["score"] for one in classify(TEXTS, function_to_apply="none")]
-        told = pronk("try", "classify", "--base", str(place / name), *TEXTS, "--json")
+            theirs = [one["score"] for one in classify(ASKED, function_to_apply="none")]
+        told = pronk("try", "classify", "--base", str(place / name), *ASKED, "--json")
         assert [one["probabilities"]["LABEL_0"] for one in found(told)] == pytest.approx(theirs, abs=1e-5)
         assert "no probability" in json.loads(told.out)["how"]
     else:
@@ -74,9 +68,9 @@ LABELS = ["sea", "cold", "dog"]
 
 def inferred_as_the_pipeline(pronk: Pronk, place: Path) -> None:
     given = ("--labels", ",".join(LABELS), "--hypothesis", "it is {} .")
-    results = found(pronk("try", "classify", "--base", str(place / "nli"), *TEXTS, *given, "--json"))
+    results = found(pronk("try", "classify", "--base", str(place / "nli"), *ASKED, *given, "--json"))
     oracle = pipeline("zero-shot-classification", place / "nli")
-    for one, text in zip(results, TEXTS, strict=True):
+    for one, text in zip(results, ASKED, strict=True):
         theirs = oracle(text, LABELS, hypothesis_template="it is {} .")
         expected = dict(zip(theirs["labels"], theirs["scores"], strict=True))
         assert one["probabilities"] == pytest.approx(expected, abs=1e-5)
@@ -106,9 +100,9 @@ def likely_as_by_transformers(pronk: Pronk, folder: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    results = found(pronk("try", "classify", "--base", str(folder), *TEXTS, "--labels", ", ".join(LABELS), "--json"))
+    results = found(pronk("try", "classify", "--base", str(folder), *ASKED, "--labels", ", ".join(LABELS), "--json"))
     asked = default_instruction(LABELS)
-    for one, text in zip(results, TEXTS, strict=True):
+    for one, text in zip(results, ASKED, strict=True):
         if tokenizer.chat_template:
             chat = [{"role": "user", "content": f"{asked}\n\n{text}"}]
             ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]
@@ -159,10 +153,10 @@ NEW = 12
 
 def translated_as_alone(pronk: Pronk, place: Path, name: str) -> None:
     new = ("--max-new-tokens", str(NEW)) if name.endswith("t5") else ()
-    told = pronk("try", "translate", "--base", str(place / name), *WAYS[name][0], *TEXTS, *new, "--json")
-    expected = [translated_alone(place / name, name, text) for text in TEXTS]
+    told = pronk("try", "translate", "--base", str(place / name), *WAYS[name][0], *ASKED, *new, "--json")
+    expected = [translated_alone(place / name, name, text) for text in ASKED]
     assert [one["translation"] for one in found(told)] == expected
-    assert [one["text"] for one in found(told)] == TEXTS
+    assert [one["text"] for one in found(told)] == ASKED
     assert told.err == ""
 
 
@@ -203,7 +197,7 @@ def written_by_transformers(folder: Path, *ways: bool) -> list[list[str]]:
         text_behind: str = tokenizer.decode(made[0, len(ids) :], skip_special_tokens=True)
         return text_behind.rstrip("\ufffd")
 
-    return [[written(text, chat) for text in TEXTS] for chat in ways]
+    return [[written(text, chat) for text in ASKED] for chat in ways]
 
 
 @pytest.mark.slow
@@ -218,7 +212,7 @@ def test_a_base_writes_as_transformers_does(tiny_base: Path, tmp_path: Path, pro
     cases = [(tiny_base, (), chat), (tiny_base, ("--plain",), plain), (bare, (), plain), (opt, (), by_opt)]
     for folder, options, expected in cases:
         new = ("--max-new-tokens", str(NEW), "--json")
-        told = pronk("try", "generate", "--base", str(folder), *TEXTS, *options, *new)
+        told = pronk("try", "generate", "--base", str(folder), *ASKED, *options, *new)
         assert told.code == 0, told.err
         assert [one["answer"] for one in json.loads(told.out)["answers"]] == expected
         assert ("has no chat template" in told.err) == (folder in (bare, opt))

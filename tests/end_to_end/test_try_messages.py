@@ -15,12 +15,12 @@ from typing import Any
 import pretrained_models as models
 import pytest
 from command_line import Told
+from pretrained_models import ASKED, found
 
 import pronk.ship.trying.classify as by_class
 import pronk.ship.trying.translate as by_language
 
 Pronk = Callable[..., Told]
-TEXTS = ["the red house", "a small dog runs to the cold market", "prices"]
 pytestmark = pytest.mark.filterwarnings("ignore:Recommended. pip install sacremoses")
 
 
@@ -30,12 +30,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return models.one_of_each(tmp_path_factory.mktemp("pretrained"))
 
 
-def found(told: Told) -> list[dict[str, Any]]:
-    assert told.code == 0, told.err
-    results: list[dict[str, Any]] = json.loads(told.out)["results"]
-    return results
-
-
 # --- texts, and how they are shown ---------------------------------------------------------------
 
 
@@ -43,14 +37,14 @@ def test_texts_come_from_files_and_pipes(
     place: Path, tmp_path: Path, pronk: Pronk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = tmp_path / "texts.txt"
-    lines.write_text("\n".join(TEXTS) + "\n\n", encoding="utf-8")
+    lines.write_text("\n".join(ASKED) + "\n\n", encoding="utf-8")
     table = tmp_path / "texts.csv"
-    table.write_text("text,more\n" + "".join(f"{text},1\n" for text in TEXTS), encoding="utf-8")
+    table.write_text("text,more\n" + "".join(f"{text},1\n" for text in ASKED), encoding="utf-8")
     base = ("try", "classify", "--base", str(place / "mood"), "--json")
-    expected = found(pronk(*base, *TEXTS))
+    expected = found(pronk(*base, *ASKED))
     assert found(pronk(*base, "--file", str(lines))) == expected
     assert found(pronk(*base, "--file", str(table))) == expected
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(TEXTS)))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(ASKED)))
     assert found(pronk(*base)) == expected
 
 
@@ -62,7 +56,7 @@ def test_what_is_shown_fits_and_steers_no_terminal(place: Path, tmp_path: Path, 
     assert "[red]red[/red]" in told.out
     assert "and 4 labels less likely" in told.out
     assert max(map(len, told.out.splitlines())) <= 80
-    shown = pronk("try", "translate", "--base", str(place / "en-de"), TEXTS[0])
+    shown = pronk("try", "translate", "--base", str(place / "en-de"), ASKED[0])
     assert shown.out.startswith("1. the red house\n  ")
 
 
@@ -191,7 +185,7 @@ def test_ctrl_c_keeps_what_is_done(
         return model
 
     monkeypatch.setattr(room, "load_pretrained", pressing)
-    told = pronk("try", task, "--base", str(place / base), *TEXTS)
+    told = pronk("try", task, "--base", str(place / base), *ASKED)
     assert told.code == 130
     assert "of 3 texts are done" in told.err
-    assert 0 < sum(text in told.out for text in TEXTS) < 3
+    assert 0 < sum(text in told.out for text in ASKED) < 3

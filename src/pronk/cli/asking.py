@@ -20,6 +20,7 @@ from pronk.cli.shared import (
     TopK,
     TopP,
     console,
+    only_given,
     print_table,
     say,
 )
@@ -55,9 +56,9 @@ def generate(
 
     if greedy and temperature:
         raise OptionError(f"--greedy and --temperature {temperature:g} contradict each other: leave one of them out")
-    drawing = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    given = {**drawing, "max_new_tokens": max_new_tokens, "stop": stop or None}
-    settings = {key: value for key, value in given.items() if value is not None}
+    settings = only_given(
+        temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, max_new_tokens=max_new_tokens, stop=stop
+    )
     try:
         answered = ask.generate(models, questions, base, prompt, overrides or [], settings, out, console())
     except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from pronk.cli.shared import (
     TopK,
     TopP,
     console,
+    only_given,
     say,
 )
 
@@ -49,9 +50,10 @@ def chat(
     from pronk.recipe import generation_settings
     from pronk.ui import chat as room
 
-    drawing = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    given = {**drawing, "max_new_tokens": max_new_tokens, "stop": stop or None}
-    settings = generation_settings({key: value for key, value in given.items() if value is not None})
+    chosen = only_given(
+        temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, max_new_tokens=max_new_tokens, stop=stop
+    )
+    settings = generation_settings(chosen)
     if web and as_json:
         raise OptionError("--web talks in the browser and --json prints answers: leave one of them out")
     try:

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from pronk.cli.shared import Form, Json, MaxNewTokens, Seed, Set, Stop, Temperature, TopK, TopP, console, say
+from pronk.cli.shared import (
+    Form,
+    Json,
+    MaxNewTokens,
+    Seed,
+    Set,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+    console,
+    only_given,
+    say,
+)
 
 
 def predict(
@@ -48,9 +61,9 @@ def predict(
 
     if as_json and output == "-":
         raise OptionError("--json and --output - would both print to stdout: leave one of them out")
-    drawing = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    settings = {**drawing, "max_new_tokens": max_new_tokens, "stop": stop or None}
-    chosen = {key: value for key, value in settings.items() if value is not None}
+    chosen = only_given(
+        temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, max_new_tokens=max_new_tokens, stop=stop
+    )
     wanted = Wanted(model, column, calibration, skip_bad, prompt, overrides or [], chosen)
     try:
         found = predict_file(wanted, given, output, console(), prefix, force)

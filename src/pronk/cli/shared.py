@@ -44,6 +44,11 @@ Gpu = Annotated[
 ]
 
 
+def only_given(**settings: Any) -> dict[str, Any]:
+    """Of generation settings those that were given: the others have their defaults in the recipe's schema."""
+    return {key: value for key, value in settings.items() if value is not None and value != []}
+
+
 def print_table(result: dict[str, Any], as_json: bool) -> None:
     """A table or JSON; why a bench's side has no ratio goes to stderr, and ends the command with 1."""
     import json

@@ -19,6 +19,7 @@ from pronk.cli.shared import (
     TopK,
     TopP,
     console,
+    only_given,
     say,
 )
 
@@ -69,9 +70,9 @@ def generate(
     from pronk.ship.trying.generate import generate as write
     from pronk.ship.trying.texts import read_texts
 
-    drawing = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    given = {**drawing, "max_new_tokens": max_new_tokens, "stop": stop or None}
-    settings = {key: value for key, value in given.items() if value is not None}
+    settings = only_given(
+        temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, max_new_tokens=max_new_tokens, stop=stop
+    )
     read = read_texts(texts or [], file, sys.stdin)
     found = _heard(lambda: write(base, read, plain, prompt, settings, overrides or [], console()))
     print(ask.as_json(found)) if as_json else ask.show(found, console(stderr=False))

@@ -133,7 +133,7 @@ def export(target: str, options: Options, console: Console) -> Record:
     refuse_taken(out, forms)
     with disk_guard(out), one_writer(out / FILE):
         record = Record.at(out, model)
-        refuse_taken(out, forms)
+        refuse_taken(out, forms)  # again: another process may just have been at it
         for form in forms:
             getattr(_module(form), "check", lambda *_: None)(model, options)
         _export_all(model, forms, options, limits, record, console)

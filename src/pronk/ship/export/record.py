@@ -68,11 +68,17 @@ class Record:
 
     def status(self, name: str) -> str | None:
         """What came of an artifact; None where it was never made."""
-        return next((entry["status"] for entry in self.data["artifacts"] if entry["name"] == name), None)
+        entry = self._entry(name)
+        return entry["status"] if entry else None
 
     def limits(self, name: str) -> Any:
-        """The class of limits that an artifact was held to. Raises KeyError where it was not compared."""
-        return next(entry for entry in self.data["artifacts"] if entry["name"] == name)["tolerance"]["class"]
+        """The class of limits that an artifact was held to. It must have been compared."""
+        entry = self._entry(name)
+        assert entry is not None
+        return entry["tolerance"]["class"]
+
+    def _entry(self, name: str) -> dict[str, Any] | None:
+        return next((entry for entry in self.data["artifacts"] if entry["name"] == name), None)
 
     def add(self, artifact: Artifact, parity: Parity | None, explained: Iterable[str] = ()) -> None:
         """Note what came of an artifact, in place of what came of it before."""
