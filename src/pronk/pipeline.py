@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -199,12 +200,14 @@ def _not_trained(fleet: Fleet, why: str) -> list[dict[str, Any]]:
 
 def _run_fleet(ready: Ready, work: Work, later: Sequence[Fleet]) -> bool:
     """Train and evaluate one fleet and add its runs to the summary. later: the fleets that come after it."""
+    from pronk.doctor.checking import slowly
     from pronk.doctor.environment import environment, peak_memory
     from pronk.evaluate.evaluation import validation_losses
     from pronk.model.load import load_for_fleet, resolve_dtype
     from pronk.model.memory.guard import memory_guard
     from pronk.model.memory.sizes import begin_peak, release
     from pronk.train.session import Watchers, train_fleet
+    from pronk.train.writer import Writer
 
     fleet, examples, device = ready.fleet, ready.examples, ready.device
     dtype, budget = resolve_dtype(work.study.recipe.train.dtype, device), ready.token_budget
@@ -232,23 +235,27 @@ def _run_fleet(ready: Ready, work: Work, later: Sequence[Fleet]) -> bool:
     if fleet.full and fleet.measures_base and work.splits.test:
         evaluated = _evaluate(ready, model, [], work)  # before training changes the base
         work.clock.lap("evaluate")
-    with memory_guard("training"):
-        outcomes, interrupted = train_fleet(
-            model, ready.base.location, fleet.trained, examples, work.folder, budget, watchers, work.console,
-            work.stop.check, ready.recompute,
-        )  # fmt: skip
-    release(device)  # an evaluation needs memory in other sizes
-    _write_trained(work, _entries(ready, work.study, outcomes, [], peak_memory(device)), later)
-    work.clock.lap("train")
-    if not interrupted and work.splits.test:
-        try:
-            evaluate = _evaluate_whole if fleet.full else _evaluate
-            evaluated += evaluate(ready, model, outcomes, work)
-        except KeyboardInterrupt:
-            interrupted = True
-        except OutOfMemoryError as error:  # what was trained stays
-            say(work.console, f"pronk: {error}", "red")
-    work.clock.lap("evaluate")
+    with Writer() as writer:
+        with memory_guard("training"):
+            outcomes, interrupted = train_fleet(
+                model, ready.base.location, fleet.trained, examples, work.folder, budget, watchers, work.console,
+                work.stop.check, writer, ready.recompute,
+            )  # fmt: skip
+        release(device)  # an evaluation needs memory in other sizes
+        trained = _entries(ready, work.study, outcomes, [], peak_memory(device))
+        writer.later(partial(work.folder.write, _before_evaluation(work, trained, later)))
+        work.clock.lap("train")
+        if not interrupted and work.splits.test:
+            try:
+                evaluate = _evaluate_whole if fleet.full else _evaluate
+                evaluated += evaluate(ready, model, outcomes, work)
+            except KeyboardInterrupt:
+                interrupted = True
+            except OutOfMemoryError as error:  # what was trained stays
+                say(work.console, f"pronk: {error}", "red")
+        work.clock.lap("evaluate")
+        with slowly(work.console, "writing the last checkpoints"):
+            writer.wait()
     ids = [item["id"] for item in work.folder.read_items()]
     for name, results in evaluated:
         results.write_items(work.folder.run(name), ids)
@@ -258,11 +265,11 @@ def _run_fleet(ready: Ready, work: Work, later: Sequence[Fleet]) -> bool:
     return interrupted
 
 
-def _write_trained(work: Work, trained: Sequence[dict[str, Any]], later: Sequence[Fleet]) -> None:
-    """study.json before anything is measured: whatever may end the process from here on, even the system for lack of
+def _before_evaluation(work: Work, trained: Sequence[dict[str, Any]], later: Sequence[Fleet]) -> dict[str, Any]:
+    """study.json once all weights are written: whatever may end the process from then on, even the system for lack of
     memory, `pronk eval` can complete it."""
     waiting = [entry for fleet in later for entry in _not_trained(fleet, "")]
-    work.folder.write({**work.summary, "runs": [*work.summary["runs"], *trained, *waiting]})
+    return deepcopy({**work.summary, "runs": [*work.summary["runs"], *trained, *waiting]})
 
 
 def _start_trackers(fleet: Fleet, work: Work) -> Trackers:

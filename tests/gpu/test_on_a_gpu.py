@@ -82,7 +82,7 @@ def test_recorded_steps_equal_steps_called_directly(dropout, beginning):
 def _gradients(model, batch, shared):
     """Gradients of an adapter from one micro-batch; without sharing every sequence is laid down whole."""
     adapter = attach(model, [AdapterShape(8, 16.0)])
-    adapter.initialize(0, 1)
+    adapter.initialize({0: 1})
     for parameter in adapter.parameters:
         parameter.data.normal_(0, 0.05, generator=torch.Generator("cuda").manual_seed(parameter.numel()))
     adapter.settle()

@@ -28,7 +28,7 @@ def _attached(dtype, width=192):
     model = nn.Sequential(nn.Linear(width, 150), nn.Linear(150, width)).to("cuda", dtype)
     adapter = attach(model, [AdapterShape(7, 4.0), AdapterShape(5, 16.0, ("0",)), AdapterShape(33, 1.0, ("1",))])
     for slot in range(3):
-        adapter.initialize(slot, slot)
+        adapter.initialize({slot: slot})
     return adapter
 
 

@@ -22,7 +22,7 @@ def adapter() -> WideAdapter:
     torch.manual_seed(0)
     made = attach(nn.Sequential(nn.Linear(131, 150), nn.Linear(150, 133), nn.Linear(133, 6)), SHAPES)
     for slot in range(len(SHAPES)):
-        made.initialize(slot, seed=slot)
+        made.initialize({slot: slot})
     return made
 
 

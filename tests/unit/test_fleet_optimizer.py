@@ -22,7 +22,7 @@ def adapter() -> WideAdapter:
     torch.manual_seed(0)
     made = attach(nn.Sequential(nn.Linear(8, 12), nn.Linear(12, 6)), SHAPES)
     for slot in range(len(SHAPES)):
-        made.initialize(slot, seed=slot)
+        made.initialize({slot: slot})
     return made
 
 

@@ -32,7 +32,7 @@ def attached(shapes: list[AdapterShape], dtype: torch.dtype = torch.float32) -> 
     torch.manual_seed(0)
     adapter = attach(nn.Sequential(Layer(dtype), Layer(dtype)), shapes)
     for slot in range(len(shapes)):
-        adapter.initialize(slot, slot)
+        adapter.initialize({slot: slot})
     return adapter
 
 
@@ -102,7 +102,7 @@ def test_matrices_with_a_gap_or_of_other_width_do_not_adjoin() -> None:
 def test_products_read_what_was_set_last(change: str) -> None:
     adapter = attached(SAME, torch.bfloat16)
     if change == "initialize":
-        adapter.initialize(0, 9)
+        adapter.initialize({0: 9})
     elif change == "load":
         adapter.load(0, {name: value + 1.001 for name, value in adapter.state(0).items()})
     elif change == "clear":

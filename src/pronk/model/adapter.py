@@ -94,21 +94,22 @@ class WideAdapter:
                     found.append(Span(start, stop, slot, part))
         return found
 
-    def initialize(self, slot: int, seed: int) -> None:
-        """PEFT's start: A uniform in ±1/√I (He et al. 2015 with a = √5), B zero.
+    def initialize(self, seeds: Mapping[int, int]) -> None:
+        """PEFT's start, by slot and seed: A uniform in ±1/√I (He et al. 2015 with a = √5), B zero.
 
-        Each layer draws from the seed and its own name, so no other run or layer changes it.
+        Each layer draws from the seed and its own name, so no other run or layer changes it; runs of one seed and rank
+        begin alike, and share what is drawn.
         """
         for name, layer in self.layers.items():
-            if slot in layer.rows:
-                generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
-                rows = layer.rows[slot]
-                bound = 1 / math.sqrt(layer.A_RI.shape[1])
-                start = torch.empty(rows.stop - rows.start, layer.A_RI.shape[1]).uniform_(
-                    -bound, bound, generator=generator
-                )
-                layer.A_RI.data[rows] = start.to(layer.A_RI)
-                layer.B_RO.data[rows] = 0
+            columns, drawn = layer.A_RI.shape[1], dict[tuple[int, int], Tensor]()
+            for slot, seed in seeds.items():
+                if slot in layer.rows:
+                    rows = layer.rows[slot]
+                    key = seed, rows.stop - rows.start
+                    if key not in drawn:
+                        drawn[key] = _uniform(f"{seed}/{name}", key[1], columns).to(layer.A_RI)
+                    layer.A_RI.data[rows] = drawn[key]
+                    layer.B_RO.data[rows] = 0
         self.settle()
 
     rounded = False  # whether what `state` gives is rounded: products round these weights, checkpoints do not
@@ -178,6 +179,13 @@ def attach(model: nn.Module, shapes: Sequence[AdapterShape]) -> WideAdapter:
     if layers:
         fuse(model)
     return WideAdapter(model, layers, shapes, routing)
+
+
+def _uniform(seed: str, rows: int, columns: int) -> Tensor:
+    """Numbers (rows × columns) uniform in ±1/√columns, on the CPU: the same wherever a run is trained."""
+    generator = torch.Generator().manual_seed(zlib.crc32(seed.encode()))
+    bound = 1 / math.sqrt(columns)
+    return torch.empty(rows, columns).uniform_(-bound, bound, generator=generator)
 
 
 def _stored(layers: Mapping[str, WideLinear]) -> FlatStorage:

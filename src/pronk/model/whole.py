@@ -65,7 +65,7 @@ class WholeModel:
             trained.grad = self._used[name].grad
             yield name, trained, slice(None)
 
-    def initialize(self, slot: int, seed: int) -> None:
+    def initialize(self, seeds: Mapping[int, int]) -> None:
         """The start is the base itself, whatever the seed."""
 
     def settle(self) -> None:

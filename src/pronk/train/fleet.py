@@ -116,8 +116,8 @@ class Fleet:
         if self._recompute.layers:
             self._accumulate.records = False  # a recording would hold on to the memory that this is to save
         self.runs = []
+        self.adapter.initialize({slot: plan.seed for slot, plan in enumerate(plans)})
         for slot, plan in enumerate(plans):
-            self.adapter.initialize(slot, plan.seed)
             if plan.start is not None:
                 self.adapter.load(slot, plan.start)
             self.runs.append(RunState(plan, self._optimizer.runs[slot]))

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from pronk.model.host import pin_ahead
 from pronk.runs import RunFolder, remove_folder, write_folder
 from pronk.train.checkpoint import WeightFiles, save_checkpoint
 from pronk.train.fleet import Fleet, Step, optimizer_tensors
@@ -104,6 +105,8 @@ class Recorder:
         self._validate, self._track, self._mirror = validate, log, mirror
         self._told: set[int] = set()
         self._clock = time.perf_counter()
+        if fleet.adapter.parameters[0].is_cuda:
+            writer.later(partial(pin_ahead, self._buffers()))  # beside the first rounds
 
     def after_round(self, steps: Sequence[Step]) -> None:
         """Record a round: its cost, its losses, and whatever is due at the steps reached."""
@@ -216,6 +219,15 @@ class Recorder:
         self._write(journal, partial(write_folder, journal.checkpoint(step), fill), size)
         journal.saved[step] = regular or journal.saved.get(step, False)
         return adapter
+
+    def _buffers(self) -> list[int]:
+        """Bytes of weights and of moments for a checkpoint of each run, as far as they may wait to be written."""
+        sizes, left = [], self._writer.room
+        for slot in range(len(self.fleet.runs)):
+            weights = self.fleet.adapter.size(slot)
+            left -= CHECKPOINT_BYTES * weights
+            sizes += [CHECKPOINT_BYTES // 3 * weights, CHECKPOINT_BYTES * 2 // 3 * weights] if left >= 0 else []
+        return sizes
 
     def _prune(self, journal: Journal) -> None:
         """Only after new checkpoints are whole, and best.json names one that stays."""

@@ -99,17 +99,18 @@ def passages_of(recipe: Recipe, splits: Splits, tell: Callable[[str], None] = la
 
 def train_fleet(
     model: Any, base: str, trained: Sequence[TrainedRun], examples: Examples, folder: StudyFolder,
-    token_budget: int, watchers: Watchers, console: Console, check: Callable[[], None], recompute: int | str = "none",
+    token_budget: int, watchers: Watchers, console: Console, check: Callable[[], None], writer: Writer,
+    recompute: int | str = "none",
 ) -> tuple[list[Outcome], bool]:  # fmt: skip
     """Train all runs of a fleet; also whether it was interrupted, in which case the state is saved.
 
-    check is called between rounds and raises KeyboardInterrupt if the user wants to stop. recompute: how many
-    layers, or none or all.
+    check is called between rounds and raises KeyboardInterrupt if the user wants to stop. writer: has weights to write
+    yet when this is over. recompute: how many layers, or none or all.
     """
     fleet = Fleet(model, [run_plan(run, examples) for run in trained], token_budget, recompute)
     journals = [_journal(run, weight_files(model, base, run.recipe), examples, folder) for run in trained]
     interrupted = False
-    with work(console, "training", sum(run.plan.steps for run in fleet.runs)) as bar, Writer() as writer:
+    with work(console, "training", sum(run.plan.steps for run in fleet.runs)) as bar:
         validate = partial(watchers.validate, fleet.adapter) if watchers.validate else None
         recorder = Recorder(fleet, journals, validate, bar, watchers.log, watchers.mirror, writer)
 

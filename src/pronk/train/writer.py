@@ -25,7 +25,7 @@ class Writer:
         if room is None:
             free = machine_memory()[1]
             room = ROOM if free is None else min(ROOM, free // 4)
-        self._room, self._waiting = room, 0
+        self.room, self._waiting = room, 0
         self._tasks: deque[tuple[Callable[[], None], int]] = deque()
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
@@ -68,7 +68,7 @@ class Writer:
     def make_room(self, size: int) -> None:
         """Wait until so many bytes more may wait; what is larger than all the room waits alone."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._tasks or self._waiting + size <= self._room)
+            self._changed.wait_for(lambda: not self._tasks or self._waiting + size <= self.room)
         self.check()
 
     def wait(self) -> None:
