@@ -52,7 +52,7 @@ def test_what_the_user_set_of_the_allocator_stays(monkeypatch: pytest.MonkeyPatc
     assert "expandable" not in str([os.environ.get(each) for each in sizes.ALLOCATOR_NAMES])
 
 
-@pytest.mark.parametrize(("system", "expected"), [("linux", "expandable_segments:True"), ("win32", None)])
+@pytest.mark.parametrize(("system", "expected"), [("linux", sizes.ALLOCATION), ("win32", None)])
 def test_segments_grow_in_place_where_that_is_known(
     monkeypatch: pytest.MonkeyPatch, system: str, expected: str | None
 ) -> None:

@@ -30,8 +30,8 @@ def copied_to_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def pin_ahead(sizes: Iterable[int]) -> None:
-    """Have pinned memory of these sizes (bytes) at hand before it is copied to: pinning takes a second for 3 GB, and
-    PyTorch keeps for the next copy what is given back to it."""
+    """Have pinned memory of these sizes (bytes) at hand before it is copied to: pinning takes a good part of a second,
+    and PyTorch keeps for the next copy what is given back to it."""
     kept = [_buffer(size, pinned=True) for size in sizes]
     del kept
 

@@ -4,8 +4,10 @@ ever pickled."""
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,6 +66,27 @@ class ModelFiles:
     def load(self, folder: Path) -> dict[str, Tensor]:
         """The inverse of save, several shards included."""
         return {name: tensor for file in folder.glob("model*.safetensors") for name, tensor in load_file(file).items()}
+
+
+class TokenizerFiles:
+    """A tokenizer's files, made once for all runs: transformers takes a good part of a second for them, in which
+    nothing else of Python runs."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def write(self, folder: Path) -> None:
+        """Write them into a folder that is there."""
+        for name, content in self._contents.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+
+    @cached_property
+    def _contents(self) -> dict[Path, bytes]:
+        with tempfile.TemporaryDirectory() as made:
+            self._tokenizer.save_pretrained(made)
+            files = [file for file in Path(made).rglob("*") if file.is_file()]
+            return {file.relative_to(made): file.read_bytes() for file in files}
 
 
 def save_adapter(

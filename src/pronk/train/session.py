@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -21,7 +20,7 @@ from pronk.runs import RunFolder, StudyFolder
 from pronk.study import TrainedRun
 from pronk.tokens.examples import Examples, make_examples
 from pronk.tokens.prompt import NO_ROOM
-from pronk.train.checkpoint import AdapterFiles, ModelFiles, WeightFiles
+from pronk.train.checkpoint import AdapterFiles, ModelFiles, TokenizerFiles, WeightFiles
 from pronk.train.fleet import Fleet, RunPlan, Step
 from pronk.train.order import steps_per_epoch
 from pronk.train.progress import work
@@ -108,7 +107,8 @@ def train_fleet(
     yet when this is over. recompute: how many layers, or none or all.
     """
     fleet = Fleet(model, [run_plan(run, examples) for run in trained], token_budget, recompute)
-    journals = [_journal(run, weight_files(model, base, run.recipe), examples, folder) for run in trained]
+    tokenizer = TokenizerFiles(examples.prompt.tokenizer)
+    journals = [_journal(run, weight_files(model, base, run.recipe), examples, folder, tokenizer) for run in trained]
     interrupted = False
     with work(console, "training", sum(run.plan.steps for run in fleet.runs)) as bar:
         validate = partial(watchers.validate, fleet.adapter) if watchers.validate else None
@@ -173,16 +173,14 @@ def total_steps(recipe: Recipe, examples: int) -> int:
     return recipe.train.max_steps or recipe.train.epochs * steps_per_epoch(examples, recipe.train.batch_size)
 
 
-def _journal(trained: TrainedRun, files: WeightFiles, examples: Examples, folder: StudyFolder) -> Journal:
+def _journal(
+    trained: TrainedRun, files: WeightFiles, examples: Examples, folder: StudyFolder, tokenizer: TokenizerFiles
+) -> Journal:
     train = trained.recipe.train
     rows = len(examples.train(train.max_length))
     endings = [Ending(total_steps(run.recipe, rows), folder.run(run.name)) for run in trained.runs]
-
-    def save_tokenizer(path: Path) -> None:
-        examples.prompt.tokenizer.save_pretrained(path)
-
     return Journal(
-        endings, files, train.evaluate_every, train.save_every, save_tokenizer,
+        endings, files, train.evaluate_every, train.save_every, tokenizer.write,
         rule=early(train.patience, train.min_delta) if train.stop == "early" else never(),
         restore_best=train.stop == "early", keep=train.keep,
     )  # fmt: skip

@@ -24,6 +24,7 @@ LEAST = GIB  # a smaller GPU is a slip of the pen
 # PyTorch's own name for it; the older one, which 2.11 still warns of, is the user's to set.
 ALLOCATOR = "PYTORCH_ALLOC_CONF"
 ALLOCATOR_NAMES = (ALLOCATOR, "PYTORCH_CUDA_ALLOC_CONF")
+ALLOCATION = "expandable_segments:True,pinned_use_cuda_host_register:True,pinned_num_register_threads:8"
 
 
 def read_size(text: str) -> int:
@@ -117,9 +118,10 @@ def gib(size: float) -> str:
 
 def steady_allocator() -> None:
     """Let segments grow in place, unless the user has set the allocator: what is reserved then stays near what is
-    allocated, whatever sizes came before. To be called before CUDA starts; later it changes nothing."""
+    allocated, whatever sizes came before. Memory of the host is pinned where it lies, by several threads: given out by
+    the driver, every use of the GPU would wait for it. To be called before CUDA starts; later it changes nothing."""
     if sys.platform.startswith("linux") and not any(name in os.environ for name in ALLOCATOR_NAMES):
-        os.environ[ALLOCATOR] = "expandable_segments:True"
+        os.environ[ALLOCATOR] = ALLOCATION
 
 
 def release(device: Any) -> None:
