@@ -9,6 +9,7 @@ Shapes: N rows, S new tokens of a row, L columns of keys and values, C continuat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from pronk.model.adapter import WideAdapter
 from pronk.model.forward import MicroBatch, loss_precision, output_head, to_device
 from pronk.model.loss import target_losses
+from pronk.model.one_token import OneToken
 from pronk.model.sampling import Choose, likeliest
 
 # Told of every token as it is written: (members, their new tokens) → which of these rows end here.
@@ -54,6 +56,7 @@ class PromptCache:
         lengths_N = begun_N + lengths_S[segment_N]
         self.longest, self.room = int(lengths_N.max()), room
         self.end = 0  # column behind the newest token
+        self._column: Tensor | None = None  # of the newest token, while a step is recorded
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (config.num_hidden_layers, 2, len(lengths_N), heads, self.longest + room, size)
@@ -81,9 +84,22 @@ class PromptCache:
             return keys, values
         start = self.end - keys.shape[2]
         for whole, new in zip(self._layers[layer], (keys, values), strict=True):
-            whole[:, :, start : self.end] = new
+            if self._column is None:
+                whole[:, :, start : self.end] = new
+            else:
+                whole.index_copy_(2, self._column, new)
         stored_keys, stored_values = self._layers[layer]
         return stored_keys[:, :, : self.end], stored_values[:, :, : self.end]
+
+    @contextmanager
+    def recorded(self, column: Tensor, end: int) -> Iterator[None]:
+        """While a step of one token is recorded: its column is what the tensor (1) says when it is played, and its
+        queries look at all columns up to `end`, as far as their mask lets them."""
+        self._column, self.end = column, end
+        try:
+            yield
+        finally:
+            self._column = None
 
     def keep(self, chosen_N: Tensor) -> None:
         """Keep only the chosen rows (bool, N), in place of the first ones."""
@@ -257,6 +273,7 @@ def write(
     the others only.
     """
     head, hidden_ND = output_head(model), last_ND
+    next_token = OneToken(model, adapter, cache, extend)
     most = rows.written_NM.shape[1]
     while rows.step < most:
         token_N = choose(hidden_ND @ head.T, rows.members_N[rows.row_N], rows.step)
@@ -269,7 +286,4 @@ def write(
         if drop and 2 * left <= len(going_N):  # rows are copied, so not for every one that ends
             rows.row_N, token_N = rows.row_N[going_N], token_N[going_N]
             cache.keep(going_N)
-        seen_SS = torch.ones(1, rows.step, dtype=torch.bool, device=token_N.device)
-        positions_NS = (cache.lengths_N + rows.step - 1)[:, None]
-        slots_N = rows.slots_N[rows.row_N]
-        hidden_ND = extend(model, adapter, cache, slots_N, token_N[:, None], positions_NS, seen_SS)[:, 0]
+        hidden_ND = next_token(rows.slots_N[rows.row_N], token_N, rows.step, most - rows.step)

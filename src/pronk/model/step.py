@@ -138,7 +138,8 @@ class GradientStep:
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.empty_cache()  # a recording has memory of its own; that of the warm-up would stay beside it
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # thread_local: others may be pinning memory, or letting go of what they have written
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             self._run(batch)
         self._pool = self._pool or graph.pool()
         return _Recording(graph, piece)
