@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,6 @@ def run_study(
     What can be wrong with recipe, data and base is found before anything is trained, and then nothing is left
     behind. Raises KeyboardInterrupt if the user stops it before there is anything to keep.
     """
-    from pronk.compare.conclude import conclude
     from pronk.doctor.checking import refused_by_name
     from pronk.model.determinism import deterministic
     from pronk.train.mirror import Mirror
@@ -117,6 +117,8 @@ def run_study(
             write_text(folder.run(run.name).path / "recipe.yaml", run.recipe.to_yaml())
         interrupted = _run_fleets(ready, work)
         work.summary |= {"phases": clock.seconds, "total_seconds": sum(clock.seconds.values())}
+        from pronk.compare.conclude import conclude  # by now it was imported beside the training
+
         conclude(folder, work.summary)
         if mirror is not None:
             mirror.copy_all(folder)
@@ -236,6 +238,7 @@ def _run_fleet(ready: Ready, work: Work, later: Sequence[Fleet]) -> bool:
         evaluated = _evaluate(ready, model, [], work)  # before training changes the base
         work.clock.lap("evaluate")
     with Writer() as writer:
+        writer.later(partial(import_module, "pronk.compare.conclude"))  # a second or two of scikit-learn
         with memory_guard("training"):
             outcomes, interrupted = train_fleet(
                 model, ready.base.location, fleet.trained, examples, work.folder, budget, watchers, work.console,
