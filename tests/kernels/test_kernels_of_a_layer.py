@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, silu
 from torch.nn.functional import rms_norm as reference_norm
 
+from pronk.model.attention import Lookback
 from pronk.model.kernels import cross_entropy as loss
-from pronk.model.kernels import fp8, low_rank, norm, rope, swiglu
+from pronk.model.kernels import fp8, low_rank, norm, occurrences, rope, swiglu
 
 EPS = 1e-5
 TYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -85,6 +86,21 @@ def test_loss_is_pytorchs_with_its_gradient() -> None:
     given = logits.detach().clone()
     assert torch.allclose(loss.losses_and_slope_(given, targets, weights), losses, atol=1e-12)
     assert torch.allclose(given, slope, atol=1e-12)
+
+
+def copied(columns: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Copies of five rows, one of them without any, and two that belong to none; and the way back to the rows."""
+    source = torch.tensor([0, 1, 0, 3, 4, 0, 1, 5, 0, 5])
+    look = Lookback.of(source, torch.tensor([0, len(source)]), len(source), 5)
+    return draw(len(source), columns, dtype=dtype), look.order_L, look.starts_T
+
+
+def test_copies_add_up_to_the_gradient_of_copying() -> None:
+    copies, order, starts = copied(7, torch.float64)
+    rows = torch.zeros(6, 7, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(rows[torch.tensor([0, 1, 0, 3, 4, 0, 1, 5, 0, 5])], rows, copies)
+    assert torch.allclose(occurrences.sum_copies(copies, order, starts), gradient[:5], atol=1e-12)
+    assert not torch.allclose(occurrences.sum_copies(copies, order.flip(0), starts), gradient[:5])
 
 
 # --- the kernels against the twins ---------------------------------------------------------------
@@ -185,6 +201,13 @@ def test_low_rank_kernel(
     assert nearly(twin, exact)
 
 
+@pytest.mark.parametrize("dtype", [*TYPES, torch.float64])
+@pytest.mark.parametrize("columns", [6, 64, 1500])
+def test_copies_kernel(dtype: torch.dtype, columns: int) -> None:
+    kernels, (copies, order, starts) = interpreted("triton_occurrences"), copied(columns, dtype)
+    assert close(kernels.sum_copies(copies, order, starts), occurrences.sum_copies_plain(copies, order, starts))
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(("heads", "size"), [(3, 64), (40, 128), (2, 6)])
 @pytest.mark.parametrize("back", [False, True])
@@ -252,6 +275,8 @@ KERNELS: list[tuple[str, str, Callable[[str], dict[str, str]], dict[str, Any]]] 
     ("triton_rope", "turn_kernel",
      lambda p: {"heads": p, "cos": p, "sin": p, "stride": "i32", "angle_stride": "i32", "count": "i32", "half": "i32"},
      {"SIGN": 1.0, "TOGETHER": 32, "HALF": 64}),
+    ("triton_occurrences", "sum_kernel",
+     lambda p: {"copies": p, "order": "*i32", "starts": "*i32", "total": p, "columns": "i32"}, {"BLOCK": 1024}),
     ("triton_cross_entropy", "slope_kernel",
      lambda p: {"logits": p, "targets": "*i64", "weights": "*fp32", "losses": "*fp32", "stride": "i32"},
      {"VOCABULARY": 128256, "WIDTH": 8192}),

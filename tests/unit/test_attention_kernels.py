@@ -274,7 +274,7 @@ def test_an_even_kernel_is_for_long_sequences_of_one_length():
     assert not even((130,) * 20)
     assert not even((4000,))  # the next is of another length
     assert not even(())  # a recording
-    look = attention.Lookback(torch.arange(3), torch.arange(2), 3)
+    look = attention.Lookback.of(torch.arange(3), torch.arange(2), 3, 3)
     assert not even((600, 600), (-1, 0), look)
 
 

@@ -31,7 +31,7 @@ def batch(beginning: int) -> MicroBatch:
 @pytest.mark.parametrize("beginning", [0, 20])
 def test_a_batch_comes_out_as_it_went_in(beginning: int) -> None:
     made = on_host(batch(beginning), GPU, torch.float32)
-    assert len(made.tensors) == (11 if beginning else 9)
+    assert len(made.tensors) == (13 if beginning else 9)
     piece = staged(made.tensors, pinned=False)
     moved = made.replaced(unstaged(piece.clone(), made.tensors))
     for one, other in zip(moved.tensors, made.tensors, strict=True):
@@ -75,3 +75,5 @@ def test_what_segments_look_back_at_is_their_beginning_and_themselves() -> None:
     assert look.borders.tolist() == [0, 4, 11, 17, 22, 28]
     assert look.borders.dtype == torch.int32
     assert look.longest == 7
+    back = [look.order_L[start:end].tolist() for start, end in zip(look.starts_T, look.starts_T[1:], strict=False)]
+    assert back == [torch.nonzero(look.source_L == token).flatten().tolist() for token in range(sum(lengths))]

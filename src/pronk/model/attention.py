@@ -8,7 +8,7 @@ Shapes: H query heads, G key/value heads, T tokens, S segments, D head size, N r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,7 @@ from pronk.model.attention_kernels import (
     choose,
 )
 from pronk.model.attention_padded import attend_padded, repeat_heads
+from pronk.model.kernels.occurrences import sum_copies
 
 NAME = "pronk_packed"
 
@@ -38,12 +39,32 @@ class Lookback:
     """Keys and values as the segments of a pack see them: a segment's beginning in front of its own.
 
     source_L: int64, the token that each comes from; what is no token's (padding) comes from one behind
-    the last. borders: int32 (S + 1). longest: no segment sees more.
+    the last. borders: int32 (S + 1). order_L, starts_T: the way back, see kernels/occurrences.py. longest: no segment
+    sees more.
     """
 
     source_L: Tensor
     borders: Tensor
+    order_L: Tensor
+    starts_T: Tensor
     longest: int
+
+    @classmethod
+    def of(cls, source_L: Tensor, borders: Tensor, longest: int, tokens: int) -> Lookback:
+        """With the way back to so many tokens."""
+        sorted_L, order_L = source_L.sort(stable=True)
+        starts_T = torch.searchsorted(sorted_L, torch.arange(tokens + 1), out_int32=True)
+        return cls(source_L, borders, order_L.to(torch.int32), starts_T, longest)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All tensors, in the order of the fields."""
+        return self.source_L, self.borders, self.order_L, self.starts_T
+
+    def replaced(self, tensors: Iterable[Tensor]) -> Lookback:
+        """The same with other tensors, in the order of `tensors`."""
+        source_L, borders, order_L, starts_T = tensors
+        return Lookback(source_L, borders, order_L, starts_T, self.longest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +85,7 @@ def packing(lengths_S: tuple[int, ...], parents_S: tuple[int, ...], device: torc
     """A packing for segments of these lengths, laid end to end, on the device."""
     made = packing_on_host(lengths_S, parents_S, device)
     if (look := made.lookback) is not None:
-        look = replace(look, source_L=look.source_L.to(device), borders=look.borders.to(device))
+        look = look.replaced(tensor.to(device) for tensor in look.tensors)
     return replace(made, borders=None if made.borders is None else made.borders.to(device), lookback=look)
 
 
@@ -93,7 +114,7 @@ def _lookback(lengths_S: tuple[int, ...], parents_S: tuple[int, ...]) -> Lookbac
     before = stretches.cumsum(0) - stretches
     source_L = torch.arange(int(stretches.sum())) + (begins - before).repeat_interleave(stretches)
     seen = counts.sum(1).tolist()
-    return Lookback(source_L, borders(seen), max(seen))
+    return Lookback.of(source_L, borders(seen), max(seen), int(lengths.sum()))
 
 
 def use_packed_attention(model: Any) -> None:
@@ -152,7 +173,7 @@ def _by_kernel(
     assert packing.borders is not None, "a packing for a GPU has borders"
     segments = Segments(packing.borders, packing.borders, packing.longest, packing.longest)
     if look := packing.lookback:
-        k_TGD, v_TGD = (_Seen.apply(part, look.source_L) for part in (k_TGD, v_TGD))
+        k_TGD, v_TGD = (_Seen.apply(part, look) for part in (k_TGD, v_TGD))
         segments = Segments(packing.borders, look.borders, packing.longest, look.longest)
     return kernel.attend(q_THD, k_TGD, v_TGD, segments, scale)
 
@@ -217,16 +238,12 @@ class _Seen(torch.autograd.Function):
     its gradients are summed in fp32, since in half precision a sum of many loses what each adds."""
 
     @staticmethod
-    def forward(ctx: Any, heads_TGD: Tensor, source_L: Tensor) -> Tensor:
-        ctx.save_for_backward(source_L)
-        ctx.tokens = len(heads_TGD)
-        return heads_TGD.index_select(0, source_L.clamp(max=ctx.tokens - 1))
+    def forward(ctx: Any, heads_TGD: Tensor, look: Lookback) -> Tensor:
+        ctx.look = look
+        return heads_TGD.index_select(0, look.source_L.clamp(max=len(heads_TGD) - 1))
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (grad_LGD,) = grads
-        (source_L,) = ctx.saved_tensors
-        # the last row gathers what belongs to no token
-        total = torch.zeros(ctx.tokens + 1, *grad_LGD.shape[1:], dtype=torch.float32, device=grad_LGD.device)
-        total.index_add_(0, source_L, grad_LGD.float())
-        return total[:-1].to(grad_LGD.dtype), None
+        total_TC = sum_copies(grad_LGD.flatten(1), ctx.look.order_L, ctx.look.starts_T)
+        return total_TC.unflatten(1, grad_LGD.shape[1:]), None

@@ -70,7 +70,7 @@ class DeviceBatch:
         """All tensors, in one order."""
         own = [value for part in fields(self) if isinstance(value := getattr(self, part.name), Tensor)]
         look, borders = self.packing.lookback, self.packing.borders
-        return own + ([] if borders is None else [borders]) + ([look.source_L, look.borders] if look else [])
+        return own + ([] if borders is None else [borders]) + ([*look.tensors] if look else [])
 
     def replaced(self, tensors: Sequence[Tensor]) -> DeviceBatch:
         """The same with other tensors, in the order of `tensors`."""
@@ -80,7 +80,7 @@ class DeviceBatch:
         if packing.borders is not None:
             packing = replace(packing, borders=next(left))
         if look := packing.lookback:
-            packing = replace(packing, lookback=replace(look, source_L=next(left), borders=next(left)))
+            packing = replace(packing, lookback=look.replaced([next(left) for _ in look.tensors]))
         return DeviceBatch(**own, packing=packing)
 
 

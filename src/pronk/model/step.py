@@ -179,7 +179,8 @@ def _pad_packing(packing: Packing, shape: Shape, tokens: int) -> Packing:
         padding = torch.arange(tokens, shape.tokens)
         source_L = torch.cat([look.source_L, padding])
         source_L = _grow(source_L, shape.seen - len(source_L), shape.tokens)
-        lookback = Lookback(source_L, torch.cat([look.borders, look.borders[-1] + ends]), shape.longest_seen)
+        seen = torch.cat([look.borders, look.borders[-1] + ends])
+        lookback = Lookback.of(source_L, seen, shape.longest_seen, shape.tokens)
     return Packing((), (), shape.longest, torch.cat([packing.borders, packing.borders[-1] + ends]), lookback)
 
 
