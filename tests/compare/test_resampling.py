@@ -87,9 +87,9 @@ def test_the_permuted_macro_f1_statistics_are_those_of_swapped_arrays(
 ) -> None:
     labels, a, b = predictions(30, seed=5)
     swapped = np.random.default_rng(0).random((6, 30)) < 0.5
-    monkeypatch.setattr(resampling, "_swaps", lambda *_: iter([swapped[:, a != b].astype(float)]))
+    monkeypatch.setattr(resampling, "_flips", lambda *_: iter([np.packbits(swapped[:, a != b], axis=1)]))
     seen = []
-    monkeypatch.setattr(resampling, "_p_value", lambda blocks, *_, **__: seen.extend(np.concatenate(list(blocks))))
+    monkeypatch.setattr(resampling, "_p_values", lambda blocks, *_: [seen.extend(np.hstack(list(blocks))[0])])
     macro_f1_permutation_p_value(labels, a, b, 3)
     expected = [
         sklearn_macro_f1(labels, np.where(row, a, b)) - sklearn_macro_f1(labels, np.where(row, b, a)) for row in swapped
