@@ -16,11 +16,12 @@ from scipy.special import ndtr, stdtrit
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
+Words = NDArray[np.uint64]
 
 PERMUTATIONS = 20_000
 BOOTSTRAPS = 5_000
 _CELLS = 2**21  # of one block of resamples: 16 MiB in float64
-_AT_ONCE = 2**18  # of a block's cells that are multiplied: what a core's cache holds
+_AT_ONCE = 2**18  # cells that are made and multiplied at once: what a core's cache holds
 _KEPT = 2**25  # of draws that are kept from one comparison to the next: 64 MiB
 
 
@@ -64,9 +65,11 @@ def macro_f1_permutation_p_value(
     support, total_a, total_b = _sums(_one_hot(labels, classes)), _sums(of_a), _sums(of_b)
     differ = a != b  # swapping equal predictions changes nothing
 
+    in_a, in_b = _marks(of_a[differ]), _marks(of_b[differ])
+
     def statistics() -> Iterator[Floats]:
-        for flips in _flips(int(differ.sum()), resamples, seed):
-            moved_KR = _tally(flips, of_b[differ]) - _tally(flips, of_a[differ])
+        for flips in map(_words, _flips(int(differ.sum()), resamples, seed)):
+            moved_KR = _tally(flips, in_b) - _tally(flips, in_a)
             yield (_macro_f1(support, total_b - moved_KR) - _macro_f1(support, total_a + moved_KR))[None]
 
     observed = _macro_f1(support, total_b) - _macro_f1(support, total_a)
@@ -177,39 +180,42 @@ def _sums(columns_nK: Floats) -> Floats:
     return np.asarray(columns_nK.sum(axis=0)[:, None])
 
 
-def _blocks(n: int, resamples: int) -> Iterator[int]:
-    """Split the resamples into blocks of rows of at most about _CELLS cells."""
-    rows = max(1, _CELLS // max(n, 1))
+def _blocks(n: int, resamples: int, cells: int) -> Iterator[int]:
+    """Split the resamples into blocks of rows of at most about so many cells."""
+    rows = max(1, cells // max(n, 1))
     for start in range(0, resamples, rows):
         yield min(rows, resamples - start)
 
 
 def _flips(n: int, resamples: int, seed: int) -> Iterator[NDArray[np.uint8]]:
     """Blocks (rows, n / 8) of fair coin flips, a bit an item: 1 where an item's two results change places."""
-    generator = np.random.default_rng(seed)
-    for rows in _blocks(n, resamples):
-        yield generator.integers(0, 256, size=(rows, (n + 7) // 8), dtype=np.uint8)
+    generator, width = np.random.default_rng(seed), (n + 7) // 8
+    for rows in _blocks(n, resamples, _CELLS):
+        yield np.frombuffer(generator.bytes(rows * width), dtype=np.uint8).reshape(rows, width)
 
 
 def _swaps(n: int, resamples: int, seed: int) -> Iterator[Floats]:
     """The same as numbers (rows, n), 1.0 or 0.0, fewer rows at a time."""
-    rows = max(1, _AT_ONCE // max(n, 1))
     for flips in _flips(n, resamples, seed):
-        for start in range(0, len(flips), rows):
-            yield np.unpackbits(flips[start : start + rows], axis=1, count=n).astype(np.float64)
+        for some in np.split(flips, np.cumsum([*_blocks(n, len(flips), _AT_ONCE)])[:-1]):
+            yield np.unpackbits(some, axis=1, count=n).astype(np.float64)
 
 
-def _tally(flips: NDArray[np.uint8], flags_nK: Floats) -> Floats:
-    """How many of the items that change places bear each flag (K, R): bits are counted, 64 items at once."""
-    swapped_WR, marked_WK = _words(flips), _words(np.packbits(flags_nK.astype(bool).T, axis=1))
-    found_KR = np.zeros((flags_nK.shape[1], len(flips)))
+def _tally(swapped_WR: Words, marked_WK: Words) -> Floats:
+    """How many of the items that change places bear each mark (K, R): bits are counted, 64 items at once."""
+    found_KR = np.zeros((marked_WK.shape[1], swapped_WR.shape[1]))
     for word, k in np.argwhere(marked_WK):
         found_KR[k] += np.bitwise_count(swapped_WR[word] & marked_WK[word, k])
     return found_KR
 
 
-def _words(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Rows of bytes as columns of 64-bit words."""
+def _marks(columns_nK: Floats) -> Words:
+    """Which items have a 1 in each column, a bit an item."""
+    return _words(np.packbits(columns_nK.astype(bool).T, axis=1))
+
+
+def _words(packed: NDArray[np.uint8]) -> Words:
+    """Rows of bytes as columns of 64-bit words, the last filled up with zeros."""
     whole = np.zeros((len(packed), -(-packed.shape[1] // 8) * 8), dtype=np.uint8)
     whole[:, : packed.shape[1]] = packed
     return np.ascontiguousarray(whole.view(np.uint64).T)
@@ -258,7 +264,7 @@ def _resampled_sums(columns_nK: Floats, resamples: int, seed: int) -> Floats:
 def _draws(n: int, resamples: int, seed: int) -> Iterator[Codes]:
     """Blocks (rows, n) of how often each item is drawn in n draws with replacement."""
     generator = np.random.default_rng(seed)
-    for rows in _blocks(n, resamples):
+    for rows in _blocks(n, resamples, _AT_ONCE):
         drawn = generator.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
         yield np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
 
