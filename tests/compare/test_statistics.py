@@ -131,6 +131,8 @@ def test_the_interval_of_a_share_is_scipys() -> None:
     for right, n in ((0, 1), (1, 1), (0, 30), (7, 30), (450, 900), (900, 900)):
         expected = tuple(binomtest(right, n).proportion_ci(0.95, method="wilson"))
         assert wilson_interval(right, n) == pytest.approx(expected, abs=1e-12)
+    for n in range(1, 60):  # rounding must not leave out a share of 0 or 1
+        assert all(low <= k / n <= high for k in range(n + 1) for low, high in [wilson_interval(k, n)])
 
 
 def test_holm_by_hand() -> None:

@@ -78,11 +78,11 @@ def fair_coin_p_value(heads: int, tosses: int) -> float:
 
 
 def wilson_interval(right: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The score interval of one proportion, right of n: Wilson (1927), JASA 22:209-212."""
+    """The score interval of one proportion, right of n, which it always holds: Wilson (1927), JASA 22:209-212."""
     z = float(ndtri(0.5 + level / 2))
     middle = (right + z * z / 2) / (n + z * z)
     half = z / (n + z * z) * math.sqrt(right * (n - right) / n + z * z / 4)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    return middle - half if right > 0 else 0.0, middle + half if right < n else 1.0
 
 
 def holm(p_values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
