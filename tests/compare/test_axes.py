@@ -194,6 +194,14 @@ def test_cost_is_tokens_unless_seconds_are_worth_differently_many() -> None:
     assert cost_unit([{}]) == "train_tokens"
 
 
+def test_costs_far_apart_are_labelled_in_words_alone() -> None:
+    """On a logarithmic axis matplotlib labels small ticks of its own: 2.5 × 10⁵ between 200 k and 300 k."""
+    priced = [Priced({"name": str(k)}, 57_000.0 * k, 0.5 + 0.01 * k, None) for k in range(1, 9)]
+    svg = quality.chart(priced, pareto_front(priced, lower=False), None, ("tokens", ""))
+    assert ">300 k<" in svg
+    assert "tspan" not in svg
+
+
 def test_a_step_along_the_front_carries_its_verdict_whichever_way_round() -> None:
     runs = [{**run(name, rank=rank), "train_tokens": cost} for name, rank, cost in (("a", 4, 100), ("b", 8, 200))]
     figures: Figures = {"a": (0.5, (0.4, 0.6)), "b": (0.7, (0.6, 0.8))}

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from pronk.compare.metrics import classification_report
 
@@ -40,6 +40,18 @@ def test_random_reports_agree_with_sklearn() -> None:
         assert report.weighted.f1 == pytest.approx(f1_score(labels, predicted, average="weighted"))
         assert report.confusion.sum() == 40
         assert report.confusion[:, -1].sum() == report.unparsable == 0
+
+
+def test_each_class_has_sklearns_figures_unparsable_answers_and_classes_that_never_occur_included() -> None:
+    random = np.random.default_rng(1)
+    for items in (1, 2, 5, 40):
+        labels = random.choice(CLASSES, items).tolist()
+        predicted = random.choice([*CLASSES, None], items).tolist()
+        report = classification_report(labels, predicted, CLASSES)
+        names = ["unparsable" if one is None else one for one in predicted]
+        expected = precision_recall_fscore_support(labels, names, labels=list(CLASSES), zero_division=0.0)
+        found = [(one.precision, one.recall, one.f1, one.support) for one in report.per_class]
+        assert np.allclose(np.transpose(found), expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(

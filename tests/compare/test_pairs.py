@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from study_builder import build_study
 
-from pronk.compare import pairs
+from pronk.compare import item_by_item, pairs
 from pronk.compare.items import Classified, Likelihood, RunItems, read_items, read_study
 from pronk.compare.pairs import best_run, compare_runs, compare_study
 from pronk.errors import StudyError
@@ -153,8 +153,23 @@ def test_a_comparison_does_not_depend_on_what_else_the_study_holds(tmp_path: Pat
     alone = compare_runs(runs[:2], items)
     together = compare_runs(runs, items)[: len(alone)]
     for one, other in zip(alone, together, strict=True):
-        family = {"p_adjusted": 0, "verdict": 0, "items_needed": 0}  # these allow for how many are compared
-        assert {**one, **family} == {**other, **family}
+        for key in one.keys() - {"p_adjusted", "verdict", "items_needed"}:  # these allow for how many are compared
+            rounded = pytest.approx(one[key], rel=1e-12) if key in ("interval", "perplexity_ratio") else one[key]
+            assert other[key] == rounded
+
+
+def test_each_entry_has_the_figures_of_its_own_pair_whatever_is_resampled_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build_study(tmp_path, items=50, similarity=True)
+    together = compare_study(folder)
+    monkeypatch.setattr(item_by_item, "MOST_AT_ONCE", 1)
+    alone = compare_study(folder)
+    assert len({one["difference"] for one in together}) > 20
+    for one, other in zip(alone, together, strict=True):
+        assert {**one, "interval": 0, "perplexity_ratio": 0} == {**other, "interval": 0, "perplexity_ratio": 0}
+        assert one["interval"] == pytest.approx(other["interval"], rel=1e-12)
+        assert one["interval"][0] <= one["difference"] <= one["interval"][1]
 
 
 def test_a_big_family_gets_resamples_enough_to_find_something(monkeypatch: pytest.MonkeyPatch) -> None:

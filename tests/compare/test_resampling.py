@@ -87,14 +87,52 @@ def test_the_permuted_macro_f1_statistics_are_those_of_swapped_arrays(
 ) -> None:
     labels, a, b = predictions(30, seed=5)
     swapped = np.random.default_rng(0).random((6, 30)) < 0.5
-    monkeypatch.setattr(resampling, "_swaps", lambda *_: iter([swapped[:, a != b].astype(float)]))
+    monkeypatch.setattr(resampling, "_flips", lambda *_: iter([np.packbits(swapped[:, a != b], axis=1)]))
     seen = []
-    monkeypatch.setattr(resampling, "_p_value", lambda blocks, *_, **__: seen.extend(np.concatenate(list(blocks))))
+    monkeypatch.setattr(resampling, "_p_values", lambda blocks, *_: [seen.extend(np.hstack(list(blocks))[0])])
     macro_f1_permutation_p_value(labels, a, b, 3)
     expected = [
         sklearn_macro_f1(labels, np.where(row, a, b)) - sklearn_macro_f1(labels, np.where(row, b, a)) for row in swapped
     ]
     assert seen == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 7, 64, 65, 300])
+def test_counted_bits_are_the_matrix_product(n: int) -> None:
+    """What macro-F1 counts 64 items at once is what the swaps of losses come to, multiplied out."""
+    columns = np.random.default_rng(n).integers(0, 2, (n, 6)).astype(float)
+    flips = [resampling._words(one) for one in resampling._flips(n, 5000, seed=2)]
+    tallied = np.hstack([resampling._tally(words, resampling._marks(columns)) for words in flips])
+    assert np.array_equal(tallied.T, np.concatenate([*resampling._swaps(n, 5000, seed=2)]) @ columns)
+
+
+def test_pairs_that_are_resampled_together_have_the_figures_that_each_has_alone() -> None:
+    pairs = [losses(40, shift, seed) for seed, shift in enumerate((0.0, 0.1, 0.3, 0.8))]
+    difference_nP, weight_nP = (np.column_stack(columns) for columns in zip(*pairs, strict=True))
+    p_values = resampling.ratio_permutation_p_values(difference_nP, weight_nP, 999)
+    assert p_values == [ratio_permutation_p_value(*pair, 999) for pair in pairs]
+    alone = [ratio_bootstrap_interval(*pair) for pair in pairs]
+    assert np.array(resampling.ratio_bootstrap_intervals(difference_nP, weight_nP)) == pytest.approx(np.array(alone))
+
+
+def test_runs_that_are_resampled_once_have_the_interval_of_the_pair() -> None:
+    labels, a, b = predictions(50, seed=2)
+    of_a, of_b = (resampling.macro_f1_resampled(labels, one, 3) for one in (a, b))
+    assert (of_a.value, of_b.value) == (macro_f1(labels, a, 3), macro_f1(labels, b, 3))
+    assert resampling.resampled_difference(of_a, of_b) == macro_f1_bootstrap_interval(labels, a, b, 3)
+    swapped = resampling.resampled_difference(of_b, of_a)
+    assert swapped == pytest.approx([-bound for bound in macro_f1_bootstrap_interval(labels, a, b, 3)][::-1])
+
+
+def test_seeded_figures_stay_what_they_were() -> None:
+    """Studies of last year and of today compare: a seed's draws never change, however they are made or cut up."""
+    draws = np.concatenate([*resampling._draws(901, 700, seed=0)])
+    drawn = np.random.default_rng(0).integers(0, 901, size=(700, 901))
+    assert np.array_equal(draws[[0, 290, 291, 699]], [np.bincount(drawn[k], minlength=901) for k in (0, 290, 291, 699)])
+    generator = np.random.default_rng(0)
+    blocks = [generator.integers(0, 256, (rows, 38), dtype=np.uint8) for rows in (7013, 7013, 974)]
+    swaps = np.concatenate([*resampling._swaps(299, 15_000, seed=0)])
+    assert np.array_equal(swaps, np.unpackbits(np.concatenate(blocks), axis=1, count=299))
 
 
 def test_macro_f1_is_sklearns_over_the_classes_that_occur() -> None:

@@ -65,8 +65,8 @@ def test_a_loss_of_overlap_is_worse_and_chance_is_a_tie() -> None:
 
 
 def test_a_verdict_with_the_wrong_sign_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = item_by_item._compare_similarity
-    monkeypatch.setattr(item_by_item, "_compare_similarity", lambda a, b, resamples: original(b, a, resamples))
+    original = item_by_item._ratios
+    monkeypatch.setattr(item_by_item, "_ratios", lambda a, b, items: original(b, a, items))
     with pytest.raises(AssertionError):
         test_the_p_value_is_that_of_scipys_exact_permutation_test()
 

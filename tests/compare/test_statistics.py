@@ -6,9 +6,17 @@ import math
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
 
 from pronk.compare import statistics
-from pronk.compare.statistics import holm, mcnemar_exact, score_variance, tango_interval
+from pronk.compare.statistics import (
+    fair_coin_p_value,
+    holm,
+    mcnemar_exact,
+    score_variance,
+    tango_interval,
+    wilson_interval,
+)
 
 Z_SQUARED = 1.959963984540054**2
 
@@ -109,6 +117,22 @@ def test_mcnemar_counts_coin_tosses() -> None:
     assert mcnemar_exact(0, 5) == pytest.approx(2 / 2**5)
     tail = sum(math.comb(12, k) for k in range(3)) / 2**12
     assert mcnemar_exact(2, 10) == mcnemar_exact(10, 2) == pytest.approx(2 * tail)
+
+
+def test_the_fair_coin_is_scipys() -> None:
+    for tosses in (1, 2, 3, 10, 35, 300, 901):  # of 35 the two tails are 1 + 2e-16 when summed
+        for heads in range(tosses + 1):
+            expected = binomtest(heads, tosses, 0.5).pvalue
+            assert fair_coin_p_value(heads, tosses) == pytest.approx(expected, rel=1e-12)
+            assert fair_coin_p_value(heads, tosses) <= 1.0
+
+
+def test_the_interval_of_a_share_is_scipys() -> None:
+    for right, n in ((0, 1), (1, 1), (0, 30), (7, 30), (450, 900), (900, 900)):
+        expected = tuple(binomtest(right, n).proportion_ci(0.95, method="wilson"))
+        assert wilson_interval(right, n) == pytest.approx(expected, abs=1e-12)
+    for n in range(1, 60):  # rounding must not leave out a share of 0 or 1
+        assert all(low <= k / n <= high for k in range(n + 1) for low, high in [wilson_interval(k, n)])
 
 
 def test_holm_by_hand() -> None:

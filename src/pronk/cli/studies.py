@@ -80,7 +80,6 @@ def _run(
     copy_to: Path | None = None, gpu: str | None = None,
 ) -> None:  # fmt: skip
     from pronk.compare.languages import language
-    from pronk.compare.report import write_report
     from pronk.model.memory.sizes import read_size
     from pronk.recipe import read_recipe
     from pronk.runs import new_folder
@@ -101,7 +100,11 @@ def _run(
         if _unmeasured(study):
             say(f"this measures what came to its end: pronk eval {folder.path}")
         sys.exit(130)
-    show_study(folder, write_report(folder.path, code) if code != "en" else folder.path / "report.html", as_json)
+    if code != "en":
+        from pronk.compare.report import write_report
+
+        write_report(folder.path, code)
+    show_study(folder, folder.path / "report.html", as_json)
     problems = _problems(study, folder.path)
     for line in problems:
         say(line)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
-from scipy.stats import binomtest
 
 from pronk.compare.arena_texts import TEXTS
 from pronk.compare.contest import TEST_ITEMS
+from pronk.compare.statistics import fair_coin_p_value
 from pronk.compare.templates import template
 from pronk.compare.words import number
 from pronk.data.words import enumerated
@@ -98,7 +98,7 @@ class Words:
 
     def _first_place(self, result: Result) -> list[str]:
         won, decided = result["first_won"] or (0, 0)
-        if not decided or binomtest(won, decided).pvalue >= ODD_PLACE:
+        if not decided or fair_coin_p_value(won, decided) >= ODD_PLACE:
             return []
         side = "first" if won > decided / 2 else "second"
         return [self(side, share=percent(max(won, decided - won) / decided), votes=decided)]

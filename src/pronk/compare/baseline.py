@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from pronk.compare import resampling, words
 from pronk.compare.items import Likelihood, RunItems
 from pronk.compare.pairs import figure, plain_base, primary_metric
+from pronk.compare.statistics import wilson_interval
 from pronk.data.words import counted
 
 SHOWN = (
@@ -32,7 +33,8 @@ def intervals(items: RunItems) -> dict[str, list[float]]:
     if (one := items.classified) is not None:
         for metric, answers in (("accuracy", one.predicted), ("generated_accuracy", one.generated_labels)):
             if answers is not None:
-                found[metric] = _wilson(sum(map(str.__eq__, one.labels, map(str, answers))), len(one.labels))
+                right = sum(map(operator.eq, one.labels, answers))
+                found[metric] = list(wilson_interval(right, len(one.labels)))
     if (of := items.likelihood) is not None and np.isfinite(of.loss).all():
         found |= _losses(of, "")
         if of.bytes is not None and of.bytes.sum():
@@ -40,9 +42,10 @@ def intervals(items: RunItems) -> dict[str, list[float]]:
             found["bits_per_byte"] = list(bits)
     if (on := items.chosen) is not None:
         for metric, chosen in (("", on.predicted), ("_normalised", on.predicted_normalised)):
-            found[f"choice_accuracy{metric}"] = _wilson(sum(map(str.__eq__, on.answers, chosen)), len(on.answers))
+            right = sum(map(str.__eq__, on.answers, chosen))
+            found[f"choice_accuracy{metric}"] = list(wilson_interval(right, len(on.answers)))
     if (short := items.exact) is not None:
-        found["exact_match"] = _wilson(int(short.right.sum()), len(short.ids))
+        found["exact_match"] = list(wilson_interval(int(short.right.sum()), len(short.ids)))
     if (general := items.forgetting) is not None and np.isfinite(general.loss).all():
         found |= _losses(general, "forgetting_")
     if (near := items.similarity) is not None:
@@ -56,11 +59,6 @@ def _losses(items: Likelihood, before: str) -> dict[str, list[float]]:
     low, high = resampling.ratio_bootstrap_interval(items.loss, items.tokens.astype(np.float64))
     perplexities = [math.exp(min(low, 700.0)), math.exp(min(high, 700.0))]
     return {f"{before}nll": [low, high], f"{before}perplexity": perplexities}
-
-
-def _wilson(right: int, of: int) -> list[float]:
-    found = binomtest(right, of).proportion_ci(0.95, method="wilson")
-    return [float(found.low), float(found.high)]
 
 
 def baseline_table(record: dict[str, Any]) -> str:

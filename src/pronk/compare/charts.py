@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from markupsafe import escape
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -108,7 +109,7 @@ def drawn(draw: Callable[[Any], None], identifier: str, labels: Labels, size: tu
         axes.set_ylabel(_Y_LABEL)
         written = io.StringIO()
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(written, format="svg", metadata=nothing)
+        FigureCanvasSVG(figure).print_svg(written, metadata=nothing)  # savefig draws everything twice
     svg = _for_inlining(written.getvalue(), identifier)
     for stand_in, label in zip((_X_LABEL, _Y_LABEL), labels, strict=True):
         svg = svg.replace(f">{stand_in}<", f">{escape(label)}<")

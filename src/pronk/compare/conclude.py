@@ -27,4 +27,4 @@ def conclude(folder: StudyFolder, summary: dict[str, Any], language: str | None 
             run["overfitting"] = overfitting(folder.path, run["name"])
     summary["comparisons"] = compare_runs(summary["runs"], items)
     folder.write(summary)
-    return write_report(folder.path, language)
+    return write_report(folder.path, language, items)

@@ -1,13 +1,19 @@
 """Two runs on the same items: the difference, its interval and its p-value in each metric that both have."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+import operator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pronk.compare import resampling
-from pronk.compare.items import Chosen, Classified, Likelihood, RunItems, Similarity
+from pronk.compare.items import Likelihood, RunItems
 from pronk.compare.metrics import encode
 from pronk.compare.resampling import Floats
 from pronk.compare.statistics import mcnemar_exact, tango_interval
@@ -15,39 +21,75 @@ from pronk.errors import StudyError
 
 Run = dict[str, Any]
 Comparison = dict[str, Any]
+Found = TypeVar("Found")
+
+ORDER = (  # of a pair's entries
+    "accuracy", "generated_accuracy", "macro_f1", "nll", "bits_per_byte", "choice_accuracy",
+    "choice_accuracy_normalised", "exact_match", "rouge_l", "chrf", "forgetting_nll",
+)  # fmt: skip
+AT_ONCE = 2**22  # numbers in one matrix of differences: 32 MiB
+MOST_AT_ONCE = 256  # pairs in it
 
 
-def compare_pair(a: Run, b: Run, items: dict[str, RunItems], resamples: int) -> Iterator[Comparison]:
-    """b minus a in each metric: entries as `pairs.compare_runs` has them, before they are judged.
+@dataclass(frozen=True)
+class Ratio:
+    """A difference of losses, b minus a, by what they are per (tokens, bytes, items): both (n,).
 
-    Raises StudyError, naming both runs, where they have different items or labels.
+    bytes: of the same texts, where the losses per token can be told per byte as well.
     """
-    of_a, of_b = items[a["name"]], items[b["name"]]
-    if of_a.classified is not None and of_b.classified is not None:
-        _check_same((a, b), of_a.classified.ids, of_b.classified.ids, "items")
-        _check_same((a, b), of_a.classified.labels, of_b.classified.labels, "labels")
-        yield from _compare_classified(of_a.classified, of_b.classified, resamples)
-    if of_a.likelihood is not None and of_b.likelihood is not None:
-        _check_same((a, b), list(of_a.likelihood.ids), list(of_b.likelihood.ids), "items")
-        if a.get("base") == b.get("base") and _same_measure(of_a.likelihood, of_b.likelihood):
-            yield _compare_likelihood("nll", of_a.likelihood, of_b.likelihood, resamples)
-        elif _same_texts(of_a.likelihood, of_b.likelihood):
-            yield _compare_bits(of_a.likelihood, of_b.likelihood, resamples)
-    if of_a.chosen is not None and of_b.chosen is not None:
-        _check_same((a, b), of_a.chosen.ids, of_b.chosen.ids, "items")
-        _check_same((a, b), of_a.chosen.answers, of_b.chosen.answers, "right choices")
-        yield from _compare_chosen(of_a.chosen, of_b.chosen)
-    if of_a.exact is not None and of_b.exact is not None:
-        _check_same((a, b), of_a.exact.ids, of_b.exact.ids, "items")
-        _check_same((a, b), of_a.exact.expected, of_b.exact.expected, "expected answers")
-        yield _compare_right("exact_match", of_a.exact.right.tolist(), of_b.exact.right.tolist())
-    if of_a.similarity is not None and of_b.similarity is not None:
-        _check_same((a, b), of_a.similarity.ids, of_b.similarity.ids, "items")
-        yield from _compare_similarity(of_a.similarity, of_b.similarity, resamples)
-    if of_a.forgetting is not None and of_b.forgetting is not None:
-        _check_same((a, b), list(of_a.forgetting.ids), list(of_b.forgetting.ids), "general text")
-        if a.get("base") == b.get("base") and _same_measure(of_a.forgetting, of_b.forgetting):
-            yield _compare_likelihood("forgetting_nll", of_a.forgetting, of_b.forgetting, resamples)
+
+    metric: str
+    difference: Floats
+    weight: Floats
+    bytes: Floats | None = None
+
+    @property
+    def value(self) -> float:
+        """The figure itself."""
+        return float(self.difference.sum() / self.weight.sum())
+
+    @property
+    def per_byte(self) -> Ratio | None:
+        """The same in bits per byte."""
+        return None if self.bytes is None else Ratio("bits_per_byte", self.difference / math.log(2), self.bytes)
+
+
+def compare_pairs(
+    pairs: Sequence[tuple[Run, Run]], items: dict[str, RunItems], resamples: int
+) -> list[list[Comparison]]:
+    """b minus a in each metric, for each pair: entries as `pairs.compare_runs` has them, before they are judged.
+
+    All pairs are resampled alike, so what can be is resampled for all of them, or once for each run.
+    Raises StudyError, naming both runs, where two have different items or labels.
+    """
+    for a, b in pairs:
+        _check_items((a, b), items[a["name"]], items[b["name"]])
+    found = [list(_shares(items[a["name"]], items[b["name"]])) for a, b in pairs]
+    for entries, of_f1 in zip(found, _macro_f1s(pairs, items, resamples), strict=True):
+        entries.extend(of_f1)
+    ratios = [(entries, ratio) for entries, pair in zip(found, pairs, strict=True) for ratio in _ratios(*pair, items)]
+    compared = _compare_ratios([ratio for _, ratio in ratios], resamples)
+    for (entries, _), entry in zip(ratios, compared, strict=True):
+        entries.append(entry)
+    return [sorted(entries, key=lambda entry: ORDER.index(entry["metric"])) for entries in found]
+
+
+def _check_items(runs: tuple[Run, Run], a: RunItems, b: RunItems) -> None:
+    if a.classified is not None and b.classified is not None:
+        _check_same(runs, a.classified.ids, b.classified.ids, "items")
+        _check_same(runs, a.classified.labels, b.classified.labels, "labels")
+    if a.likelihood is not None and b.likelihood is not None:
+        _check_same(runs, list(a.likelihood.ids), list(b.likelihood.ids), "items")
+    if a.chosen is not None and b.chosen is not None:
+        _check_same(runs, a.chosen.ids, b.chosen.ids, "items")
+        _check_same(runs, a.chosen.answers, b.chosen.answers, "right choices")
+    if a.exact is not None and b.exact is not None:
+        _check_same(runs, a.exact.ids, b.exact.ids, "items")
+        _check_same(runs, a.exact.expected, b.exact.expected, "expected answers")
+    if a.similarity is not None and b.similarity is not None:
+        _check_same(runs, a.similarity.ids, b.similarity.ids, "items")
+    if a.forgetting is not None and b.forgetting is not None:
+        _check_same(runs, list(a.forgetting.ids), list(b.forgetting.ids), "general text")
 
 
 def _check_same(runs: tuple[Run, Run], of_a: Sequence[str], of_b: Sequence[str], what: str) -> None:
@@ -75,38 +117,26 @@ def _same_texts(a: Likelihood, b: Likelihood) -> bool:
     return bool(np.isfinite(a.loss).all() and np.isfinite(b.loss).all() and a.bytes.sum() > 0)
 
 
-def _compare_classified(a: Classified, b: Classified, resamples: int) -> Iterator[Comparison]:
-    if a.predicted is not None and b.predicted is not None:
-        yield _compare_proportions("accuracy", a.labels, a.predicted, b.predicted)
-    if a.generated_labels is not None and b.generated_labels is not None:
-        yield _compare_proportions("generated_accuracy", a.labels, a.generated_labels, b.generated_labels)
-    if a.predicted is None or b.predicted is None:
-        return
-    classes = tuple(dict.fromkeys(a.classes + b.classes))
-    count = len(classes)
-    labels, of_a, of_b = (encode(names, classes) for names in (a.labels, a.predicted, b.predicted))
-    f1_a, f1_b = (resampling.macro_f1(labels, predicted, count) for predicted in (of_a, of_b))
-    yield {
-        "metric": "macro_f1",
-        "difference": f1_b - f1_a,
-        "interval": list(resampling.macro_f1_bootstrap_interval(labels, of_a, of_b, count)),
-        "p_value": resampling.macro_f1_permutation_p_value(labels, of_a, of_b, count, resamples=resamples),
-        "n": len(a.ids),
-    }
+def _shares(a: RunItems, b: RunItems) -> Iterator[Comparison]:
+    """Shares of right items."""
+    if a.classified is not None and b.classified is not None:
+        yield from _compare_answers("accuracy", a.classified.labels, a.classified.predicted, b.classified.predicted)
+        generated = (a.classified.generated_labels, b.classified.generated_labels)
+        yield from _compare_answers("generated_accuracy", a.classified.labels, *generated)
+    if a.chosen is not None and b.chosen is not None:
+        yield from _compare_answers("choice_accuracy", a.chosen.answers, a.chosen.predicted, b.chosen.predicted)
+        if not a.chosen.of_one_length:  # else it is the same figure
+            normalised = (a.chosen.predicted_normalised, b.chosen.predicted_normalised)
+            yield from _compare_answers("choice_accuracy_normalised", a.chosen.answers, *normalised)
+    if a.exact is not None and b.exact is not None:
+        yield _compare_right("exact_match", a.exact.right.tolist(), b.exact.right.tolist())
 
 
-def _compare_proportions(
-    metric: str, labels: Sequence[str], a: Sequence[str | None], b: Sequence[str | None]
-) -> Comparison:
-    right_a, right_b = ([label == one for label, one in zip(labels, names, strict=True)] for names in (a, b))
-    return _compare_right(metric, right_a, right_b)
-
-
-def _compare_chosen(a: Chosen, b: Chosen) -> Iterator[Comparison]:
-    yield _compare_proportions("choice_accuracy", a.answers, a.predicted, b.predicted)
-    if not a.of_one_length:  # else it is the same figure
-        found = (a.predicted_normalised, b.predicted_normalised)
-        yield _compare_proportions("choice_accuracy_normalised", a.answers, *found)
+def _compare_answers(
+    metric: str, right: Sequence[str], a: Sequence[str | None] | None, b: Sequence[str | None] | None
+) -> Iterator[Comparison]:
+    if a is not None and b is not None:
+        yield _compare_right(metric, *([*map(operator.eq, right, answers)] for answers in (a, b)))
 
 
 def _compare_right(metric: str, a: Sequence[bool], b: Sequence[bool]) -> Comparison:
@@ -124,43 +154,86 @@ def _compare_right(metric: str, a: Sequence[bool], b: Sequence[bool]) -> Compari
     }
 
 
-def _compare_likelihood(metric: str, a: Likelihood, b: Likelihood, resamples: int) -> Comparison:
-    found = _compare_ratio(metric, b.loss - a.loss, a.tokens.astype(np.float64), resamples)
-    values = (found["difference"], *found["interval"])
-    found["perplexity_ratio"] = [math.exp(min(value, 700.0)) for value in values]  # e^709 is the largest float
-    if metric == "nll" and _same_texts(a, b):
-        bits, sizes = (b.loss - a.loss) / math.log(2), np.asarray(a.bytes, dtype=np.float64)
-        interval = resampling.ratio_bootstrap_interval(bits, sizes)
-        found["bits_per_byte"] = [float(bits.sum() / sizes.sum()), *interval]
-    return found
+def _macro_f1s(
+    pairs: Sequence[tuple[Run, Run]], items: dict[str, RunItems], resamples: int
+) -> Iterator[list[Comparison]]:
+    """Macro-F1 by label likelihood: an entry for each pair, or none where it was not measured."""
+    known = {
+        run["name"]: one for pair in pairs for run in pair
+        if (one := items[run["name"]].classified) is not None and one.predicted is not None
+    }  # fmt: skip
+    classes = tuple(dict.fromkeys(label for one in known.values() for label in one.classes))
+    labels = {name: encode(one.labels, classes) for name, one in known.items()}
+    said = {name: encode(one.predicted or (), classes) for name, one in known.items()}
+    f1 = {name: resampling.macro_f1_resampled(labels[name], said[name], len(classes)) for name in known}
+    for a, b in ((one["name"], two["name"]) for one, two in pairs):
+        if a not in known or b not in known:
+            yield []
+            continue
+        test = resampling.macro_f1_permutation_p_value(labels[a], said[a], said[b], len(classes), resamples)
+        yield [
+            {
+                "metric": "macro_f1",
+                "difference": f1[b].value - f1[a].value,
+                "interval": list(resampling.resampled_difference(f1[a], f1[b])),
+                "p_value": test,
+                "n": len(labels[a]),
+            }
+        ]
 
 
-def _compare_bits(a: Likelihood, b: Likelihood, resamples: int) -> Comparison:
-    sizes = np.asarray(a.bytes, dtype=np.float64)
-    return _compare_ratio("bits_per_byte", (b.loss - a.loss) / math.log(2), sizes, resamples)
+def _ratios(a: Run, b: Run, items: dict[str, RunItems]) -> Iterator[Ratio]:
+    """Losses by their tokens or bytes, and means over items: an item weighs 1, so that a mean is a ratio as well."""
+    of_a, of_b = items[a["name"]], items[b["name"]]
+    same_base = a.get("base") == b.get("base")
+    if (one := of_a.likelihood) is not None and (two := of_b.likelihood) is not None:
+        sizes = np.asarray(one.bytes, dtype=np.float64) if _same_texts(one, two) else None
+        per_token = Ratio("nll", two.loss - one.loss, one.tokens.astype(np.float64), sizes)
+        if same_base and _same_measure(one, two):
+            yield per_token
+        elif (per_byte := per_token.per_byte) is not None:
+            yield per_byte
+    if (near := of_a.similarity) is not None and (other := of_b.similarity) is not None:
+        yield Ratio("rouge_l", other.rouge_l - near.rouge_l, np.ones(len(near.ids)))
+        yield Ratio("chrf", other.chrf - near.chrf, np.ones(len(near.ids)))
+    before, after = of_a.forgetting, of_b.forgetting
+    if same_base and before is not None and after is not None and _same_measure(before, after):
+        yield Ratio("forgetting_nll", after.loss - before.loss, before.tokens.astype(np.float64))
 
 
-def _compare_ratio(metric: str, difference: Floats, weight: Floats, resamples: int) -> Comparison:
-    """Two losses by weight: per token, per byte."""
-    return {
-        "metric": metric,
-        "difference": float(difference.sum() / weight.sum()),
-        "interval": list(resampling.ratio_bootstrap_interval(difference, weight)),
-        "p_value": resampling.ratio_permutation_p_value(difference, weight, resamples=resamples),
-        "n": len(difference),
-        "mean_square": float(np.mean((difference / weight.mean()) ** 2)),
-    }
-
-
-def _compare_similarity(a: Similarity, b: Similarity, resamples: int) -> Iterator[Comparison]:
-    """Means over items: an item weighs 1, so a mean is a ratio like the loss per token."""
-    weight = np.ones(len(a.ids))
-    for metric, difference in (("rouge_l", b.rouge_l - a.rouge_l), ("chrf", b.chrf - a.chrf)):
-        yield {
-            "metric": metric,
-            "difference": float(difference.mean()),
-            "interval": list(resampling.ratio_bootstrap_interval(difference, weight)),
-            "p_value": resampling.ratio_permutation_p_value(difference, weight, resamples=resamples),
-            "n": len(a.ids),
-            "mean_square": float(np.mean(difference**2)),
+def _compare_ratios(ratios: Sequence[Ratio], resamples: int) -> Iterator[Comparison]:
+    """An entry for each, in their order."""
+    intervals = _of_all(resampling.ratio_bootstrap_intervals, ratios)
+    p_values = _of_all(partial(resampling.ratio_permutation_p_values, resamples=resamples), ratios)
+    per_byte = {place: bits for place, ratio in enumerate(ratios) if (bits := ratio.per_byte) is not None}
+    of_bytes = dict(zip(per_byte, _of_all(resampling.ratio_bootstrap_intervals, [*per_byte.values()]), strict=True))
+    for place, (ratio, interval, p_value) in enumerate(zip(ratios, intervals, p_values, strict=True)):
+        entry = {
+            "metric": ratio.metric,
+            "difference": ratio.value,
+            "interval": list(interval),
+            "p_value": p_value,
+            "n": len(ratio.difference),
+            "mean_square": float(np.mean((ratio.difference / ratio.weight.mean()) ** 2)),
         }
+        if ratio.metric in ("nll", "forgetting_nll"):  # e^709 is the largest float
+            entry["perplexity_ratio"] = [math.exp(min(value, 700.0)) for value in (ratio.value, *interval)]
+        if place in per_byte:
+            entry["bits_per_byte"] = [per_byte[place].value, *of_bytes[place]]
+        yield entry
+
+
+def _of_all(resample: Callable[[Floats, Floats], list[Found]], ratios: Sequence[Ratio]) -> list[Found]:
+    """What `resample` finds for each: of differences and weights (n, P), for pairs with as many items."""
+    by_size: dict[int, list[int]] = defaultdict(list)
+    found: dict[int, Found] = {}
+    for place, ratio in enumerate(ratios):
+        by_size[len(ratio.difference)].append(place)
+    for n, places in by_size.items():
+        count = min(max(1, AT_ONCE // n), MOST_AT_ONCE)
+        for some in (places[start : start + count] for start in range(0, len(places), count)):
+            differences, weights = zip(
+                *((ratios[place].difference, ratios[place].weight) for place in some), strict=True
+            )
+            found |= zip(some, resample(np.column_stack(differences), np.column_stack(weights)), strict=True)
+    return [found[place] for place in range(len(ratios))]

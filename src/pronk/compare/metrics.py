@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import precision_recall_fscore_support
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,9 @@ def classification_report(
     count = len(classes)
     confusion = np.zeros((count, count + 1), dtype=np.int64)
     np.add.at(confusion, (true_codes, np.where(predicted_codes < 0, count, predicted_codes)), 1)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        true_codes, predicted_codes, labels=list(range(count)), zero_division=0.0
-    )
-    occurs = (confusion.sum(axis=1) + confusion[:, :count].sum(axis=0)) > 0
-    columns = np.column_stack([precision, recall, f1])
+    hits, support, said = np.diag(confusion), confusion.sum(axis=1), confusion[:, :count].sum(axis=0)
+    occurs = support + said > 0
+    columns = np.column_stack([_shares(hits, said), _shares(hits, support), _shares(2 * hits, support + said)])
     return ClassificationReport(
         classes=tuple(classes),
         per_class=tuple(
@@ -79,6 +76,11 @@ def classification_report(
         confusion=confusion,
         unparsable=int((predicted_codes < 0).sum()),
     )
+
+
+def _shares(part: NDArray[np.int64], of: NDArray[np.int64]) -> NDArray[np.float64]:
+    """part / of, and 0 where that is 0 / 0."""
+    return np.divide(part, of, out=np.zeros(len(of)), where=of > 0)
 
 
 def encode(names: Sequence[str | None], classes: Sequence[str]) -> NDArray[np.int64]:

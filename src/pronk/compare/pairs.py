@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pronk.compare import resampling
-from pronk.compare.item_by_item import Comparison, compare_pair
+from pronk.compare.item_by_item import Comparison, compare_pairs
 from pronk.compare.items import RunItems, read_items, read_study
 from pronk.compare.measures import measures
 from pronk.compare.sample_size import items_for_mcnemar, items_from_interval, items_over_seeds, items_to_tell
@@ -75,10 +75,12 @@ def compare_runs(runs: list[Run], items: dict[str, RunItems]) -> list[Comparison
     pairs = list(_pairs(known))
     # With 20,000 resamples no p-value is below 1/20,001; in a big family Holm would then find only ties.
     resamples = max(resampling.PERMUTATIONS, 200 * 6 * len(pairs))
-    comparisons: list[Comparison] = []
-    for a, b, reasons in pairs:
-        names = {"a": a["name"], "b": b["name"]}
-        comparisons += [{**names, **entry, "reasons": list(reasons)} for entry in compare_pair(a, b, items, resamples)]
+    entries = compare_pairs([(a, b) for a, b, _ in pairs], items, resamples)
+    comparisons: list[Comparison] = [
+        {"a": a["name"], "b": b["name"], **entry, "reasons": list(reasons)}
+        for (a, b, reasons), found in zip(pairs, entries, strict=True)
+        for entry in found
+    ]
     for one, other, reasons in _group_pairs(known):
         comparisons += [{**entry, "reasons": list(reasons)} for entry in _compare_group_pair(one, other, items)]
     judge(comparisons)

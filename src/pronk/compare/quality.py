@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from pronk.compare import charts, words
 from pronk.compare.axis_views import Bounds, Figures
@@ -95,7 +95,7 @@ def chart(priced: Sequence[Priced], front: Sequence[Priced], base: float | None,
             on.axhline(base, color=charts.colour(charts.COLOURS - 1), linewidth=1.0, dashes=(4, 3))
         on.set_xscale("log" if max(costs) >= 8 * min(costs) else "linear")
         on.xaxis.set_major_locator(MaxNLocator(nbins=5))
-        on.xaxis.set_minor_locator(MaxNLocator(nbins=1))
+        on.xaxis.set_minor_locator(NullLocator())  # on a logarithmic axis it would say 2.5×10⁵ between 200 k and 300 k
         on.xaxis.set_major_formatter(lambda value, _: words.size(value).replace(".0 ", " "))
         on.margins(x=0.08)
 

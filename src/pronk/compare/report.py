@@ -21,14 +21,15 @@ _HERE = Path(__file__).parent
 View = dict[str, Any]
 
 
-def write_report(study_folder: Path, code: str | None = None) -> Path:
+def write_report(study_folder: Path, code: str | None = None, items: dict[str, RunItems] | None = None) -> Path:
     """Render the study in `study_folder` into its report.html, atomically, and return that path.
 
-    code: of the language, `en` or `ko`; that of the report which is there when absent. Comparisons come from
-    study.json, or are made where it has none. Everything from the study is escaped: texts, names and generated answers
-    may hold markup. StudyError for a folder that cannot be read, OptionError for a language that there is not.
+    code: of the language, `en` or `ko`; that of the report which is there when absent. items: the runs' item results by
+    name, read when absent. Comparisons come from study.json, or are made where it has none. Everything from the study
+    is escaped: texts, names and generated answers may hold markup. StudyError for a folder that cannot be read,
+    OptionError for a language that there is not.
     """
-    page = render(study_folder, code or report_language(study_folder))
+    page = render(study_folder, code or report_language(study_folder), items)
     target = study_folder / "report.html"
     write_text(target, page)
     return target
@@ -44,12 +45,13 @@ def report_language(study_folder: Path) -> str:
     return found[1] if found and found[1] in LANGUAGES else "en"
 
 
-def render(study_folder: Path, code: str = "en") -> str:
+def render(study_folder: Path, code: str = "en", items: dict[str, RunItems] | None = None) -> str:
     """The page as text; the same text for the same folder and language."""
     t = language(code)
     study = read_study(study_folder)
     runs: list[dict[str, Any]] = study["runs"]
-    items = {run["name"]: read_items(study_folder, run["name"]) for run in runs if evaluated(run)}
+    if items is None:
+        items = {run["name"]: read_items(study_folder, run["name"]) for run in runs if evaluated(run)}
     comparisons = study.get("comparisons")
     if comparisons is None:
         comparisons = compare_runs(runs, items)

@@ -6,8 +6,7 @@ So one formula serves them all; with d in {-1, 0, 1} (right or wrong) it is the 
 
 import math
 
-from scipy.special import stdtrit
-from scipy.stats import norm
+from scipy.special import ndtri, stdtrit
 
 from pronk.compare.crossed import degrees_of_freedom
 
@@ -31,7 +30,7 @@ def items_to_tell(mean: float, mean_square: float, level: float, step: float = 0
         raise ValueError(f"no such differences or level: {mean=} {mean_square=} {level=}")
     if mean == 0:
         return None
-    chance, power = float(norm.isf(level / 2)), float(norm.ppf(POWER))
+    chance, power = -float(ndtri(level / 2)), float(ndtri(POWER))
     width = chance * math.sqrt(mean_square) + power * math.sqrt(max(variance, 0.0))
     root = (width + math.sqrt(width * width + 4.0 * step * abs(mean))) / (2.0 * abs(mean))
     return math.ceil(root * root) if root * root <= MOST else None
@@ -51,7 +50,7 @@ def items_from_interval(difference: float, low: float, high: float, n: int, leve
 
     The interval's width gives its standard error, which falls with the root of the number of items.
     """
-    deviation = (high - low) / (2.0 * float(norm.isf(0.025))) * math.sqrt(n)
+    deviation = (high - low) / (2.0 * float(ndtri(0.975))) * math.sqrt(n)
     return items_to_tell(difference, deviation**2 + difference**2, level)
 
 
@@ -70,7 +69,7 @@ def items_over_seeds(
         items = math.ceil(n * 1.02**step)
         rest = item_variance * n / items
         freedom = degrees_of_freedom([(seed_variance, seeds - 1)], rest)
-        width = float(stdtrit(freedom, 1.0 - level / 2)) + float(norm.ppf(POWER))
+        width = float(stdtrit(freedom, 1.0 - level / 2)) + float(ndtri(POWER))
         if abs(difference) >= width * math.sqrt(seed_variance + rest):
             return items if items <= MOST else None
     return None
