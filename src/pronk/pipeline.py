@@ -238,7 +238,7 @@ def _run_fleet(ready: Ready, work: Work, later: Sequence[Fleet]) -> bool:
         evaluated = _evaluate(ready, model, [], work)  # before training changes the base
         work.clock.lap("evaluate")
     with Writer() as writer:
-        writer.later(partial(import_module, "pronk.compare.conclude"))  # a second or two of scikit-learn
+        writer.later(partial(import_module, "pronk.compare.conclude"))  # a second, beside the training
         with memory_guard("training"):
             outcomes, interrupted = train_fleet(
                 model, ready.base.location, fleet.trained, examples, work.folder, budget, watchers, work.console,
