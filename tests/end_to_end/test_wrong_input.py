@@ -345,14 +345,14 @@ def test_no_space_left_for_a_file(workplace: Workplace, pronk: Pronk, monkeypatc
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one MiB: less than one tokenizer."""
+    """A disk of 100 KiB: less than one tokenizer."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
     if mount is None or os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
     if subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False
+        [mount, "-t", "tmpfs", "-o", "size=100k", "tmpfs", disk], capture_output=True, check=False
     ).returncode:
         pytest.skip("no disk can be mounted here")
     yield disk
