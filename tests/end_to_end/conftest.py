@@ -20,6 +20,18 @@ def workplace(tmp_path: Path, tiny_base: Path) -> Workplace:
     return Workplace(tmp_path, tiny_base)
 
 
+@pytest.fixture(scope="session")
+def tiny_gguf(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny base as a .gguf file; the embedded one takes seconds to read, again and again."""
+    from transformers import AutoTokenizer
+
+    from pronk.ship.gguf.writer import Labels, write_model
+
+    target = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    write_model(tiny_base, target, "f16", AutoTokenizer.from_pretrained(tiny_base), Labels("tiny"))
+    return target
+
+
 @pytest.fixture
 def pronk(
     monkeypatch: pytest.MonkeyPatch,

@@ -364,12 +364,11 @@ def test_no_space_left_for_an_adapter(workplace: Workplace, pronk: Pronk, small_
     refused(pronk(*workplace.arguments()), str(workplace.out), "no space left")
 
 
-@pytest.mark.slow
 def test_no_space_left_for_the_converted_base(
-    workplace: Workplace, pronk: Pronk, small_disk: Path, smollm2: Any, monkeypatch: pytest.MonkeyPatch
+    workplace: Workplace, pronk: Pronk, small_disk: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRONK_CACHE", str(small_disk / "cache"))
-    workplace.recipe["base"] = smollm2.name
+    workplace.recipe["base"] = str(tiny_gguf)
     told = pronk(*workplace.arguments())
     refused(told, "no space left", "PRONK_CACHE")
 
