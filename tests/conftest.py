@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,16 @@ import pytest
 LIBRARIES = 100_000  # objects; those of PyTorch and transformers are several times as many
 TOKENS = 4096  # of the tiny bases: reading all 49,152 takes a third of a second, hundreds of times
 WHOLE = ("negative", "neutral", "positive", "yes", "no")  # labels that stay one token each
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Test files import all libraries, which leave no garbage; looking for it again and again took six seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
