@@ -84,14 +84,14 @@ def small_tokenizer(smollm2: Any, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="session")
-def make_tiny_base(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
-    """A function of name and seed: a folder with a random Llama of two layers and the small tokenizer."""
+def make_tiny_base(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function of name and seed: a folder with a random Llama of two layers and the small tokenizer, or another."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    def make(name: str, seed: int) -> Path:
+    def make(name: str, seed: int, named: str | Path = small_tokenizer) -> Path:
         folder = tmp_path_factory.mktemp("bases") / name
-        tokenizer = AutoTokenizer.from_pretrained(small_tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(named)
         config = LlamaConfig(
             vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
             num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, tie_word_embeddings=True,
@@ -107,7 +107,7 @@ def make_tiny_base(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def tiny_base(make_tiny_base: Callable[[str, int], Path]) -> Path:
+def tiny_base(make_tiny_base: Callable[..., Path]) -> Path:
     """A folder with the tiny base; not to be changed."""
     return make_tiny_base("tiny", 0)
 
