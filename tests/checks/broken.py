@@ -18,9 +18,9 @@ Check = Callable[..., Checked]  # of a recipe's path, and overrides
 LOOP = "{% for m in messages %}{{ '### ' + m.role + ':\n' + m.content + eos_token + '\n' }}{% endfor %}"
 ASK = "{% if add_generation_prompt %}{{ '### assistant:\n' }}{% endif %}"
 PREAMBLE = "Below is an instruction that describes a task.\n\n### Instruction:\n{}\n\n### Response:\n"
-WORDS = (
-    "alpha", "bravo", "delta", "early", "field", "grand", "house", "inner", "joint", "knife", "lemon", "mercy", "north",
-    "ocean", "paper", "quiet", "river",
+WORDS = (  # a token each
+    "about", "black", "clear", "early", "field", "green", "house", "issue", "known", "large", "money", "north", "order",
+    "paper", "quick", "range", "small",
 )  # fmt: skip
 
 
@@ -202,7 +202,7 @@ BROKEN: dict[str, Case] = {
         "prompt-ends-with-space", "warning", pairs(), template=SPACE + ASK.replace("assistant:\n", "Response: "),
     ),
     "nothing between prompt and answer": Case(
-        "border-merges", "note", pairs(), template=LOOP.replace("':\n' + ", "") + ASK.replace(":\n", ""), count=3,
+        "border-merges", "note", pairs(), template=LOOP.replace("':\n' + ", "") + ASK.replace(":\n", ""), count=6,
     ),
     "no generation prompt": Case("prompt-differs-from-inference", "error", pairs(), template=LOOP),
     "another generation prompt": Case(
@@ -231,7 +231,7 @@ BROKEN: dict[str, Case] = {
     ),
     "answers changed by the template": Case(
         "answer-changed-by-template", "error", pairs(),
-        template=LOOP.replace("m.content", "m.content | replace('ocean', 'sea')") + ASK,
+        template=LOOP.replace("m.content", "m.content | replace('paper', 'page')") + ASK,
     ),
     "earlier answers forgotten": Case(
         "answer-changed-by-template", "error", chats(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -18,6 +20,18 @@ def workplace(tmp_path: Path, tiny_base: Path) -> Workplace:
     return Workplace(tmp_path, tiny_base)
 
 
+@pytest.fixture(scope="session")
+def tiny_gguf(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny base as a .gguf file; the embedded one takes seconds to read, again and again."""
+    from transformers import AutoTokenizer
+
+    from pronk.ship.gguf.writer import Labels, write_model
+
+    target = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    write_model(tiny_base, target, "f16", AutoTokenizer.from_pretrained(tiny_base), Labels("tiny"))
+    return target
+
+
 @pytest.fixture
 def pronk(
     monkeypatch: pytest.MonkeyPatch,
@@ -27,16 +41,38 @@ def pronk(
     """`pronk ARGUMENTS` in this process, through the same `main` that the command runs."""
 
     def call(*arguments: str) -> Told:
-        from pronk.cli import main
-
-        monkeypatch.setattr(sys, "argv", ["pronk", *arguments])
         capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        code = exit_code(monkeypatch, *arguments)
         return Told(code, *capsys.readouterr())
+
+    return call
+
+
+def exit_code(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """What `main` ends with."""
+    from pronk.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["pronk", *arguments])
+    try:
+        main()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    return 0
+
+
+@pytest.fixture(scope="session")
+def pronk_once() -> Callable[..., Told]:
+    """`pronk` for the fixtures of a module, of which many tests look at what one study came to."""
+
+    def call(*arguments: str) -> Told:
+        import torch
+
+        out, err, threads = io.StringIO(), io.StringIO(), torch.get_num_threads()
+        torch.set_num_threads(1)
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = exit_code(patch, *arguments)
+        torch.set_num_threads(threads)
+        return Told(code, out.getvalue(), err.getvalue())
 
     return call
 

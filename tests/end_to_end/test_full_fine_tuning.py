@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,18 +20,18 @@ NAMES = [f"full-{full}_epochs-{epochs}" for full in ("false", "true") for epochs
 @dataclass(frozen=True)
 class Finished:
     place: Workplace
-    done: subprocess.CompletedProcess[str]
+    done: Told
     runs: dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, pronk_process: Any) -> Finished:
+def study(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, pronk_once: Callable[..., Told]) -> Finished:
     """LoRA and full fine-tuning, one epoch and two: four runs, two of them trained, in two fleets."""
     place = Workplace(tmp_path_factory.mktemp("full"), tiny_base)
     place.recipe["study"] = {"full": [False, True], "train.epochs": [1, 2]}
     place.recipe["train"] |= {"learning_rate": 2e-3, "recompute": 1}
-    done = pronk_process(*place.arguments())
-    assert done.returncode == 0, done.stderr
+    done = pronk_once(*place.arguments())
+    assert done.code == 0, done.err
     return Finished(place, done, {run["name"]: run for run in place.study()["runs"]})
 
 
@@ -54,10 +53,10 @@ def test_all_runs_are_listed_and_compared_with_one_base(study: Finished) -> None
 
 
 def test_progress_is_told_in_lines(study: Finished) -> None:
-    assert "4 runs, 2 of them trained" in study.done.stderr
-    assert "Warning" not in study.done.stderr
-    assert "shards" not in study.done.stderr
-    assert "Loading weights" not in study.done.stderr
+    assert "4 runs, 2 of them trained" in study.done.err
+    assert "Warning" not in study.done.err
+    assert "shards" not in study.done.err
+    assert "Loading weights" not in study.done.err
 
 
 def test_all_weights_are_trained_and_saved_once(study: Finished, tiny_base: Path) -> None:

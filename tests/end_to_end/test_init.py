@@ -45,21 +45,20 @@ TRAINED = [  # then, for two steps
 
 
 @pytest.fixture(scope="session")
-def wide_base(tmp_path_factory: pytest.TempPathFactory, smollm2: Any) -> Path:
+def wide_base(tmp_path_factory: pytest.TempPathFactory, small_tokenizer: Path) -> Path:
     """A tiny base that reads as much as SmolLM2 does."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from pronk.model.load import load_tokenizer
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("bases") / "wide"
+    tokenizer = AutoTokenizer.from_pretrained(small_tokenizer)
     config = LlamaConfig(
-        vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=8192, tie_word_embeddings=True,
     )  # fmt: skip
     with torch.random.fork_rng():
         LlamaForCausalLM(config).save_pretrained(folder)
-    load_tokenizer(smollm2).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 

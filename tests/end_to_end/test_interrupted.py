@@ -117,12 +117,34 @@ def test_the_study_can_be_reported_again(stopped: tuple[Workplace, Told], pronk:
     assert "interrupted" in told.out
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.02])
-def test_a_second_signal_spoils_no_file(workplace: Workplace, pause: float) -> None:
+def test_a_second_signal_spoils_no_file(workplace: Workplace) -> None:
     process = start(workplace)
     wait_for(lambda: steps_logged(workplace) >= 5, process)
-    told = interrupt(process, pause)
+    told = interrupt(process, 0.02)
     assert told.code == INTERRUPTED
+    assert "Traceback" not in told.err
+    whole(workplace)
+
+
+def test_two_signals_at_once_spoil_no_file(
+    workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pronk.train.fleet import Fleet
+
+    rounds = []
+
+    def interrupted(fleet: Fleet) -> Any:
+        rounds.append(fleet)
+        if len(rounds) == 5:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return original(fleet)
+
+    original = Fleet.play_round
+    monkeypatch.setattr(Fleet, "play_round", interrupted)
+    told = pronk(*workplace.arguments())
+    assert told.code == INTERRUPTED
+    assert told.err.count("stopping as soon as everything is saved") == 1
     assert "Traceback" not in told.err
     whole(workplace)
 

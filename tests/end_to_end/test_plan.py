@@ -30,6 +30,7 @@ Call = Callable[..., Told]
 LLAMA_3_8B = {
     "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
     "num_key_value_heads": 8, "max_position_embeddings": 8192, "head_dim": 128, "tie_word_embeddings": False,
+    "vocab_size": 49152,
 }  # fmt: skip
 
 

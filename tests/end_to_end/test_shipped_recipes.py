@@ -22,15 +22,13 @@ ROWS = 40
 
 
 @pytest.fixture(scope="module")
-def base(smollm2: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama that reads 8192 tokens, with SmolLM2's tokenizer and the special tokens of Llama 3."""
+def base(small_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama that reads 8192 tokens, with the small tokenizer and the special tokens of Llama 3."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from pronk.model.load import load_tokenizer
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     folder = tmp_path_factory.mktemp("bases") / "tiny"
-    tokenizer = load_tokenizer(smollm2)
+    tokenizer = AutoTokenizer.from_pretrained(small_tokenizer)
     tokenizer.add_tokens(LLAMA3_TOKENS, special_tokens=True)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
@@ -137,10 +135,10 @@ def test_a_recipe_passes_the_check(path: Path, base: Path, tmp_path: Path, pronk
 REAL = {
     "alpaca-qlora": ("alpaca/alpaca_cleaned_5000.jsonl", {}),
     "korean-news-summarization": (
-        # SmolLM2's vocabulary needs some four tokens for a syllable
+        # the small vocabulary needs some four tokens for a syllable
         "ko/sci_news_sum_50.jsonl", {"train.max_length": 8192, "data.where": "len(document) < 1000"},
     ),
-    "multi-turn-chat": ("chat/oasst1_messages.jsonl", {"data.where": "null"}),
+    "multi-turn-chat": ("chat/oasst1_messages.jsonl", {"train.max_length": 4096, "data.where": "null"}),
 }  # fmt: skip
 
 

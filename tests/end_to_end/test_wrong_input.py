@@ -345,14 +345,14 @@ def test_no_space_left_for_a_file(workplace: Workplace, pronk: Pronk, monkeypatc
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one MiB: less than one tokenizer."""
+    """A disk of 100 KiB: less than one tokenizer."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
     if mount is None or os.geteuid() != 0:
         pytest.skip("only root can mount a small disk")
     if subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False
+        [mount, "-t", "tmpfs", "-o", "size=100k", "tmpfs", disk], capture_output=True, check=False
     ).returncode:
         pytest.skip("no disk can be mounted here")
     yield disk
@@ -364,12 +364,11 @@ def test_no_space_left_for_an_adapter(workplace: Workplace, pronk: Pronk, small_
     refused(pronk(*workplace.arguments()), str(workplace.out), "no space left")
 
 
-@pytest.mark.slow
 def test_no_space_left_for_the_converted_base(
-    workplace: Workplace, pronk: Pronk, small_disk: Path, smollm2: Any, monkeypatch: pytest.MonkeyPatch
+    workplace: Workplace, pronk: Pronk, small_disk: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRONK_CACHE", str(small_disk / "cache"))
-    workplace.recipe["base"] = smollm2.name
+    workplace.recipe["base"] = str(tiny_gguf)
     told = pronk(*workplace.arguments())
     refused(told, "no space left", "PRONK_CACHE")
 

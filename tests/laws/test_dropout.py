@@ -39,6 +39,36 @@ def correlation(one: Tensor, other: Tensor) -> float:
     return float(torch.corrcoef(table)[0, 1]) * one.numel() ** 0.5
 
 
+def mixed(word: int) -> int:
+    """lowbias32 of the word and a constant, in numbers without a sign and without an end."""
+    word = (word + 0x9E3779B9) % 2**32
+    word = (word ^ word >> 16) * 0x7FEB352D % 2**32
+    word = (word ^ word >> 15) * 0x846CA68B % 2**32
+    return word ^ word >> 16
+
+
+PLACES = [(0, 0, 0, 0, 0, 0), (42, 7, 3, 19, 0x7FFFFFFF, 5), (2**40 + 1, 99, 2**31, 2047, 0x80000000, 1535),
+          (2**32 - 5, 2**20, 2**33 + 1, 1, 0xDEADBEEF, 63)]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ["array", "tensor"])
+@pytest.mark.parametrize("place", PLACES)
+def test_each_bit_is_that_of_whole_numbers(place: tuple[int, ...], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is computed: in arrays as on a CPU, in tensors as on a GPU. A share a little above or below the
+    word, as near as fp32 comes to it, drops the feature or keeps it."""
+    if words == "tensor":
+        monkeypatch.setattr(pronk.model.dropout, "_words", lambda key_N: key_N.int())
+    *of_token, module, feature = place
+    key = 0
+    for part in of_token:
+        key = mixed(mixed(key ^ part % 2**32) + (part >> 32))
+    assert int(token_keys(*(torch.tensor([part]) for part in of_token))) == key
+    share = mixed(mixed(key ^ module) ^ mixed(feature)) / 2**32
+    for value, keeps in ((share - 1e-7, True), (share + 1e-7, False)):
+        made = DropoutKeys(torch.tensor([key]), torch.tensor([value]))
+        assert (keep_mask(made, module, feature + 1, torch.float32)[0, feature] != 0) == keeps
+
+
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.3, 0.5, 0.9])
 def test_share_and_mean(share: float) -> None:
     mask = keep_mask(keys(share), 1, FEATURES, torch.float64)
@@ -152,7 +182,7 @@ def _no_module(patch: pytest.MonkeyPatch) -> None:
 
 
 def _poor_hash(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(pronk.model.dropout, "_mix", lambda word: (word * 0x9E3779B9) & 0xFFFFFFFF)
+    patch.setattr(pronk.model.dropout, "_mix", lambda word: word * (0x9E3779B9 - 2**32))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from faults import (
 )
 from tiny import TIGHT, State, farthest, five_plans, packed_model, shorter, start_fleet, train, train_plans
 
-from pronk.train.fleet import RunPlan
+from pronk.train.fleet import RunPlan, Step
 
 # Single precision: roundings of 1e-7 of weights around 0.1, carried through 50 Adam steps; 7e-8 seen.
 # The faults below move weights by 3e-3 and more.
@@ -39,9 +39,18 @@ def lonely() -> dict[str, State]:
 
 
 @pytest.fixture(scope="module")
-def lonely_few() -> dict[str, State]:
-    """The same for the first steps."""
-    return alone(shorter(five_plans(), FEW))
+def steps_alone() -> dict[str, tuple[State, list[Step]]]:
+    """The same for the first steps, with what each step reports."""
+    found = {}
+    for plan in shorter(five_plans(), FEW):
+        states, steps = train(start_fleet(packed_model(), [plan], 1))
+        found[plan.name] = states[plan.name], steps[plan.name]
+    return found
+
+
+@pytest.fixture(scope="module")
+def lonely_few(steps_alone: dict[str, tuple[State, list[Step]]]) -> dict[str, State]:
+    return {name: state for name, (state, _) in steps_alone.items()}
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +74,11 @@ def test_whatever_the_company_and_its_order(
     assert difference < TIGHT
 
 
-def test_steps_report_the_same_in_company() -> None:
+def test_steps_report_the_same_in_company(steps_alone: dict[str, tuple[State, list[Step]]]) -> None:
     plans = shorter(five_plans(), FEW)
     _, together = train(start_fleet(packed_model(), plans, 100))
     for plan in plans:
-        _, single = train(start_fleet(packed_model(), [plan], 1))
-        for a, b in zip(together[plan.name], single[plan.name], strict=True):
+        for a, b in zip(together[plan.name], steps_alone[plan.name][1], strict=True):
             assert (a.number, a.tokens, a.learning_rate) == (b.number, b.tokens, b.learning_rate)
             assert (a.loss, a.gradient_norm) == pytest.approx((b.loss, b.gradient_norm), rel=1e-8)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -15,10 +14,10 @@ from shipping import Ran, place_run
 
 
 @pytest.fixture(scope="session")
-def sure_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny base with larger weights: at its own, every next token is as likely as any other. With a licence."""
-    folder = tmp_path_factory.mktemp("sure") / "base"
-    shutil.copytree(tiny_base, folder)
+def sure_base(smollm2: Any, make_tiny_base: Callable[..., Path]) -> Path:
+    """A tiny base with larger weights: at its own, every next token is as likely as any other. With a licence, and
+    with all of SmolLM2's tokens: among few of them a damaged model is not so sure of others."""
+    folder = make_tiny_base("base", 0, smollm2.location)
     weights = load_file(folder / "model.safetensors")
     larger = {name: value if value.dim() == 1 else value * 8 for name, value in weights.items()}
     larger["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"] * 30

@@ -29,7 +29,7 @@ def model(tiny_base: Path) -> Any:
 
 def plans() -> list[RunPlan]:
     generator = np.random.default_rng(0)
-    examples = [Example(generator.integers(0, 49152, 12), np.arange(12) >= 8) for _ in range(10)]
+    examples = [Example(generator.integers(0, 4096, 12), np.arange(12) >= 8) for _ in range(10)]
     return [
         RunPlan(f"run{slot}", examples, shape, steps=6, batch_size=4, learning_rate=1e-2, dropout=0.1 * slot, seed=slot)
         for slot, shape in enumerate(SHAPES)
