@@ -1,0 +1,88 @@
+"""Models of other families: read packed, scored and answered as by transformers itself, or refused in one message."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families import ALSO_WORK, REFUSED, WORK, build
+
+import pronk.model.probe as probe
+from pronk.errors import BaseModelError
+from pronk.model.adapter import attach
+from pronk.model.generate import score_and_answer
+from pronk.model.hub import Base
+from pronk.model.load import context_length, load_config, load_model
+from pronk.tokens.pack import BASE_SLOT, pack_prompts
+
+CPU = torch.device("cpu")
+NEW = 5
+pytestmark = pytest.mark.usefixtures("one_thread")
+BEGINNING = [7, 301, 44, 9, 120]
+PROMPTS = [[*BEGINNING, 33, 410, 18], [*BEGINNING, 88], [250, 61, 5, 199]]
+CONTINUATIONS = [[5, 90], [11, 404, 8], [20]]
+
+
+def load(folder: Path) -> Any:
+    base = Base(folder.name, str(folder), local=True)
+    context_length(load_config(base))
+    return load_model(base, torch.float32, CPU)
+
+
+def theirs(folder: Path) -> Any:
+    """A function of ids: their log-probabilities (T × V) as transformers gives them for one text alone."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+
+    @torch.no_grad()
+    def read(ids: list[int]) -> torch.Tensor:
+        return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1)
+
+    return read
+
+
+def test_every_type_that_is_taken_at_its_word_is_tested() -> None:
+    assert set(WORK) == probe.FAMILIAR
+    assert not {"phi", "gemma2", "falcon", *ALSO_WORK} & probe.FAMILIAR
+
+
+@pytest.mark.parametrize("name", [*WORK, *ALSO_WORK])
+def test_scores_and_answers_are_those_of_transformers(name: str, tmp_path: Path) -> None:
+    """Three prompts in one row, two of which share a beginning."""
+    build(tmp_path, *{**WORK, **ALSO_WORK}[name])
+    model, read = load(tmp_path), theirs(tmp_path)
+    reading = pack_prompts(PROMPTS, [BASE_SLOT] * len(PROMPTS))
+    found = score_and_answer(model, attach(model, []), reading, CONTINUATIONS, NEW)
+    for place, prompt in enumerate(PROMPTS):
+        for number, ids in enumerate(CONTINUATIONS):
+            own = read(prompt + ids)[len(prompt) - 1 :]
+            expected = sum(float(own[at, token]) for at, token in enumerate(ids))
+            assert float(found.scores_NC[place, number]) == pytest.approx(expected, abs=2e-4)
+        written: list[int] = []
+        for _ in range(NEW):
+            written.append(int(read(prompt + written)[-1].argmax()))
+        assert found.ids[place] == written
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_would_be_read_wrongly_is_refused(name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    kind, values, message = REFUSED[name]
+    build(tmp_path, kind, values)
+    capfd.readouterr()
+    with pytest.raises(BaseModelError, match=message) as refused:
+        load(tmp_path)
+    assert "\n" not in str(refused.value)
+    assert "".join(capfd.readouterr()) == "", "one message, and nothing of the libraries beside it"
+
+
+@pytest.mark.parametrize("name", ["persimmon", "biogpt"])
+def test_a_row_that_is_read_as_one_text_is_noticed(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: attention that looks at the whole row, as that of a model would which does not ask for a packing."""
+    build(tmp_path, *ALSO_WORK[name])
+    right = probe._Reading
+    monkeypatch.setattr(probe, "_Reading", lambda ids_T: right(ids_T, (12,), (-1,)))
+    with pytest.raises(BaseModelError, match=r"otherwise than each alone \(its logits are [1-9]\d*% of their spread"):
+        load(tmp_path)
