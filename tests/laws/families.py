@@ -44,7 +44,6 @@ WORK: dict[str, tuple[str, dict[str, Any]]] = {
 ALSO_WORK: dict[str, tuple[str, dict[str, Any]]] = {
     "arcee": ("ArceeConfig", LLAMA_LIKE),
     "biogpt": ("BioGptConfig", NEOX_LIKE),
-    "gpt_bigcode": ("GPTBigCodeConfig", GPT_LIKE),
     "olmoe": ("OlmoeConfig", {**LLAMA_LIKE, "num_experts": 4, "num_experts_per_tok": 2}),
     "opt-350m": ("OPTConfig", {**OPT, "word_embed_proj_dim": 32, "do_layer_norm_before": False}),
     "persimmon": ("PersimmonConfig", NEOX_LIKE),
