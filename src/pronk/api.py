@@ -168,8 +168,10 @@ def report(study: str | Path, lang: str = "en") -> Study:
     from pronk import pipeline
     from pronk.compare.languages import language
 
-    pipeline.report(Path(study), language(lang).code)
-    return _opened(StudyFolder.open(Path(study)))
+    code, folder = language(lang).code, StudyFolder.open(Path(study))
+    with folder.changing():
+        pipeline.report(folder.path, code)
+    return _opened(folder)
 
 
 def evaluate(

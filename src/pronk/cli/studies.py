@@ -71,8 +71,10 @@ def report(
     code = language(lang).code
     from pronk import pipeline
 
-    page = pipeline.report(study, code)
-    show_study(StudyFolder.open(study), page, as_json)
+    folder = StudyFolder.open(study)
+    with folder.changing():
+        page = pipeline.report(study, code)
+    show_study(folder, page, as_json)
 
 
 def _run(
