@@ -84,7 +84,7 @@ def measure_again(asked: Asked, console: Console) -> tuple[StudyFolder, bool]:
 def _conclude(work: _Again) -> None:
     """What judges and people have said in the meantime stays."""
     with work.folder.changing():
-        own = {key: work.summary[key] for key in ("runs", "data", "evaluation") if key in work.summary}
+        own = {key: work.summary[key] for key in work.summary if key in ("runs", "data", "evaluation")}
         conclude(work.folder, {**work.folder.read(), **own})
 
 
