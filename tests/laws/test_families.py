@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,13 +12,17 @@ from families import ALSO_WORK, REFUSED, WORK, build
 
 import pronk.model.probe as probe
 from pronk.errors import BaseModelError
+from pronk.evaluate.evaluation import CPU_BATCH, LARGEST_BATCH, evaluation_budget
 from pronk.model.adapter import attach
+from pronk.model.attention import packing
 from pronk.model.generate import score_and_answer
 from pronk.model.hub import Base
 from pronk.model.load import context_length, load_config, load_model
+from pronk.model.random_model import random_model
 from pronk.tokens.pack import BASE_SLOT, pack_prompts
 
 CPU = torch.device("cpu")
+ONE = packing((3,), (-1,), CPU)
 NEW = 5
 pytestmark = pytest.mark.usefixtures("one_thread")
 BEGINNING = [7, 301, 44, 9, 120]
@@ -65,6 +70,24 @@ def test_scores_and_answers_are_those_of_transformers(name: str, tmp_path: Path)
         for _ in range(NEW):
             written.append(int(read(prompt + written)[-1].argmax()))
         assert found.ids[place] == written
+
+
+@pytest.mark.parametrize("name", [*WORK, *ALSO_WORK])
+def test_a_random_model_and_a_budget_can_be_made_of_each(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU is measured with before training: all of it lies somewhere, and a batch has a size."""
+    build(tmp_path, *{**WORK, **ALSO_WORK}[name])
+    config = load_config(Base(name, str(tmp_path), local=True))
+    model = random_model(config, 1, torch.float32, CPU)
+    assert not [key for key, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
+    assert torch.isfinite(
+        model.base_model(torch.tensor([[5, 9, 11]]), use_cache=False, packing=ONE).last_hidden_state
+    ).all()
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2**34, 2**35))
+    gpu = SimpleNamespace(device=torch.device("cuda"), element_size=lambda: 2)
+    budget = evaluation_budget(SimpleNamespace(config=config, parameters=lambda: iter([gpu])))
+    assert CPU_BATCH <= budget <= LARGEST_BATCH
 
 
 @pytest.mark.parametrize("name", REFUSED)
