@@ -264,10 +264,11 @@ def predict(
     overrides: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> list[dict[str, Any]]:
-    """A label with probabilities, or a text, for each row, in their order: `pronk predict` without files.
+    """A label with probabilities, a choice, or a text, for each row, in their order: `pronk predict` without files.
 
     rows: texts, or dictionaries whose columns are read as those of the run's data, or by the one that `column` names.
-    Each comes back as a dictionary with `label`, `probability` and `probabilities`, or `text` and `ended`, added.
+    Each comes back as a dictionary with `label`, `probability` and `probabilities` added, or with `choice`,
+    `choice_normalised` and `scores`, or with `text` and `ended`.
     calibrate: probabilities, on the run's validation rows (once; it is kept beside the run). skip_bad: rows that
     cannot be read have an `error` and nothing else. prefix: before the new names, where a row has one of them already.
     settings: of models that write, as for `generate`.
