@@ -138,10 +138,11 @@ def show_study(folder: Any, page: Path, as_json: bool) -> None:
     import json
 
     from pronk.compare.terminal import terminal_summary
+    from pronk.data.terminal import width
 
     study = folder.read()
     if as_json:
         print(json.dumps(study, indent=2, ensure_ascii=False))
         return
-    print(terminal_summary(study))
+    print(terminal_summary(study, width()))
     print(f"report: {page}")
