@@ -45,7 +45,8 @@ def terminal_summary(study: dict[str, Any], width: int = USUAL) -> str:
         for name in titles
         if any(figure(run, name) is not None for run in runs)
     }
-    left_out = [titles[name] for name in _without_room(columns, metric, width)]
+    least = min(SHORTEST, max((len(run["name"]) for run in runs), default=0))
+    left_out = [titles[name] for name in _without_room(columns, metric, width - least)]
     kept = [column for name, column in columns.items() if titles[name] not in left_out]
     room = max(SHORTEST, width - 2 - sum(_wide(column) + 2 for column in kept) - len(LAST))
     names = ["run", *(words.short(run["name"], room) for run in ranked)]
@@ -61,13 +62,14 @@ def _wide(column: Sequence[str]) -> int:
     return max(map(len, column))
 
 
-def _without_room(columns: dict[str, list[str]], metric: str, width: int) -> list[str]:
-    """The metrics that find no place beside names, verdicts and the metric that ranks; the last ones first."""
+def _without_room(columns: dict[str, list[str]], metric: str, room: int) -> list[str]:
+    """The metrics that find no place behind the names, beside verdicts and the metric that ranks; the last ones
+    first."""
     ranks = "perplexity" if metric == "nll" else metric
-    taken = SHORTEST + 2 + len(LAST) + sum(_wide(column) + 2 for column in columns.values())
+    taken = 2 + len(LAST) + sum(_wide(column) + 2 for column in columns.values())
     gone: list[str] = []
     for name in reversed(columns):
-        if taken > width and name != ranks:
+        if taken > room and name != ranks:
             gone.insert(0, name)
             taken -= _wide(columns[name]) + 2
     return gone
