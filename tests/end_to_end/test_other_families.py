@@ -12,7 +12,7 @@ import pytest
 from command_line import Told, Workplace
 
 sys.path.append(str(Path(__file__).parents[1] / "laws"))
-from families import REFUSED, WORK, build
+from model_families import REFUSED, WORK, build
 
 Pronk = Callable[..., Told]
 QUICK = ("opt",)

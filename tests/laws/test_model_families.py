@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import ALSO_WORK, REFUSED, WORK, build
+from model_families import ALSO_WORK, REFUSED, WORK, build
 
 import pronk.model.probe as probe
 from pronk.errors import BaseModelError
