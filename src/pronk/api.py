@@ -288,19 +288,22 @@ def export(
     rows: int | None = None,
     quant: Sequence[str] = (),
     hub_merged: bool = False,
+    lang: str | None = None,
 ) -> dict[str, Any]:
     """A run for others to use, each form compared with it: `pronk export`; nothing is uploaded.
 
-    to: adapter, merged, gguf, ollama, hub. tolerance, rows, quant, hub_merged: as the command's options.
+    to: adapter, merged, gguf, ollama, hub. tolerance, rows, quant, hub_merged, lang: as the command's options.
     What is returned is what export.json says, with `folder`, `passed` (false where something was rejected) and, of this
     call, `artifacts` and `refused`. Raises PronkError if something about the request is wrong, KeyboardInterrupt if
     stopped.
     """
     from pronk.ship.export.exporting import Options
     from pronk.ship.export.exporting import export as exported
+    from pronk.ship.hub.upload import check_options
 
-    forms = [to] if isinstance(to, str) else list(to)
-    place, more = None if out is None else Path(out), {"quant": list(quant), "push": None, "hub_merged": hub_merged}
+    forms, place = [to] if isinstance(to, str) else list(to), None if out is None else Path(out)
+    more = {"quant": list(quant), "push": None, "hub_merged": hub_merged, "lang": lang}
+    check_options(forms, None, hub_merged, lang=lang)
     record = exported(_target(run), Options(forms, place, tuple(tolerance), rows, more), _console())
     told = {"folder": record.folder, "passed": record.passed, "refused": record.refused}
     return {**record.data, **told, "artifacts": record.entries}
