@@ -19,6 +19,8 @@ from pronk.model.generate import score_and_answer
 from pronk.model.hub import Base
 from pronk.model.load import context_length, load_config, load_model
 from pronk.model.random_model import random_model
+from pronk.model.sampling import likeliest
+from pronk.model.turns import Turns
 from pronk.tokens.pack import BASE_SLOT, pack_prompts
 
 CPU = torch.device("cpu")
@@ -70,6 +72,29 @@ def test_scores_and_answers_are_those_of_transformers(name: str, tmp_path: Path)
         for _ in range(NEW):
             written.append(int(read(prompt + written)[-1].argmax()))
         assert found.ids[place] == written
+
+
+@pytest.mark.parametrize("name", [*WORK, *ALSO_WORK])
+def test_a_second_turn_is_that_of_transformers(name: str, tmp_path: Path) -> None:
+    """In a conversation, where what was read and written stays, and a shorter row goes on beside a longer one."""
+    build(tmp_path, *{**WORK, **ALSO_WORK}[name])
+    model, read = load(tmp_path), theirs(tmp_path)
+    turns = Turns(model, attach(model, []), [BASE_SLOT] * 2, pack_prompts)
+    asked = [[*PROMPTS[0], 77, 401], [250, 61, 5, 199, 18, 32, 9, 27]]
+    for more in ([88, 14], [412]):
+        written: list[list[int]] = [[], []]
+
+        def heard(members: list[int], tokens: list[int], written: list[list[int]] = written) -> list[bool]:
+            for member, token in zip(members, tokens, strict=True):
+                written[member].append(token)
+            return [False] * len(members)
+
+        for _ in turns.answer(asked, NEW, -1, likeliest, heard):
+            pass
+        for prompt, answer in zip(asked, written, strict=True):
+            assert answer == [int(row.argmax()) for row in read([*prompt, *answer])[len(prompt) - 1 : -1]]
+        asked = [[*prompt, *answer, *more] for prompt, answer in zip(asked, written, strict=True)]
+    assert turns.read < len(asked[0]), "the second turn did not begin anew"
 
 
 @pytest.mark.parametrize("name", [*WORK, *ALSO_WORK])
