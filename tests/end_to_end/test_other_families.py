@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 from command_line import Told, Workplace
 
-sys.path.append(str(Path(__file__).parents[1] / "laws"))
 from model_families import REFUSED, WORK, build
 
 Pronk = Callable[..., Told]
