@@ -168,8 +168,10 @@ def report(study: str | Path, lang: str = "en") -> Study:
     from pronk import pipeline
     from pronk.compare.languages import language
 
-    pipeline.report(Path(study), language(lang).code)
-    return _opened(StudyFolder.open(Path(study)))
+    code, folder = language(lang).code, StudyFolder.open(Path(study))
+    with folder.changing():
+        pipeline.report(folder.path, code)
+    return _opened(folder)
 
 
 def evaluate(
@@ -262,10 +264,11 @@ def predict(
     overrides: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> list[dict[str, Any]]:
-    """A label with probabilities, or a text, for each row, in their order: `pronk predict` without files.
+    """A label with probabilities, a choice, or a text, for each row, in their order: `pronk predict` without files.
 
     rows: texts, or dictionaries whose columns are read as those of the run's data, or by the one that `column` names.
-    Each comes back as a dictionary with `label`, `probability` and `probabilities`, or `text` and `ended`, added.
+    Each comes back as a dictionary with `label`, `probability` and `probabilities` added, or with `choice`,
+    `choice_normalised` and `scores`, or with `text` and `ended`.
     calibrate: probabilities, on the run's validation rows (once; it is kept beside the run). skip_bad: rows that
     cannot be read have an `error` and nothing else. prefix: before the new names, where a row has one of them already.
     settings: of models that write, as for `generate`.
@@ -285,19 +288,22 @@ def export(
     rows: int | None = None,
     quant: Sequence[str] = (),
     hub_merged: bool = False,
+    lang: str | None = None,
 ) -> dict[str, Any]:
     """A run for others to use, each form compared with it: `pronk export`; nothing is uploaded.
 
-    to: adapter, merged, gguf, ollama, hub. tolerance, rows, quant, hub_merged: as the command's options.
+    to: adapter, merged, gguf, ollama, hub. tolerance, rows, quant, hub_merged, lang: as the command's options.
     What is returned is what export.json says, with `folder`, `passed` (false where something was rejected) and, of this
     call, `artifacts` and `refused`. Raises PronkError if something about the request is wrong, KeyboardInterrupt if
     stopped.
     """
     from pronk.ship.export.exporting import Options
     from pronk.ship.export.exporting import export as exported
+    from pronk.ship.hub.upload import check_options
 
-    forms = [to] if isinstance(to, str) else list(to)
-    place, more = None if out is None else Path(out), {"quant": list(quant), "push": None, "hub_merged": hub_merged}
+    forms, place = [to] if isinstance(to, str) else list(to), None if out is None else Path(out)
+    more = {"quant": list(quant), "push": None, "hub_merged": hub_merged, "lang": lang}
+    check_options(forms, None, hub_merged, lang=lang)
     record = exported(_target(run), Options(forms, place, tuple(tolerance), rows, more), _console())
     told = {"folder": record.folder, "passed": record.passed, "refused": record.refused}
     return {**record.data, **told, "artifacts": record.entries}

@@ -120,6 +120,19 @@ class StudyFolder:
             raise StudyError(f"{file}: not a study of pronk's: it has no list of runs")
         return study
 
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Read, change and write study.json and the report in here: others wait until it is done."""
+        with disk_guard(self.path), one_writer(self.path / "study.json", wait=True):
+            yield
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Be the only process that measures the runs, which may take hours; what is short goes on beside it. Raises
+        StudyError where another one does."""
+        with disk_guard(self.path), one_writer(self.path / "runs"):
+            yield
+
     def write(self, study: Mapping[str, Any]) -> None:
         """Write study.json."""
         write_text(self.path / "study.json", json.dumps(study, indent=2, ensure_ascii=False) + "\n")

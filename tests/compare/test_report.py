@@ -230,6 +230,21 @@ def test_small_studies_render(tmp_path: Path, runs: tuple[str, ...], baseline: b
     assert page.section("comparisons") == (bool(runs) and baseline)
 
 
+@pytest.mark.parametrize(("code", "many", "one"), [("en", "Many comparisons.", "One comparison."),
+                                                    ("ko", "여러 번의 비교.", "한 번의 비교.")])  # fmt: skip
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_how_comparisons_are_judged_is_said_of_as_many_as_there_are(
+    tmp_path: Path, count: int, code: str, many: str, one: str
+) -> None:
+    folder = build_study(tmp_path, items=40, runs=("qv-2",))
+    study = json.loads((folder / "study.json").read_text())
+    study["comparisons"] = compare_study(folder)[:count]
+    (folder / "study.json").write_text(json.dumps(study))
+    page = report.render(folder, code)
+    assert (many in page, one in page) == (count > 1, count == 1)
+    assert not re.search("all [01] comparison|비교 [01]건 전체", page)
+
+
 def test_a_run_with_nothing_but_a_name_is_shown(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text('{"runs": [{"name": "lonely"}]}')
     page = page_of(tmp_path)

@@ -134,6 +134,22 @@ def test_a_whole_model_for_the_hub(exported: tuple[Path, Any], tmp_path: Path, p
 
 
 @pytest.mark.filterwarnings(PEFT_WARNS)
+def test_a_card_in_korean(
+    exported: tuple[Path, Any], place: Path, tmp_path: Path, hub: ScriptedHub, pronk: Pronk
+) -> None:
+    """Uploaded as it was asked for; where one stands in another language, that is told, not uploaded."""
+    arguments = ["export", exported[0], "--to", "hub", "--push", NAME, "--lang", "ko", "--out"]
+    told = pronk(*arguments, place)
+    assert told.code == 2
+    assert "stands here already; move it away first" in " ".join(told.err.split())
+    assert not hub.files
+    assert "## Limits" in (place / "hub" / "README.md").read_text(encoding="utf-8")
+    told = pronk(*arguments, tmp_path / "korean")
+    assert told.code == 0, told.err
+    assert "## 한계" in hub.files[NAME]["README.md"].decode()
+
+
+@pytest.mark.filterwarnings(PEFT_WARNS)
 def test_what_is_rejected_is_neither_listed_nor_uploaded(
     exported: tuple[Path, Any], tmp_path: Path, hub: ScriptedHub, pronk: Pronk
 ) -> None:

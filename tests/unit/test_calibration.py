@@ -12,6 +12,7 @@ from scipy.special import log_softmax
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
+from pronk.model.places import embedded_file
 from pronk.ship.predict import calibration
 from pronk.ship.predict.calibrating import base_files, told
 from pronk.ship.predict.calibration import (
@@ -70,7 +71,30 @@ def test_a_base_that_was_overwritten_is_another(tmp_path: Path) -> None:
     assert base_files(str(tmp_path)) == before != []
     (tmp_path / "model.safetensors").write_bytes(b"another")
     assert base_files(str(tmp_path)) != before
-    assert base_files("owner/model") == []
+    assert base_files("./gone") == base_files("owner/of/nothing") == []
+
+
+def test_a_base_of_the_hub_is_told_by_the_commit_that_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another revision has other weights under the same name."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--owner--model"
+    (folder / "refs").mkdir(parents=True)
+    told = [base_files("owner/model")]
+    for letter in "ab":
+        (folder / "snapshots" / (letter * 40)).mkdir(parents=True)
+        (folder / "snapshots" / (letter * 40) / "config.json").write_text("{}")
+        (folder / "refs" / "main").write_text(letter * 40)
+        told.append(base_files("owner/model"))
+    assert told == [[], [f"commit {'a' * 40}"], [f"commit {'b' * 40}"]]
+
+
+def test_the_embedded_base_is_told_by_its_file() -> None:
+    file = embedded_file()
+    assert base_files("smollm2") == ([] if file is None else base_files(str(file)))
 
 
 def test_brier_and_loss_are_those_of_scikit_learn() -> None:

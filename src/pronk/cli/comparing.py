@@ -25,7 +25,7 @@ def compare(
     from pronk.compare.across_page import write_across
     from pronk.compare.across_terminal import across_summary
     from pronk.compare.languages import language
-    from pronk.data.terminal import plain_json
+    from pronk.data.terminal import plain_json, width
     from pronk.errors import OptionError
 
     language(lang)
@@ -35,6 +35,6 @@ def compare(
         record = compare_across(folders)
     if out is not None:
         write_across(record, out, lang)
-    print(plain_json(record, indent=2) if as_json else across_summary(record))
+    print(plain_json(record, indent=2) if as_json else across_summary(record, width()))
     if out is not None:
         say(f"page: {out}") if as_json else print(f"page: {out}")

@@ -55,7 +55,7 @@ def predict(
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
-    """A label with probabilities, or a text, for each row of a file. Stopped, the same command goes on."""
+    """A label with probabilities, a choice, or a text, for each row of a file. Stopped, the same command goes on."""
     from pronk.errors import OptionError
     from pronk.ship.predict.predicting import Wanted, predict_file
 

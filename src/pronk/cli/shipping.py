@@ -50,6 +50,10 @@ def export(
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="--push: anyone can read it.")] = False,
     update: Annotated[bool, typer.Option("--update", help="--push: the repository is there already.")] = False,
+    lang: Annotated[
+        str | None,
+        typer.Option("--lang", metavar="CODE", help="--to hub: the card's language, en or ko.", show_default="en"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Ship a run: each form is read back by the program that it is for, and compared with the run."""
@@ -60,13 +64,14 @@ def export(
     from pronk.ship.export.record import Record, as_table
     from pronk.ship.hub import upload as hub_upload
 
-    forms, more = _split(to), {"quant": _split(quant or ()), "push": push, "hub_merged": hub_merged}
+    forms, more = _split(to), {"quant": _split(quant or ()), "push": push, "hub_merged": hub_merged, "lang": lang}
     if quant and not {"gguf", "ollama"} & set(forms):
         raise OptionError("--quant is for --to gguf and --to ollama: leave it out, or add one of them")
-    hub_upload.check_options(forms, push, hub_merged, public, update)
+    hub_upload.check_options(forms, push, hub_merged, public, update, lang)
     model = one_run(run)
     place = out or (model.run or Path()) / "export"
-    made = [form for form in forms if not (form == "hub" and push and hub_upload.stands(place, hub_merged))]
+    kept = push and lang is None  # what stands there may be in another language
+    made = [form for form in forms if not (form == "hub" and kept and hub_upload.stands(place, hub_merged))]
     try:
         options = Options(made, out, tolerance or [], rows, more)
         record = exported(run, options, console()) if made or not forms else Record.at(place, model)

@@ -71,8 +71,10 @@ def report(
     code = language(lang).code
     from pronk import pipeline
 
-    page = pipeline.report(study, code)
-    show_study(StudyFolder.open(study), page, as_json)
+    folder = StudyFolder.open(study)
+    with folder.changing():
+        page = pipeline.report(study, code)
+    show_study(folder, page, as_json)
 
 
 def _run(
@@ -139,10 +141,11 @@ def show_study(folder: Any, page: Path, as_json: bool) -> None:
     import json
 
     from pronk.compare.terminal import terminal_summary
+    from pronk.data.terminal import width
 
     study = folder.read()
     if as_json:
         print(json.dumps(study, indent=2, ensure_ascii=False))
         return
-    print(terminal_summary(study))
+    print(terminal_summary(study, width()))
     print(f"report: {page}")

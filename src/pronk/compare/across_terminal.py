@@ -1,4 +1,4 @@
-"""Runs of several studies in the terminal, within 80 columns."""
+"""Runs of several studies in the terminal, as wide as that is."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from pronk.compare.across_page import note_on_base
 from pronk.compare.conclusion import conclusion
 from pronk.compare.pairs import baseline_of, evaluated, figure, lower_is_better, plain_base, primary_metric
 from pronk.compare.terminal import over_seeds
-from pronk.data.terminal import plain
+from pronk.data.terminal import COLUMNS, plain
 
 View = dict[str, Any]
-WIDTH = 80
 STUDY, VALUE = 16, 40
+SHORTEST = 12  # the least room for names of runs
 MOST_DIFFERENCES = 20
 
 
-def across_summary(record: View) -> str:
-    """The ranking over all studies, what follows from it, and what differs between the studies."""
+def across_summary(record: View, width: int = COLUMNS) -> str:
+    """The ranking over all studies, what follows from it, and what differs between the studies. width: columns of the
+    terminal."""
     metric = primary_metric(record["runs"])
     sign = 1 if lower_is_better(metric) else -1
     ranked = sorted(record["runs"], key=lambda run: (figure(run, metric) is None, sign * (figure(run, metric) or 0)))
     rows = [_row(run, record, metric) for run in ranked]
     title = words.METRICS[metric].split(" (")[0]
-    table = _table(["study", "date", "run", title.lower(), "against its base"], rows)
+    table = _table(["study", "date", "run", title.lower(), "against its base"], rows, width)
     said = [sentence.striptags() for sentence in conclusion(record["runs"], record["comparisons"], record["items"])]
-    count = len(record["comparisons"])
-    said.append(f"Verdicts allow for all {count:,} comparisons (Holm); intervals are 95% and unadjusted.")
+    if (count := len(record["comparisons"])) > 1:
+        said.append(f"Verdicts allow for all {count:,} comparisons (Holm); intervals are 95% and unadjusted.")
     lines = [
         f"{len(record['studies'])} studies on the same {record['items']:,} test items",
         "",
         *table,
         "",
-        *(line for sentence in said for line in textwrap.wrap(sentence, WIDTH)),
-        *(line for note in record["notes"] for line in textwrap.wrap(note_on_base(note).striptags(), WIDTH)),
-        *over_seeds(record["runs"], metric, record["comparisons"]),
-        *_differences(record),
+        *(line for sentence in said for line in textwrap.wrap(sentence, width)),
+        *(line for note in record["notes"] for line in textwrap.wrap(note_on_base(note).striptags(), width)),
+        *over_seeds(record["runs"], metric, record["comparisons"], width),
+        *_differences(record, width),
     ]
     return plain("\n".join(lines))  # names and settings of a study may hold what steers a terminal
 
@@ -61,20 +62,20 @@ def _against(run: View, record: View, metric: str) -> str:
     return "–"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+def _table(head: list[str], rows: list[list[str]], width: int) -> list[str]:
     """Columns as wide as what is in them; the names of runs give way."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(5)]
-    widths[2] = min(widths[2], WIDTH - 8 - sum(widths[:2]) - sum(widths[3:]))
+    widths[2] = min(widths[2], max(SHORTEST, width - 8 - sum(widths[:2]) - sum(widths[3:])))
     lines = []
     for row in [head, *rows]:
         cells = [*row[:2], words.short(row[2], widths[2]), *row[3:]]
-        cells = [cell.rjust(width) if at == 3 else cell.ljust(width)
-                 for at, (cell, width) in enumerate(zip(cells, widths, strict=True))]  # fmt: skip
+        cells = [cell.rjust(wide) if at == 3 else cell.ljust(wide)
+                 for at, (cell, wide) in enumerate(zip(cells, widths, strict=True))]  # fmt: skip
         lines.append("  ".join(cells).rstrip())
     return lines
 
 
-def _differences(record: View) -> list[str]:
+def _differences(record: View, width: int) -> list[str]:
     """What differs, a line for each, the studies in their order."""
     found = record["differences"]
     if not found:
@@ -85,7 +86,7 @@ def _differences(record: View) -> list[str]:
         short = {value: _value(value) for value in one["values"]}
         whole = len(set(short.values())) < len(short)  # else a difference would not show
         values = " / ".join(value if whole else short[value] for value in one["values"])
-        lines += textwrap.wrap(f"{one['key']}: {values}", WIDTH, initial_indent="  ", subsequent_indent="    ")
+        lines += textwrap.wrap(f"{one['key']}: {values}", width, initial_indent="  ", subsequent_indent="    ")
     if len(found) > MOST_DIFFERENCES:
         lines.append(f"  and {len(found) - MOST_DIFFERENCES} more; --out FILE.html or --json has all")
     return lines

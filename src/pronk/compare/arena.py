@@ -15,7 +15,7 @@ from pronk.compare.preference import ranking, win_rate
 from pronk.compare.sure import LEVEL, always_valid_interval, can_still_be_sure, sure_after
 from pronk.compare.votes import Vote, read_votes, votes_file
 from pronk.errors import StudyError
-from pronk.runs import StudyFolder, one_writer
+from pronk.runs import StudyFolder
 
 Result = dict[str, Any]
 
@@ -80,7 +80,7 @@ def store_result(study: Path) -> Result:
     result = arena_result(study)
     if (study / "study.json").is_file():
         folder = StudyFolder.open(study)
-        with one_writer(study / "study.json", wait=True):  # judges write theirs
+        with folder.changing():  # judges write theirs
             folder.write({**folder.read(), "arena": result})
     return result
 

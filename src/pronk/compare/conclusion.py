@@ -55,7 +55,7 @@ def limits(
     tuned = [run for run in runs if not run.get("baseline")]
     counted = t.count("item", items) if items else t("the-test-items")
     sentences = []
-    if comparisons:
+    if len(comparisons) > 1:
         sentences.append(t("limits.intervals", comparisons=t.count("comparison", len(comparisons))))
     if any(entry["verdict"] == "tie" for entry in comparisons):
         sentences.append(t("limits.ties", items=counted))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pronk.data.choices import choice_question
+from pronk.data.choices import choice_question, offered_choices
 from pronk.data.conversation import Message
 from pronk.data.formats import ANSWERS, FIELDS, OPTIONAL_FIELD, TURNS, check_whole, shown, text_value
 from pronk.data.rows import Row, RowError
@@ -61,6 +61,10 @@ class Asking:
                 first = choice_question(self.choices, first, found["choices"])
         asked = (self.instruction, first) if self.instruction else (first,)
         return [*self.system, Message("user", *asked)]
+
+    def offered(self, row: Row) -> tuple[str, ...]:
+        """What a row's answer is chosen among; () of a format without choices. The row has passed `messages`."""
+        return offered_choices(self.choices, row.values[self.columns["choices"]]) if self.format == "choice" else ()
 
     def _missing(self, present: Collection[str]) -> str:
         for field, column in self.columns.items():

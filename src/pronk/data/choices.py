@@ -28,17 +28,22 @@ def choice_conversation(
     """A question with its choices as data.choices says, and the right one as its answer. Raises RowError."""
     texts, names = _texts(choices)
     right = _place(answer, texts, names)
-    letters = list(ascii_uppercase[: len(texts)])
     question = _listed(data.choices, question, texts)
     asked = (data.instruction, question) if data.instruction else (question,)
-    offered = letters if data.choices == "letters" else texts
+    offered = offered_choices(data.choices, choices)
     messages = (*system, Message("user", *asked), Message("assistant", offered[right]))
-    return Conversation(messages, place, choices=tuple(offered))
+    return Conversation(messages, place, choices=offered)
 
 
 def choice_question(form: ChoiceForm, question: str, choices: Any) -> str:
     """A question with its choices, as `data.choices` says that they are asked. Raises RowError."""
     return _listed(form, question, _texts(choices)[0])
+
+
+def offered_choices(form: ChoiceForm, choices: Any) -> tuple[str, ...]:
+    """What an answer is chosen among: the choices, or their letters. Raises RowError."""
+    texts = _texts(choices)[0]
+    return tuple(ascii_uppercase[: len(texts)] if form == "letters" else texts)
 
 
 def _listed(form: ChoiceForm, question: str, texts: Sequence[str]) -> str:

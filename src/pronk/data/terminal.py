@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import unicodedata
 from typing import Any
+
+COLUMNS = 80  # of a page, and of what is no terminal
 
 # What would steer a terminal or reorder a line: control characters, line separators, and bidirectional overrides.
 # Joiners stay: letters of many scripts, and emoji, need them.
@@ -37,3 +40,8 @@ def harmless_json(text: str) -> str:
 def cells(text: str) -> int:
     """Columns that a text takes; Korean letters take two each."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def width() -> int:
+    """Columns of the terminal that prints what is printed; 80 where that is a file or a pipe."""
+    return shutil.get_terminal_size((COLUMNS, 24)).columns

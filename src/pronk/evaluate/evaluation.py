@@ -92,7 +92,10 @@ def evaluation_budget(model: Any) -> int:
         return CPU_BATCH
     config = model.config
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    per_token = 2 * config.num_hidden_layers * config.num_key_value_heads * head_size * weight.element_size()
+    heads = (
+        getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    )  # OPT and its like name no others
+    per_token = 2 * config.num_hidden_layers * heads * head_size * weight.element_size()
     free, _ = torch.cuda.mem_get_info(weight.device)
     return int(min(LARGEST_BATCH, max(CPU_BATCH, CACHE_SHARE * free / per_token)))
 

@@ -14,7 +14,7 @@ from pronk.compare.votes import Vote, read_votes, votes_file
 from pronk.judge import prompt
 from pronk.judge.options import Options
 from pronk.judge.preparing import Prepared
-from pronk.runs import StudyFolder, one_writer
+from pronk.runs import StudyFolder
 
 
 def write_result(study: Path, one: Prepared, options: Options) -> dict[str, Any] | None:
@@ -25,7 +25,7 @@ def write_result(study: Path, one: Prepared, options: Options) -> dict[str, Any]
         return None
     record = result(study, one, options)
     folder = StudyFolder.open(study)
-    with one_writer(study / "study.json", wait=True):  # other judges write theirs
+    with folder.changing():  # other judges write theirs
         summary = folder.read()
         others = [entry for entry in summary.get("judged") or [] if _place(entry) != _place(record)]
         folder.write({**summary, "judged": [*others, record]})

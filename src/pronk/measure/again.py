@@ -23,7 +23,7 @@ from pronk.measure.asked import Asked
 from pronk.measure.items import Items, check_recorded, own_items
 from pronk.measure.together import Column, Reader, Results, Wanted, measure_columns
 from pronk.recipe import Recipe, read_recipe
-from pronk.runs import StudyFolder, disk_guard
+from pronk.runs import StudyFolder
 from pronk.study import Fleet, Run, Study, study_of
 from pronk.train.interrupt import Interruption, listen
 from pronk.train.progress import say
@@ -61,7 +61,7 @@ def measure_again(asked: Asked, console: Console) -> tuple[StudyFolder, bool]:
 
     started = time.perf_counter()
     folder = StudyFolder.open(Path(asked.targets[0]))
-    with listen(lambda line: console.print(line, highlight=False)) as stop, disk_guard(folder.path):
+    with listen(lambda line: console.print(line, highlight=False)) as stop, folder.measuring():
         work = _opened(folder, asked, console, stop)
         with deterministic(work.study.recipe.train.deterministic):
             with console.status("reading the base and the data"):
@@ -75,10 +75,17 @@ def measure_again(asked: Asked, console: Console) -> tuple[StudyFolder, bool]:
             finally:
                 if work.told:
                     work.summary["evaluation"] = {**work.told, "seconds": time.perf_counter() - started}
-                    conclude(folder, work.summary)
+                    _conclude(work)
     if not work.told:
         raise KeyboardInterrupt
     return folder, bool(stop.asked)
+
+
+def _conclude(work: _Again) -> None:
+    """What judges and people have said in the meantime stays."""
+    with work.folder.changing():
+        own = {key: work.summary[key] for key in work.summary if key in ("runs", "data", "evaluation")}
+        conclude(work.folder, {**work.folder.read(), **own})
 
 
 def _opened(folder: StudyFolder, asked: Asked, console: Console, stop: Interruption) -> _Again:

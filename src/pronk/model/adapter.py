@@ -222,8 +222,13 @@ def linear_layers(model: Any) -> dict[str, FrozenLinear]:
 def chosen_layers(layers: Sequence[str], targets: str | tuple[str, ...]) -> set[str]:
     """The layers that targets name: by full name, or by the end of it.
 
-    Raises RecipeError if a target names none.
+    Raises RecipeError if a target names none, or if there is none.
     """
+    if not layers:
+        raise RecipeError(
+            "adapter: the base model has no linear layer to put an adapter on (GPT-2 and its like write theirs as "
+            "Conv1D); take another base, or train the whole of it with full: true"
+        )
     if targets == "all-linear":
         return set(layers)
     chosen: set[str] = set()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from pronk.errors import BaseModelError
 from pronk.model.attention_kernels import (
     EVEN_LENGTH,
     EVEN_SEGMENTS,
@@ -125,9 +126,16 @@ def use_packed_attention(model: Any) -> None:
 
 def attend(
     _module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    scaling: float | None = None, packing: Packing | None = None, **_: Any,
+    scaling: float | None = None, packing: Packing | None = None, softcap: float | None = None,
+    s_aux: Tensor | None = None, **_: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """query (N, H, T, D), key and value (N, G, L, D) → (N, T, H, D), as transformers hands and expects them."""
+    """query (N, H, T, D), key and value (N, G, L, D) → (N, T, H, D), as transformers hands and expects them.
+
+    Raises BaseModelError for capped scores and for sinks (s_aux), which would otherwise go without a word.
+    """
+    if softcap is not None or s_aux is not None:
+        what = "caps its scores (softcap)" if softcap is not None else "has sinks"
+        raise BaseModelError(f"base: the attention of this model {what}, which pronk does not do; choose another base")
     if packing is None:
         assert attention_mask is not None, "attention without a packing needs a mask (N, 1, T, L)"
         return _attend_in_rows(query, key, value, attention_mask, scaling), None

@@ -57,6 +57,7 @@ class PromptCache:
         self.longest, self.room = int(lengths_N.max()), room
         self.end = 0  # column behind the newest token
         self._column: Tensor | None = None  # of the newest token, while a step is recorded
+        self.before = 0  # columns before the tokens that are being read
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (config.num_hidden_layers, 2, len(lengths_N), heads, self.longest + room, size)
@@ -100,6 +101,10 @@ class PromptCache:
             yield
         finally:
             self._column = None
+
+    def get_seq_length(self, *_: Any) -> int:
+        """Columns before the tokens that are being read; OPT and its like ask, though positions are handed to them."""
+        return self.before
 
     def keep(self, chosen_N: Tensor) -> None:
         """Keep only the chosen rows (bool, N), in place of the first ones."""
@@ -185,6 +190,7 @@ def extend(
     """Hidden states (N, S, D) of new tokens. seen_SS: which of the new and earlier new columns each may see."""
     rows, new = ids_NS.shape
     cache.end = cache.longest + seen_SS.shape[1]
+    cache.before = cache.end - new
     mask = torch.cat([cache.filled_NL[:, None].expand(-1, new, -1), seen_SS.expand(rows, -1, -1)], dim=2)
     adapter.routing.set(slots_N.repeat_interleave(new, output_size=rows * new))
     hidden: Tensor = model.base_model(

@@ -87,6 +87,18 @@ def downloaded(name: str, weights: bool = True) -> str | None:
     return str(config.parent) if config and tokenizer and whole else None
 
 
+def commit(name: str) -> str | None:
+    """The commit of a hub model's files on this machine, from which all of it is loaded; None if there are none, or no
+    model can have that name."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        config = try_to_load_from_cache(name, "config.json")
+    except ValueError:  # HFValidationError is one
+        return None
+    return Path(config).parent.name if isinstance(config, str) else None
+
+
 def shards(index: Path) -> list[str]:
     """The names of the files that an index lists. Raises what json, KeyError and the like do if it is none."""
     return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))

@@ -15,6 +15,7 @@ from pronk.errors import BaseModelError, ResourceError
 from pronk.model.hub import INDEX, WHOLE, Base, downloaded, first_line, one_message, pickled, pretrained, quiet, shards
 from pronk.model.memory.sizes import release
 from pronk.model.places import EMBEDDED, EMBEDDED_INSTALL, cache_folder, embedded_file
+from pronk.model.probe import check_reads_alike
 from pronk.model.quantize import check_quantization, loading_config, take_over
 from pronk.recipe import Quantize, Recipe
 from pronk.runs import disk_guard
@@ -135,7 +136,7 @@ def load_model(
 
     quantize: how the linear layers but the output head are kept; they are quantized one by one as they are read.
     double: for nf4, quantize its scales too. fp8_products: for nf4, multiply in FP8. Raises BaseModelError if a
-    weight is missing or has another shape: transformers would make it up.
+    weight is missing or has another shape (transformers would make it up), or if the model would be read wrongly.
     """
     from transformers import AutoModelForCausalLM
 
@@ -150,9 +151,19 @@ def load_model(
     check_weights(base, found)
     if quantize != "none":
         check_weights(base, {"missing_keys": (), "mismatched_keys": take_over(model, dtype, fp8_products)})
-    if getattr(model.config, "final_logit_softcapping", None) or getattr(model.config, "logits_scaling", 1.0) != 1.0:
+    _check_head(model, base)
+    with quiet():  # a layer that takes no attention of ours is refused in our own words
+        model = ready_model(model).to(device)
+    check_reads_alike(model, base)
+    return model
+
+
+def _check_head(model: Any, base: Base) -> None:
+    """That logits are a product of hidden states with the output head, and nothing else."""
+    changes = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": 1.0}
+    changed = any(getattr(model.config, key, plain) not in (None, plain) for key, plain in changes.items())
+    if changed or getattr(model.get_output_embeddings(), "bias", None) is not None:
         raise BaseModelError(f"base: {base.name} changes its logits after the output head, which pronk does not do yet")
-    return ready_model(model).to(device)
 
 
 def ready_model(model: Any) -> Any:

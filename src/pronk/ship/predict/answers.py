@@ -1,7 +1,7 @@
 """What one model makes of prompts: a label with the probabilities of all, or a text. A window in few batches.
 
 A record is what is known of a row in the end, and what the file of unfinished predictions keeps:
-{"label", "probability", "probabilities"}, {"text", "ended"}, or {"error"}.
+{"label", "probability", "probabilities"}, {"text", "ended"}, that of choosing.py, or {"error"}.
 """
 
 from __future__ import annotations
@@ -135,11 +135,7 @@ class Labels:
         finite."""
         scores_NC = self.weights.within_memory(lambda told: self._scores(prompts, stop, told), advance)
         if not np.isfinite(scores_NC).all():
-            model = self.weights.reader.model
-            raise BaseModelError(
-                f"{model.name}: its scores are not finite numbers in {model.recipe.train.dtype}; its weights are "
-                "damaged, or too large for this type: --set train.dtype=fp32"
-            )
+            raise not_finite(self.weights)
         return scores_NC
 
     def records(self, items: Sequence[Item], stop: Interruption, advance: Advance) -> list[Record]:
@@ -171,6 +167,15 @@ class Labels:
             "probability": rounded[likeliest],
             "probabilities": dict(zip(self.names, rounded, strict=True)),
         }
+
+
+def not_finite(weights: Weights) -> BaseModelError:
+    """What is to be raised for scores that are no numbers."""
+    model = weights.reader.model
+    return BaseModelError(
+        f"{model.name}: its scores are not finite numbers in {model.recipe.train.dtype}; its weights are damaged, or "
+        "too large for this type: --set train.dtype=fp32"
+    )
 
 
 class Texts:

@@ -20,6 +20,7 @@ from pronk.data.split import read_splits
 from pronk.data.words import counted
 from pronk.errors import DataError, PronkError
 from pronk.measure.items import Items, check_recorded
+from pronk.model.places import EMBEDDED, embedded_file
 from pronk.runs import StudyFolder, write_text
 from pronk.ship.predict.answers import Labels
 from pronk.ship.predict.calibration import Calibration, Quality, calibrate
@@ -102,9 +103,14 @@ def loading(model: Model) -> dict[str, Any]:
 
 def base_files(base: str) -> list[str]:
     """What tells the weights of a base on this machine from those that lay there before: names, sizes, times. Hashing
-    them would take longer than predicting. A base of the hub is told by its name alone."""
-    place = Path(base).expanduser()
-    files = [place] if place.is_file() else sorted(place.glob("*.safetensors")) if place.is_dir() else []
+    them would take longer than predicting. Of a base of the hub it is the commit that is loaded."""
+    from pronk.model.hub import commit
+
+    place = embedded_file() if base == EMBEDDED else Path(base).expanduser()
+    if place is None or not place.exists():
+        found = commit(base)
+        return [f"commit {found}"] if found else []
+    files = sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
     stats = [(file.name, file.stat()) for file in files]
     return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
 

@@ -42,6 +42,11 @@ def labels_of(model: Model) -> tuple[str, ...]:
     return found
 
 
+def chooses(model: Model) -> bool:
+    """Whether a model's rows bring choices, of which it is to pick one."""
+    return model.recipe.data.sources[0].format == "choice"
+
+
 def asking_of(model: Model, labels: Sequence[str], column: str | None) -> Asking:
     """With what the rows of a file are asked, as the model's own data was. column: see Asking."""
     data, first = model.recipe.data, model.recipe.data.sources[0]

@@ -30,21 +30,30 @@ PARQUET_ROWS = 10_000  # in a row group
 
 @dataclass(frozen=True)
 class Columns:
-    """The new columns. labels: of a model that picks one, () of one that writes. with_error: whether rows that could
-    not be read are among the rows. prefix: before each new column's name."""
+    """The new columns. labels: of a model that picks one, () of others. with_error: whether rows that could not be read
+    are among the rows. prefix: before each new column's name. choices: whether it picks one of each row's own choices;
+    else, without labels, it writes."""
 
     labels: tuple[str, ...]
     with_error: bool = False
     prefix: str = ""
+    choices: bool = False
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        if self.labels:
+            return "label", "probability"
+        return ("choice", "choice_normalised", "scores") if self.choices else ("text", "ended")
 
     def nested(self, record: Record) -> dict[str, Any]:
         """A record's new values for JSON, where probabilities are one value."""
-        names = ("label", "probability", "probabilities") if self.labels else ("text", "ended")
-        return {f"{self.prefix}{name}": record.get(name) for name in (*names, *self._error)}
+        names = (*self._names, *(("probabilities",) if self.labels else ()), *self._error)
+        return {f"{self.prefix}{name}": record.get(name) for name in names}
 
     def flat(self, record: Record) -> dict[str, Any]:
-        """A record's new values for a table, a column for each label's probability."""
-        found = {name: record.get(name) for name in (("label", "probability") if self.labels else ("text", "ended"))}
+        """A record's new values for a table, a column for each label's probability; scores of choices,
+        of which rows may have any number, are one cell."""
+        found = {name: record.get(name) for name in self._names}
         probabilities = record.get("probabilities") or {}
         found |= {f"probabilities.{label}": probabilities.get(label) for label in self.labels}
         found |= {name: record.get(name) for name in self._error}

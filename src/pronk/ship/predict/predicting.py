@@ -1,4 +1,4 @@
-"""`pronk predict`: a label with probabilities, or a text, for each row of a file."""
+"""`pronk predict`: a label with probabilities, one of the row's choices, or a text, for each row of a file."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from pronk.runs import disk_guard
 from pronk.ship.predict.answers import Answering, Labels, Record, Texts, Weights, records_of
 from pronk.ship.predict.calibrating import calibration_of, loading, told, weights_digest
 from pronk.ship.predict.calibration import Calibration
+from pronk.ship.predict.choosing import Choices
 from pronk.ship.predict.journal import Journal
-from pronk.ship.predict.model import asking_of, labels_of, one_model
+from pronk.ship.predict.model import asking_of, chooses, labels_of, one_model
 from pronk.ship.predict.output import STDOUT, Columns, JsonLines, check_free, check_output, open_writer, whole
 from pronk.ship.predict.progress import Rate, Tally
 from pronk.ship.predict.rows import Facts, Prompts, Source, of_values, opened, windows
@@ -91,7 +92,7 @@ def predict_file(
     with listen(lambda _: say(console, "stopping after this batch")) as stop:
         job = _Job(wanted, console, stop)
         with opened(given) as source, job.deterministic():
-            columns = Columns(job.labels, wanted.skip_bad, prefix)
+            columns = job.columns(prefix)
             facts = job.examine(source)
             check_output(output, columns, facts.kinds)
             if output == STDOUT:
@@ -118,7 +119,7 @@ def predict_rows(
         job = _Job(wanted, console, stop)
         read = next(iter(job.prompts.asking.columns.values()))
         source = of_values({read: row} if isinstance(row, str) else row for row in rows)
-        columns = Columns(job.labels, wanted.skip_bad, prefix)
+        columns = job.columns(prefix)
         facts = job.examine(source)
         check_output(STDOUT, columns, facts.kinds)
         with job.deterministic():
@@ -138,19 +139,31 @@ class _Job:
         self.calibration: Calibration | None = None
         with console.status("reading model and rows"):
             self.labels = labels_of(self.model)
-            if self.labels and wanted.settings:
-                raise OptionError(
-                    f"--{next(iter(wanted.settings)).replace('_', '-')} is for models that write text, and "
-                    f"{self.model.name} picks one of {len(self.labels)} labels: leave it out"
-                )
+            self.chooses = chooses(self.model)
+            self._check_settings()
             weights = Weights(open_reader(0, self.model, self.tell, {}), console)
-            self.answering: Answering = (
-                Labels(weights, self.labels) if self.labels else Texts(weights, generation_settings(wanted.settings))
-            )
+            self.answering = self._answering(weights)
         self.prompts = Prompts(
             weights.reader, asking_of(self.model, self.labels, wanted.column), self.answering.longest_prompt,
             weights.context,
         )  # fmt: skip
+
+    def _check_settings(self) -> None:
+        if (self.labels or self.chooses) and self.wanted.settings:
+            among = f"{len(self.labels)} labels" if self.labels else "each row's choices"
+            raise OptionError(
+                f"--{next(iter(self.wanted.settings)).replace('_', '-')} is for models that write text, and "
+                f"{self.model.name} picks one of {among}: leave it out"
+            )
+
+    def _answering(self, weights: Weights) -> Answering:
+        if self.labels:
+            return Labels(weights, self.labels)
+        return Choices(weights) if self.chooses else Texts(weights, generation_settings(self.wanted.settings))
+
+    def columns(self, prefix: str) -> Columns:
+        """The new columns."""
+        return Columns(self.labels, self.wanted.skip_bad, prefix, self.chooses)
 
     def deterministic(self) -> AbstractContextManager[None]:
         """Inside, the same bits come out each time, where the recipe wants that."""

@@ -12,6 +12,7 @@ from pronk.ship.predict.answers import Advance, Record
 if TYPE_CHECKING:
     from rich.console import Console
 
+CHOSEN = "chosen"
 Values = TypeVar("Values")
 
 
@@ -41,7 +42,7 @@ def _minutes(seconds: float) -> str:
 
 
 class Tally:
-    """Counts rows by label, or by how their texts ended, as they pass."""
+    """Counts rows by label, or by how their texts ended, as they pass; those with a choice of their own together."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -53,5 +54,5 @@ class Tally:
             if "error" in record:
                 self.skipped += 1
             else:
-                self.counts[record["label"] if "label" in record else record["ended"]] += 1
+                self.counts[record.get("label") or record.get("ended", CHOSEN)] += 1
             yield values, record

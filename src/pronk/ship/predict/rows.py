@@ -32,12 +32,20 @@ PROMPT_BYTES = 256  # more than a form adds to a question; a token takes a byte 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A row as the model reads it. key: what the draws for it hang on. error: why there is nothing to read."""
+    """A row as the model reads it. key: what the draws for it hang on. error: why there is nothing to read. choices:
+    what its answer is chosen among, where the row says so; choice_ids: the same without an end token."""
 
     row: Row
     ids: list[int]
     key: int = 0
     error: str = ""
+    choices: tuple[str, ...] = ()
+    choice_ids: tuple[list[int], ...] = ()
+
+    @property
+    def answer_size(self) -> int:
+        """Tokens of all choices."""
+        return sum(map(len, self.choice_ids))
 
 
 @dataclass(frozen=True)
@@ -158,6 +166,7 @@ class Prompts:
         except RowError as error:
             return str(error)
         size = sum(len(one.content.encode()) + len(one.context.encode()) for one in asked)
+        size += max((len(one.encode()) for one in self.asking.offered(row)), default=0)
         if size + PROMPT_BYTES <= self.longest:
             return ""
         return next(self._tokenized([(row, asked, "")])).error
@@ -188,10 +197,13 @@ class Prompts:
     def _fitting(self, row: Row, messages: list[Message], ids: list[int]) -> Item:
         if not ids:
             return Item(row, [], error="the tokenizer makes nothing of this text")
-        if len(ids) > self.longest:
+        offered = self.asking.offered(row)
+        choices = tuple(one[:-1] for one in self.reader.prompt.answer_ids(offered)) if offered else ()
+        longest = self.context - max(map(len, choices)) if choices else self.longest
+        if len(ids) > longest:
             why = f"{len(ids):,} tokens are too long: the base reads {self.context:,}, the answer among them"
             return Item(row, [], error=why)
-        return Item(row, ids, _draw_key(messages))
+        return Item(row, ids, _draw_key(messages), choices=offered, choice_ids=choices)
 
 
 def _draw_key(messages: Sequence[Message]) -> int:
@@ -200,11 +212,12 @@ def _draw_key(messages: Sequence[Message]) -> int:
 
 def windows(items: Iterable[Item], size: Callable[[list[int]], int], most: int) -> Iterator[list[Item]]:
     """Items in their order, so many at a time that their sizes come to `most` at most; one at least. The same items
-    give the same windows from wherever one of them began. size: of a prompt with its answer, in tokens."""
+    give the same windows from wherever one of them began. size: of a prompt with its answer, in tokens; a row's
+    own choices come on top."""
     window: list[Item] = []
     room = most
     for item in items:
-        needed = size(item.ids) if item.ids else 1
+        needed = size(item.ids) + item.answer_size if item.ids else 1
         if window and needed > room:
             yield window
             window, room = [], most

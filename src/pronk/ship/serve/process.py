@@ -16,6 +16,7 @@ from types import FrameType
 from typing import BinaryIO
 
 from pronk.data.terminal import plain
+from pronk.ship.serve.guard import Guard
 
 GRACE = 20.0  # seconds that an engine gets to end by itself
 KEPT_LINES = 200  # of the log, to tell why an engine died
@@ -68,7 +69,7 @@ class EngineProcess:
     """An engine, in a group of processes of its own. log: where all that it says goes, without secrets: those of the
     environment, and the key, which some engines get otherwise.
 
-    Ctrl-C in the terminal does not reach it: it lives from `start` to `end`.
+    Ctrl-C in the terminal does not reach it: it lives from `start` to `end`, or until pronk is gone (guard.py).
     """
 
     def __init__(
@@ -83,10 +84,16 @@ class EngineProcess:
         """Start the engine; whoever does must call `end`. Raises OSError where it cannot be started."""
         whole = {name: value for name, value in os.environ.items() if name not in OURS} | dict(self.environment)
         self._secrets = _secrets({**os.environ, **self.environment, "KEY": self._key})
-        self._process = subprocess.Popen(
-            self.argv, env=whole, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+        self._guard = Guard(GRACE)
+        try:
+            self._process = subprocess.Popen(
+                self.argv, env=whole, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        except OSError:
+            self._guard.dismiss()
+            raise
+        self._guard.watch(self._process.pid)
         self.stop.engine = self._process
         self._reader = threading.Thread(target=self._read, daemon=True, name="engine log")
         self._reader.start()
@@ -118,6 +125,7 @@ class EngineProcess:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)  # its children, and itself if it would not
         self._process.wait()
+        self._guard.dismiss()
         self._reader.join(GRACE)
 
     def last_lines(self) -> list[str]:
