@@ -156,9 +156,12 @@ def _prepare(study: Study, splits: Splits, labels: tuple[str, ...], gpu: int | N
     from pronk.doctor.checking import gate
     from pronk.doctor.plan import plan_run
     from pronk.doctor.planned import before_training
+    from pronk.model.load import find_base
     from pronk.model.memory.sizes import limit_gpu
+    from pronk.model.read_ahead import read_ahead
 
     with console.status("reading the base and the data"):
+        read_ahead(find_base(study.fleets[0].base, partial(say, console)))
         ready = prepare(study, splits, labels, partial(say, console), leave_out=True)
     gate(ready, splits, labels, study.recipe, console)
     with console.status("planning"):
