@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from pronk.data.split import Splits, read_splits
 from pronk.data.words import counted
 from pronk.doctor.ready import Ready, prepare
 from pronk.errors import InputError, OutOfMemoryError
+from pronk.measure.entries import as_on_disk, entries, not_trained
 from pronk.measure.together import Wanted, measure
 from pronk.recipe import Recipe
 from pronk.runs import StudyFolder, disk_guard, new_study, write_text
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from pronk.evaluate.likelihood import ItemLosses
     from pronk.model.adapter import AdapterShape
     from pronk.train.mirror import Mirror
-    from pronk.train.session import Outcome
+    from pronk.train.session import Outcome, Watchers
     from pronk.train.trackers import Trackers
+    from pronk.train.writer import Writer
 
 
 @dataclass
@@ -50,6 +51,13 @@ class Work:
     clock: Clock
     mirror: Mirror | None = None
     shots: Sequence[Conversation] = ()  # examples for the base's prompt; fewer are the first of them
+    writer: Writer | None = None  # of the fleet that is trained or evaluated
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if the user wants to stop, and what has kept weights from being written."""
+        self.stop.check()
+        if self.writer is not None:
+            self.writer.check()
 
 
 @dataclass
@@ -76,6 +84,7 @@ def run_study(
     What can be wrong with recipe, data and base is found before anything is trained, and then nothing is left
     behind. Raises KeyboardInterrupt if the user stops it before there is anything to keep.
     """
+    from pronk.compare.conclude import conclude
     from pronk.doctor.checking import refused_by_name
     from pronk.model.determinism import deterministic
     from pronk.train.mirror import Mirror
@@ -115,11 +124,11 @@ def run_study(
         folder.write_items(splits.test_items())
         for run in study.runs:
             write_text(folder.run(run.name).path / "recipe.yaml", run.recipe.to_yaml())
-        interrupted = _run_fleets(ready, work)
+        with folder.measuring():
+            interrupted = _run_fleets(ready, work)
         work.summary |= {"phases": clock.seconds, "total_seconds": sum(clock.seconds.values())}
-        from pronk.compare.conclude import conclude  # by now it was imported beside the training
-
-        conclude(folder, work.summary)
+        with folder.changing():
+            conclude(folder, work.summary)
         if mirror is not None:
             mirror.copy_all(folder)
     return folder, interrupted
@@ -191,65 +200,34 @@ def _run_fleets(ready: Sequence[Ready], work: Work) -> bool:
             why = str(error)
             say(work.console, f"pronk: {why}", "red")
     for one in ready[done:]:
-        work.summary["runs"] += _not_trained(one.fleet, why)
+        work.summary["runs"] += not_trained(one.fleet, why)
         why = ""  # what went wrong is told of the fleet that met it
     return bool(work.stop.asked)
 
 
-def _not_trained(fleet: Fleet, why: str) -> list[dict[str, Any]]:
-    """The runs of a fleet that failed as a whole, or (no why) was never begun, as study.json lists them."""
-    status = {"status": "failed", "message": why} if why else {"status": "interrupted", "message": "not begun"}
-    kept = {"base": fleet.base, "quantize": fleet.quantize, "baseline": False}
-    return [{"name": run.name, **status, **kept, "settings": run.settings} for run in fleet.runs]
-
-
 def _run_fleet(ready: Ready, work: Work, later: Sequence[Fleet]) -> bool:
     """Train and evaluate one fleet and add its runs to the summary. later: the fleets that come after it."""
-    from pronk.doctor.checking import slowly
-    from pronk.doctor.environment import environment, peak_memory
-    from pronk.evaluate.evaluation import validation_losses
-    from pronk.model.load import load_for_fleet, resolve_dtype
+    from pronk.doctor.environment import peak_memory
     from pronk.model.memory.guard import memory_guard
-    from pronk.model.memory.sizes import begin_peak, release
-    from pronk.train.session import Watchers, train_fleet
+    from pronk.model.memory.sizes import release
+    from pronk.train.session import train_fleet
     from pronk.train.writer import Writer
 
-    fleet, examples, device = ready.fleet, ready.examples, ready.device
-    dtype, budget = resolve_dtype(work.study.recipe.train.dtype, device), ready.token_budget
-    begin_peak(device)
-    with work.console.status(f"loading {fleet.base}"), memory_guard(f"loading {fleet.base}"):
-        model = load_for_fleet(fleet, ready.base, dtype, device)
-    work.stop.check()
-    told, facts = work.summary["environment"], environment(device, dtype, model)
-    if device.type == "cuda" and facts["attention"] != told.get("attention"):
-        say(work.console, f"attention: {facts['attention']}")
-    work.summary["environment"] = facts
-    work.clock.lap("load")
-    trains = [run.recipe.train for run in fleet.trained]
-    validation = {s: examples.validation(one.max_length, one.train_on_prompt) for s, one in enumerate(trains)}
-
-    def validate(adapter: Any, slots: Sequence[int]) -> dict[int, ItemLosses]:
-        return validation_losses(model, adapter, slots, validation, ready.validation_tokens)
-
+    fleet, device, model = ready.fleet, ready.device, _load(ready, work)
     trackers = _start_trackers(fleet, work)
-    watchers = Watchers(
-        validate if work.splits.validation else None, trackers.log,
-        work.mirror.copy_runs if work.mirror else lambda _: None,
-    )  # fmt: skip
     evaluated: list[tuple[str, Evaluated]] = []
     if fleet.full and fleet.measures_base and work.splits.test:
         evaluated = _evaluate(ready, model, [], work)  # before training changes the base
         work.clock.lap("evaluate")
-    with Writer() as writer:
-        writer.later(partial(import_module, "pronk.compare.conclude"))  # a second, beside the training
+    with Writer() as work.writer:
         with memory_guard("training"):
             outcomes, interrupted = train_fleet(
-                model, ready.base.location, fleet.trained, examples, work.folder, budget, watchers, work.console,
-                work.stop.check, writer, ready.recompute,
+                model, ready.base.location, fleet.trained, ready.examples, work.folder, ready.token_budget,
+                _watchers(ready, model, trackers, work), work.console, work.stop.check, work.writer, ready.recompute,
             )  # fmt: skip
         release(device)  # an evaluation needs memory in other sizes
-        trained = _entries(ready, work.study, outcomes, [], peak_memory(device))
-        writer.later(partial(work.folder.write, _before_evaluation(work, trained, later)))
+        trained = entries(ready, work.study, outcomes, [], peak_memory(device))
+        work.writer.later(partial(work.folder.write, _before_evaluation(work, trained, later)))
         work.clock.lap("train")
         if not interrupted and work.splits.test:
             try:
@@ -259,22 +237,74 @@ def _run_fleet(ready: Ready, work: Work, later: Sequence[Fleet]) -> bool:
                 interrupted = True
             except OutOfMemoryError as error:  # what was trained stays
                 say(work.console, f"pronk: {error}", "red")
+        ids = [item["id"] for item in work.folder.read_items()]
+        for name, results in evaluated:
+            results.write_items(work.folder.run(name), ids)
         work.clock.lap("evaluate")
-        with slowly(work.console, "writing the last checkpoints"):
-            writer.wait()
-    ids = [item["id"] for item in work.folder.read_items()]
-    for name, results in evaluated:
-        results.write_items(work.folder.run(name), ids)
+        interrupted |= not _all_written(work, work.writer)
+    work.clock.lap("train")
+    outcomes = [as_on_disk(one, work.folder) for one in outcomes]
     trackers.finish(_metrics(evaluated, work.folder))
     bases = [name for name, _ in evaluated if name not in {one.name for one in outcomes}]
-    work.summary["runs"] += _entries(ready, work.study, outcomes, bases, peak_memory(device))
+    work.summary["runs"] += entries(ready, work.study, outcomes, bases, peak_memory(device))
     return interrupted
+
+
+def _load(ready: Ready, work: Work) -> Any:
+    """The model of a fleet; what computes here goes to the summary."""
+    from pronk.doctor.environment import environment
+    from pronk.model.load import load_for_fleet, resolve_dtype
+    from pronk.model.memory.guard import memory_guard
+    from pronk.model.memory.sizes import begin_peak
+
+    fleet, device = ready.fleet, ready.device
+    dtype = resolve_dtype(work.study.recipe.train.dtype, device)
+    begin_peak(device)
+    with work.console.status(f"loading {fleet.base}"), memory_guard(f"loading {fleet.base}"):
+        model = load_for_fleet(fleet, ready.base, dtype, device)
+    work.stop.check()
+    told, facts = work.summary["environment"], environment(device, dtype, model)
+    if device.type == "cuda" and facts["attention"] != told.get("attention"):
+        say(work.console, f"attention: {facts['attention']}")
+    work.summary["environment"] = facts
+    work.clock.lap("load")
+    return model
+
+
+def _watchers(ready: Ready, model: Any, trackers: Trackers, work: Work) -> Watchers:
+    """Who is told while a fleet trains."""
+    from pronk.evaluate.evaluation import validation_losses
+    from pronk.train.session import Watchers
+
+    trains = [run.recipe.train for run in ready.fleet.trained]
+    rows = {s: ready.examples.validation(one.max_length, one.train_on_prompt) for s, one in enumerate(trains)}
+
+    def validate(adapter: Any, slots: Sequence[int]) -> dict[int, ItemLosses]:
+        return validation_losses(model, adapter, slots, rows, ready.validation_tokens)
+
+    mirror = work.mirror.copy_runs if work.mirror else lambda _: None
+    return Watchers(validate if work.splits.validation else None, trackers.log, mirror)
+
+
+def _all_written(work: Work, writer: Writer) -> bool:
+    """Wait for the last weights; false if the user insists on stopping, and those not begun are left."""
+    from pronk.doctor.checking import slowly
+    from pronk.model.memory.guard import memory_guard
+
+    try:
+        work.stop.insist()
+        with slowly(work.console, "writing the last checkpoints"), memory_guard("writing checkpoints"):
+            writer.wait()
+    except KeyboardInterrupt:
+        writer.drop()
+        return False
+    return True
 
 
 def _before_evaluation(work: Work, trained: Sequence[dict[str, Any]], later: Sequence[Fleet]) -> dict[str, Any]:
     """study.json once all weights are written: whatever may end the process from then on, even the system for lack of
     memory, `pronk eval` can complete it."""
-    waiting = [entry for fleet in later for entry in _not_trained(fleet, "")]
+    waiting = [entry for fleet in later for entry in not_trained(fleet, "")]
     return deepcopy({**work.summary, "runs": [*work.summary["runs"], *trained, *waiting]})
 
 
@@ -306,7 +336,7 @@ def _evaluate(ready: Ready, model: Any, outcomes: Sequence[Outcome], work: Work)
     results = _measure(ready, model, list(trained.values()), work)
     evaluated = list(zip([ready.fleet.baseline, *trained], results, strict=True))
     if work.shots and ready.fleet.measures_base:
-        rows = few_shot_rows(ready, model, work.study.recipe, work.shots, work.console, work.stop.check)
+        rows = few_shot_rows(ready, model, work.study.recipe, work.shots, work.console, work.check)
         work.summary["data"] |= rows.facts
         evaluated += rows.results
     return evaluated
@@ -329,40 +359,7 @@ def _measure(
 ) -> list[Evaluated]:
     """The model as it stands and the given adapters on all test items."""
     wanted = Wanted.of(work.study.recipe)
-    return measure(model, adapters, ready.examples, wanted, work.console, work.stop.check, ready.evaluation_tokens)
-
-
-def _entries(
-    ready: Ready, study: Study, outcomes: Sequence[Outcome], bases: Sequence[str], peak: int
-) -> list[dict[str, Any]]:
-    """The runs of a fleet as study.json lists them. bases: the rows of the untouched base that were measured."""
-    fleet = ready.fleet
-    kept = {"base": fleet.base, "quantize": fleet.quantize}
-    runs = {run.name: run for run in study.runs}
-    group = {run.name: one for one in fleet.trained for run in one.runs}
-    entries = study.baselines(fleet, bases)
-    for outcome in outcomes:
-        seconds, tokens = outcome.cost["train_seconds"], outcome.cost["train_tokens"]
-        entries.append(
-            {
-                "name": outcome.name,
-                **kept,
-                "baseline": False,
-                "settings": runs[outcome.name].settings,
-                "status": outcome.status,
-                "message": outcome.message,
-                "trainable_parameters": outcome.trainable_parameters,
-                **outcome.cost,
-                "best_step": outcome.best_step,
-                "best_validation_loss": outcome.best_loss,
-                "adapter_step": outcome.adapter_step,
-                "tokens_per_second": tokens / seconds if seconds else None,
-                "peak_memory_bytes": peak,
-                "predicted_peak_memory_bytes": ready.predicted_peak,
-                "shared_with": [run.name for run in group[outcome.name].runs if run.name != outcome.name],
-            }
-        )
-    return entries
+    return measure(model, adapters, ready.examples, wanted, work.console, work.check, ready.evaluation_tokens)
 
 
 def _tell_plan(work: Work) -> None:

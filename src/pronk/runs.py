@@ -275,7 +275,8 @@ def _locked(path: Path, lock: Path, wait: bool) -> Iterator[None]:
             try:
                 yield
             finally:
-                lock.unlink(missing_ok=True)
+                with suppress(OSError):  # Windows deletes nothing that is open
+                    lock.unlink()
             return
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -241,3 +243,78 @@ def test_runs_that_had_not_begun_are_listed_too(
     workplace.recipe["study"] = {"base": [str(tiny_base), str(make_tiny_base("later", 1))]}
     assert interrupted_inside(monkeypatch, workplace, pronk, Fleet, "train").code == INTERRUPTED
     assert {"base-tiny", "base-later"} <= {run["name"] for run in workplace.study()["runs"]}
+
+
+def slow_weights(monkeypatch: pytest.MonkeyPatch, until: threading.Event) -> None:
+    """Weights at the end of a run are written only once something has happened."""
+    from pronk.train.recorder import Recorder
+
+    original = Recorder._write_weights
+
+    def waiting(self: Recorder, *arguments: Any) -> None:
+        until.wait(20)
+        original(self, *arguments)
+
+    monkeypatch.setattr(Recorder, "_write_weights", waiting)
+
+
+def test_insisting_while_the_last_weights_are_written_keeps_what_was_measured(
+    workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three signals after the evaluation: what has not been begun is left, and said to be missing."""
+    from pronk.train.writer import Writer
+
+    go_on = threading.Event()
+    slow_weights(monkeypatch, go_on)
+    original_wait, original_drop = Writer.wait, Writer.drop
+
+    def interrupted(self: Writer) -> None:
+        for _ in range(3):
+            signal.raise_signal(signal.SIGINT)
+        original_wait(self)
+
+    def dropped(self: Writer) -> None:
+        original_drop(self)
+        go_on.set()
+
+    monkeypatch.setattr(Writer, "wait", interrupted)
+    monkeypatch.setattr(Writer, "drop", dropped)
+    workplace.recipe["study"] = {"train.learning_rate": [1e-3, 2e-3]}
+    told = pronk(*workplace.arguments())
+    assert told.code == INTERRUPTED
+    assert "saved in" in told.err
+    runs = {run["name"]: run for run in workplace.study()["runs"] if not run["baseline"]}
+    (there,) = [name for name in runs if (workplace.out / "runs" / name / "adapter").is_dir()]  # the one in hand
+    (left,) = runs.keys() - {there}
+    assert runs[there]["metrics"]["accuracy"] >= 0
+    assert (runs[left]["status"], runs[left]["message"]) == ("interrupted", "stopped before its weights were written")
+    whole(workplace)
+
+
+def test_a_write_that_fails_is_heard_before_everything_is_measured(
+    workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pronk.evaluate import classify
+    from pronk.train.recorder import Recorder
+    from pronk.train.writer import Writer
+
+    measured, writers = [], list[Writer]()
+    original = classify.score_and_answer
+
+    def full(self: Recorder, *_: Any) -> None:
+        writers.append(self._writer)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        measured.append(arguments)
+        while not writers or writers[0]._failure is None:
+            time.sleep(0.01)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(Recorder, "_write_weights", full)
+    monkeypatch.setattr(classify, "score_and_answer", counted)
+    monkeypatch.setattr("pronk.evaluate.evaluation.CPU_BATCH", 200)
+    told = pronk(*workplace.arguments())
+    assert told.code == 2
+    assert "no space left on this disk" in told.err
+    assert len(measured) == 1, "one batch was under way; the others are for nothing"

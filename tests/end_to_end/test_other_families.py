@@ -16,11 +16,11 @@ Pronk = Callable[..., Told]
 QUICK = ("opt",)
 
 
-def workplace(tmp_path: Path, smollm2: Any, kind: str, values: dict[str, Any]) -> Workplace:
-    """A recipe of two steps over a tiny model of a family, with SmolLM2's tokenizer."""
-    from pronk.model.load import load_tokenizer
+def workplace(tmp_path: Path, small_tokenizer: Path, kind: str, values: dict[str, Any]) -> Workplace:
+    """A recipe of two steps over a tiny model of a family."""
+    from transformers import AutoTokenizer
 
-    tokenizer = load_tokenizer(smollm2)
+    tokenizer = AutoTokenizer.from_pretrained(small_tokenizer)
     build(tmp_path / "base", kind, values, len(tokenizer))
     tokenizer.save_pretrained(tmp_path / "base")
     place = Workplace(tmp_path, tmp_path / "base")
@@ -30,8 +30,8 @@ def workplace(tmp_path: Path, smollm2: Any, kind: str, values: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in WORK])
-def test_run_generate_and_eval(name: str, tmp_path: Path, smollm2: Any, pronk: Pronk) -> None:
-    place = workplace(tmp_path, smollm2, *WORK[name])
+def test_run_generate_and_eval(name: str, tmp_path: Path, small_tokenizer: Path, pronk: Pronk) -> None:
+    place = workplace(tmp_path, small_tokenizer, *WORK[name])
     if name == "gpt2":  # which has no linear layers
         place.recipe["full"] = True
         del place.recipe["adapter"]
@@ -50,9 +50,11 @@ def test_run_generate_and_eval(name: str, tmp_path: Path, smollm2: Any, pronk: P
 
 
 @pytest.mark.parametrize("verb", ["run", "generate"])
-def test_a_family_that_would_be_read_wrongly_is_refused(verb: str, tmp_path: Path, smollm2: Any, pronk: Pronk) -> None:
+def test_a_family_that_would_be_read_wrongly_is_refused(
+    verb: str, tmp_path: Path, small_tokenizer: Path, pronk: Pronk
+) -> None:
     kind, values, message = REFUSED["falcon"]
-    place = workplace(tmp_path, smollm2, kind, values)
+    place = workplace(tmp_path, small_tokenizer, kind, values)
     asking = ["generate", place.recipe["base"], "--questions", "Who?"]
     told = pronk(*(place.arguments() if verb == "run" else asking))
     assert told.code == 2, told.err
@@ -60,8 +62,8 @@ def test_a_family_that_would_be_read_wrongly_is_refused(verb: str, tmp_path: Pat
     assert "Traceback" not in told.err
 
 
-def test_a_base_without_linear_layers_takes_no_adapter(tmp_path: Path, smollm2: Any, pronk: Pronk) -> None:
-    told = pronk(*workplace(tmp_path, smollm2, *WORK["gpt2"]).arguments())
+def test_a_base_without_linear_layers_takes_no_adapter(tmp_path: Path, small_tokenizer: Path, pronk: Pronk) -> None:
+    told = pronk(*workplace(tmp_path, small_tokenizer, *WORK["gpt2"]).arguments())
     assert told.code == 2, told.err
     assert "no linear layer to put an adapter on" in " ".join(told.err.split())
     assert not (tmp_path / "study").exists()

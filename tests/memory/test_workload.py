@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from pronk.doctor import workload
-from pronk.doctor.workload import load_of, longest_example, only_read, round_members, trainings, work_of
+from pronk.doctor.workload import answered, load_of, longest_example, only_read, round_members, trainings, work_of
 from pronk.evaluate import likelihood
+from pronk.evaluate.batches import prompt_batches
 from pronk.evaluate.choice import choose
 from pronk.model.adapter import AdapterShape
 from pronk.model.memory.choice import BUDGETS
@@ -119,6 +120,17 @@ def test_evaluation_batches_grow_until_one_holds_all(prepared: Callable[..., Any
         assert last.cells >= last.rows * longest
     assert work.rounds == 3
     assert longest_example(plans) < 128
+
+
+def test_the_most_of_any_batch_counts() -> None:
+    """One long prompt is in the first batch, with few rows; of the short ones there are far more in another."""
+    (long,), short = examples(1, 3000), examples(300, 20)
+    found = answered([long, *short], [-1, 0], 2000, 10, [[5, 6, 2], [7, 2]])
+    batches = prompt_batches([one.prompt_ids.tolist() for one in [long, *short]], [-1, 0], 2000, 10)
+    assert len(batches[0]) < 6
+    assert found.rows == max(map(len, batches)) > 50
+    assert found.targets == found.rows * 5
+    assert found.tokens > 1000
 
 
 @pytest.mark.parametrize("beginning", [0, 30])

@@ -26,7 +26,6 @@ def test_batches_hold_everything_once_and_stay_within_their_budget(slots: list[i
     pairs = [pair for batch in batches for pair in batch]
     assert sorted(pairs) == sorted((item, slot) for item in range(len(PROMPTS)) for slot in slots)
     assert all(kept(batch) <= budget or len(batch) == 1 for batch in batches)
-    assert kept(batches[0]) == max(map(kept, batches)) or kept(batches[0]) > budget - (90 + ANSWER)
 
 
 def test_a_row_beyond_the_budget_is_alone() -> None:

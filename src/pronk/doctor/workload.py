@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pronk.evaluate.answers import answer_rooms
 from pronk.evaluate.batches import prompt_batches
 from pronk.evaluate.choice import choice_example, choice_tokens
-from pronk.evaluate.classify import EXTRA_TOKENS
+from pronk.evaluate.classify import EXTRA_TOKENS, columns_behind
 from pronk.evaluate.evaluation import LARGEST_BATCH
 from pronk.model.memory.choice import BUDGETS, Work, Workload
 from pronk.model.memory.costs import EvaluationLoad, Load
@@ -177,14 +177,20 @@ def _largest_batch(examples: Examples, recipe: Recipe, models: int) -> Callable[
 def answered(
     items: Sequence[Example], slots: Sequence[int], budget: int, room: int, answers: Sequence[Sequence[int]]
 ) -> EvaluationLoad:
-    """The first batch of prompts, which is the largest; scoring reads all answers behind each."""
+    """The most that any batch of prompts takes in each respect; scoring reads all answers behind each."""
     prompts = [example.prompt_ids.tolist() for example in items]
-    batch = prompt_batches(prompts, slots, budget, room)[0]
-    reading = pack_prompts([prompts[item] for item, _ in batch], [slot for _, slot in batch])
-    rows, columns = len(batch), max(len(prompts[item]) for item, _ in batch) + room
-    scored = sum(len(ids) - 1 for ids in answers)
-    tokens = max(len(reading.ids_T), rows * scored)
-    return EvaluationLoad(tokens, rows * (scored + len(answers)), rows, rows * columns)
+    behind, scored = columns_behind(room, answers), sum(len(ids) - 1 for ids in answers)
+    batches = prompt_batches(prompts, slots, budget, behind)
+    read = {id(batch): sum(len(prompts[item]) for item, _ in batch) for batch in batches}
+    # packing all of them would take too long: the first, that with most rows and that with most tokens
+    largest = [batches[0], max(batches, key=len), max(batches, key=lambda batch: read[id(batch)])]
+    tokens = max(
+        len(pack_prompts([prompts[item] for item, _ in batch], [slot for _, slot in batch]).ids_T)
+        for batch in {id(batch): batch for batch in largest}.values()
+    )
+    rows = max(map(len, batches))
+    cells = max(len(batch) * (max(len(prompts[item]) for item, _ in batch) + behind) for batch in batches)
+    return EvaluationLoad(max(tokens, rows * scored), rows * (scored + len(answers)), rows, cells)
 
 
 def chosen_from(examples: Examples, models: int, budget: int) -> EvaluationLoad:

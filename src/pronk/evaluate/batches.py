@@ -11,7 +11,7 @@ def prompt_batches(
     prompts: Sequence[Sequence[int]], slots: Sequence[int], token_budget: int, longest_answer: int
 ) -> list[list[tuple[int, int]]]:
     """(item, slot) pairs by falling length, so that rows of a batch hardly differ. A batch holds at most token_budget
-    tokens of prompts and answers, all rows counted as long as its longest, as they are kept; the first is the largest.
+    tokens of prompts and answers, all rows counted as long as its longest, as they are kept.
 
     The base has batches of its own: it mostly writes on where tuned models have long ended, and a step of generation
     takes the same time for its few rows as for all.

@@ -55,7 +55,7 @@ def classify(
     end_id = answer_ids[0][-1]
     longest = max(len(ids) for ids in answer_ids) + EXTRA_TOKENS
     items: dict[int, list[ClassifiedItem | None]] = {slot: [None] * len(prompts) for slot in slots}
-    for batch in prompt_batches(prompts, slots, token_budget, longest):
+    for batch in prompt_batches(prompts, slots, token_budget, columns_behind(longest, answer_ids)):
         kin = families and [families[item] for item, _ in batch]
         reading = pack_prompts([prompts[item] for item, _ in batch], [slot for _, slot in batch], kin)
         answers = score_and_answer(model, adapter, reading, answer_ids, longest, end_id)
@@ -66,6 +66,11 @@ def classify(
             items[slot][item] = ClassifiedItem(truths[item], named, text, parse_label(text, labels))
         progress(sum(len(prompts[item]) for item, _ in batch))
     return {slot: [item for item in found if item is not None] for slot, found in items.items()}
+
+
+def columns_behind(longest: int, answer_ids: Sequence[Sequence[int]]) -> int:
+    """Columns of keys and values that a row keeps behind its prompt: for an answer, or for all labels side by side."""
+    return max(longest, sum(len(ids) - 1 for ids in answer_ids))
 
 
 def label_losses(

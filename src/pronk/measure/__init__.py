@@ -5,6 +5,7 @@ again.py      a study's own runs on its own test items, into the study itself
 elsewhere.py  runs of several studies, adapters, bases, other items: into a folder of their own
 items.py      which items: a run's test or validation rows, or those of another file
 together.py   all models over one base in one batch; `pronk run` measures here too
+entries.py    what study.json says of a fleet's runs; `pronk run` writes the same
 harness.py    EleutherAI's lm-eval on a base or a run, in a process of its own
 """
 

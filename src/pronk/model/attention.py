@@ -52,7 +52,10 @@ class Lookback:
 
     @classmethod
     def of(cls, source_L: Tensor, borders: Tensor, longest: int, tokens: int) -> Lookback:
-        """With the way back to so many tokens."""
+        """With the way back to so many tokens, where gradients will take it."""
+        if not torch.is_grad_enabled():
+            none = torch.empty(0, dtype=torch.int32)
+            return cls(source_L, borders, none, none, longest)
         sorted_L, order_L = source_L.sort(stable=True)
         starts_T = torch.searchsorted(sorted_L, torch.arange(tokens + 1), out_int32=True)
         return cls(source_L, borders, order_L.to(torch.int32), starts_T, longest)

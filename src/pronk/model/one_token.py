@@ -7,7 +7,9 @@ Shapes: N rows, W columns of keys and values that a recorded step looks at, D hi
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,12 +17,14 @@ from torch import Tensor
 
 from pronk.model.adapter import WideAdapter
 from pronk.model.fused import FusedLayer, can_fuse
+from pronk.model.step import side_stream
 
 if TYPE_CHECKING:
     from pronk.model.generate import PromptCache
 
 COLUMNS = 128  # that a recording is ahead: with more, every step reads more in vain; with fewer, more are recorded
 WORTH = 8  # steps to come, at least: a recording takes as long as two
+STEADY = 3  # steps with the same rows before one is recorded: short answers have ended by then
 # Rotary positions of these kinds look at the largest position on the host, which a recording cannot do.
 MOVING_ROTATIONS = ("dynamic", "longrope")
 
@@ -35,17 +39,18 @@ class OneToken:
         """extend: computes a step directly."""
         self.model, self.adapter, self.cache, self._extend = model, adapter, cache, extend
         self.records = can_record(model)
-        self._rows = 0  # of the last step
+        self._rows, self._alike = 0, 0  # of the last step, and of how many steps up to it
         self._recording: _Recording | None = None
 
     def __call__(self, slots_N: Tensor, token_N: Tensor, step: int, left: int) -> Tensor:
         """Hidden states (N, D) of the tokens that were written in a step (from 1). left: steps to come at most, this
         one included."""
         same, self._rows = len(slots_N) == self._rows, len(slots_N)
+        self._alike = self._alike + 1 if same else 0
         end, position_N = self.cache.longest + step, self.cache.lengths_N + step - 1
         if self._recording is not None and not (same and end <= self._recording.width):
             self._recording = None  # the next may use its memory
-        if self._recording is None and not (self.records and same and left >= WORTH):
+        if self._recording is None and not (self.records and self._alike >= STEADY and left >= WORTH):
             seen_SS = torch.ones(1, step, dtype=torch.bool, device=token_N.device)
             hidden_NSD = self._extend(
                 self.model, self.adapter, self.cache, slots_N, token_N[:, None], position_N[:, None], seen_SS
@@ -71,16 +76,13 @@ class _Recording:
         self._seen_NW[:, : cache.longest] = cache.filled_NL
         self._seen_NW[:, cache.longest : end] = True
         torch.cuda.empty_cache()  # a recording has memory of its own, beside which that of other steps would stay
-        side = torch.cuda.Stream()
+        side = side_stream()
         side.wait_stream(torch.cuda.current_stream())
         with cache.recorded(self._column, self.width):
             with torch.cuda.stream(side):  # libraries set themselves up outside the recording
                 self._forward(model, cache)
             torch.cuda.current_stream().wait_stream(side)
-            self._graph = torch.cuda.CUDAGraph()
-            # other threads may be writing checkpoints meanwhile
-            with torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"):
-                self._hidden_ND = self._forward(model, cache)
+            self._graph, self._hidden_ND = _captured(side, partial(self._forward, model, cache))
 
     def play(self, token_N: Tensor, position_N: Tensor, end: int) -> Tensor:
         """Hidden states (N, D), in memory that the next step writes to."""
@@ -97,6 +99,25 @@ class _Recording:
             past_key_values=cache, use_cache=True,
         ).last_hidden_state  # fmt: skip
         return hidden_N1D[:, 0]
+
+
+def _captured(side: torch.cuda.Stream, work: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    """What is launched, as a graph, and what it computes. Not by `torch.cuda.graph`, which first collects garbage and
+    gives back the host's pinned memory: a second and more, with checkpoints waiting to be written."""
+    graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
+    torch.cuda.synchronize()
+    gc.disable()  # garbage may hold what must not be freed meanwhile
+    try:
+        with torch.cuda.stream(side):
+            graph.capture_begin(capture_error_mode="thread_local")  # other threads may be writing checkpoints
+            try:
+                found = work()
+            finally:
+                graph.capture_end()
+    finally:
+        if collects:
+            gc.enable()
+    return graph, found
 
 
 def can_record(model: Any) -> bool:

@@ -8,6 +8,7 @@ Shapes: T tokens, N rows, S new tokens of a row, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +53,12 @@ def check_reads_alike(model: Any, base: Base) -> None:
             f"and asks ({type(error).__name__}); choose another base: {KNOWN_TO_WORK}"
         ) from error
     near = NEAR if output_head(model).dtype.itemsize > 2 and not _is_quantized(model) else NEAR_IN_HALF
-    if not apart <= near:  # NaN too
+    if not math.isfinite(apart):
+        raise BaseModelError(
+            f"base: {base.name} is a {kind} model that gives no finite numbers in {output_head(model).dtype}; try "
+            "train.dtype: fp32 or bf16"
+        )
+    if apart > near:
         raise BaseModelError(
             f"base: {base.name} is a {kind} model, which reads several texts in one row otherwise than each alone "
             f"(its logits are {apart:.0%} of their spread apart): pronk would train and measure it wrongly; choose "

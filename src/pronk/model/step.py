@@ -54,7 +54,7 @@ def records(parameters: int, kernels: Choice | None) -> bool:
 
 
 @cache
-def _side_stream() -> torch.cuda.Stream:
+def side_stream() -> torch.cuda.Stream:
     """One for all recordings: cuBLAS keeps a workspace for every stream that it has seen."""
     return torch.cuda.Stream()
 
@@ -131,7 +131,7 @@ class GradientStep:
         batch = padded.replaced(unstaged(piece, padded.tensors))
         batch.weights_N.zero_()
         torch.cuda.empty_cache()  # what steps of this stream left is of no use to another
-        side = _side_stream()
+        side = side_stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # libraries set themselves up outside the recording
             self._run(batch)

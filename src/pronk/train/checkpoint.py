@@ -7,7 +7,6 @@ import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,17 +72,17 @@ class TokenizerFiles:
     nothing else of Python runs."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+        self._tokenizer, self._contents = tokenizer, dict[Path, bytes]()
 
     def write(self, folder: Path) -> None:
         """Write them into a folder that is there."""
+        self._contents = self._contents or self._made(folder)
         for name, content in self._contents.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
 
-    @cached_property
-    def _contents(self) -> dict[Path, bytes]:
-        with tempfile.TemporaryDirectory() as made:
+    def _made(self, folder: Path) -> dict[Path, bytes]:
+        with tempfile.TemporaryDirectory(dir=folder) as made:  # on the disk that is spoken of when it is full
             self._tokenizer.save_pretrained(made)
             files = [file for file in Path(made).rglob("*") if file.is_file()]
             return {file.relative_to(made): file.read_bytes() for file in files}

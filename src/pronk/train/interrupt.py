@@ -26,6 +26,11 @@ class Interruption:
         if self.asked:
             raise KeyboardInterrupt
 
+    def insist(self) -> None:
+        """Raise KeyboardInterrupt if the user has insisted, whoever heard that first."""
+        if self.asked >= INSIST:
+            raise KeyboardInterrupt
+
 
 @contextmanager
 def listen(tell: Callable[[str], None]) -> Iterator[Interruption]:

@@ -105,8 +105,9 @@ class Recorder:
         self._validate, self._track, self._mirror = validate, log, mirror
         self._told: set[int] = set()
         self._clock = time.perf_counter()
-        if fleet.adapter.parameters[0].is_cuda:
-            writer.later(partial(pin_ahead, self._buffers()))  # beside the first rounds
+        # beside the first rounds; not where rounds are recorded, as PyTorch gives pinned memory back for each recording
+        if fleet.adapter.parameters[0].is_cuda and not fleet.accumulate.records:
+            writer.later(partial(pin_ahead, self._buffers()))
 
     def after_round(self, steps: Sequence[Step]) -> None:
         """Record a round: its cost, its losses, and whatever is due at the steps reached."""
@@ -221,12 +222,14 @@ class Recorder:
         return adapter
 
     def _buffers(self) -> list[int]:
-        """Bytes of weights and of moments for a checkpoint of each run, as far as they may wait to be written."""
-        sizes, left = [], self._writer.room
-        for slot in range(len(self.fleet.runs)):
+        """Bytes of weights and of moments for a checkpoint of each run, as far as they may wait to be written. PyTorch
+        pins powers of two."""
+        sizes, left = list[int](), self._writer.room
+        for slot, run in enumerate(self.fleet.runs):
             weights = self.fleet.adapter.size(slot)
-            left -= CHECKPOINT_BYTES * weights
-            sizes += [CHECKPOINT_BYTES // 3 * weights, CHECKPOINT_BYTES * 2 // 3 * weights] if left >= 0 else []
+            both = [CHECKPOINT_BYTES // 3 * weights, CHECKPOINT_BYTES * 2 // 3 * weights]
+            left -= sum(1 << (size - 1).bit_length() for size in both)
+            sizes += both if left >= 0 and run.plan.shape is not None else []
         return sizes
 
     def _prune(self, journal: Journal) -> None:

@@ -26,7 +26,7 @@ class Writer:
             free = machine_memory()[1]
             room = ROOM if free is None else min(ROOM, free // 4)
         self.room, self._waiting = room, 0
-        self._tasks: deque[tuple[Callable[[], object], int]] = deque()
+        self._tasks: deque[tuple[Callable[[], None], int]] = deque()
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -53,7 +53,7 @@ class Writer:
         if error is None:
             self.check()
 
-    def later(self, task: Callable[[], object], size: int = 0) -> None:
+    def later(self, task: Callable[[], None], size: int = 0) -> None:
         """Have something done in the background. size: bytes that it keeps in memory until then."""
         with self._changed:
             self.check()
@@ -76,6 +76,12 @@ class Writer:
         with self._changed:
             self._changed.wait_for(lambda: not self._tasks)
         self.check()
+
+    def drop(self) -> None:
+        """Leave what has not been begun."""
+        with self._changed:
+            self._drop()
+            self._changed.notify_all()
 
     def check(self) -> None:
         """Raise what went wrong, if anything did."""
