@@ -77,3 +77,10 @@ def test_what_segments_look_back_at_is_their_beginning_and_themselves() -> None:
     assert look.longest == 7
     back = [look.order_L[start:end].tolist() for start, end in zip(look.starts_T, look.starts_T[1:], strict=False)]
     assert back == [torch.nonzero(look.source_L == token).flatten().tolist() for token in range(sum(lengths))]
+
+
+def test_the_way_back_is_made_for_gradients_alone() -> None:
+    with torch.no_grad():
+        look = packing_on_host((4, 3), (-1, 0), GPU).lookback
+    assert look is not None
+    assert (len(look.source_L), len(look.order_L), len(look.starts_T)) == (11, 0, 0)

@@ -7,9 +7,7 @@ Shapes: N rows, W columns of keys and values that a recorded step looks at, D hi
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -82,7 +80,10 @@ class _Recording:
             with torch.cuda.stream(side):  # libraries set themselves up outside the recording
                 self._forward(model, cache)
             torch.cuda.current_stream().wait_stream(side)
-            self._graph, self._hidden_ND = _captured(side, partial(self._forward, model, cache))
+            self._graph = torch.cuda.CUDAGraph()
+            # other threads may be writing checkpoints meanwhile
+            with torch.cuda.graph(self._graph, stream=side, capture_error_mode="thread_local"):
+                self._hidden_ND = self._forward(model, cache)
 
     def play(self, token_N: Tensor, position_N: Tensor, end: int) -> Tensor:
         """Hidden states (N, D), in memory that the next step writes to."""
@@ -99,25 +100,6 @@ class _Recording:
             past_key_values=cache, use_cache=True,
         ).last_hidden_state  # fmt: skip
         return hidden_N1D[:, 0]
-
-
-def _captured(side: torch.cuda.Stream, work: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-    """What is launched, as a graph, and what it computes. Not by `torch.cuda.graph`, which first collects garbage and
-    gives back the host's pinned memory: a second and more, with checkpoints waiting to be written."""
-    graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
-    torch.cuda.synchronize()
-    gc.disable()  # garbage may hold what must not be freed meanwhile
-    try:
-        with torch.cuda.stream(side):
-            graph.capture_begin(capture_error_mode="thread_local")  # other threads may be writing checkpoints
-            try:
-                found = work()
-            finally:
-                graph.capture_end()
-    finally:
-        if collects:
-            gc.enable()
-    return graph, found
 
 
 def can_record(model: Any) -> bool:
