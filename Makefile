@@ -21,7 +21,7 @@ demo: $(VENV)/installed
 	$(BIN)/pronk demo
 
 test: lint
-	@echo "== every test, a file on each core: about fourteen minutes on two"
+	@echo "== every test, a file on each core: about ten minutes on two"
 	$(TEST)
 
 unit: $(VENV)/installed-dev
