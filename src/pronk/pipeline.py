@@ -128,7 +128,8 @@ def run_study(
             interrupted = _run_fleets(ready, work)
         work.summary |= {"phases": clock.seconds, "total_seconds": sum(clock.seconds.values())}
         with folder.changing():
-            conclude(folder, work.summary)
+            known = folder.read() if (folder.path / "study.json").is_file() else {}
+            conclude(folder, known | work.summary)  # what others have added while it ran stays
         if mirror is not None:
             mirror.copy_all(folder)
     return folder, interrupted

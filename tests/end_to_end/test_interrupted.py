@@ -318,3 +318,26 @@ def test_a_write_that_fails_is_heard_before_everything_is_measured(
     assert told.code == 2
     assert "no space left on this disk" in told.err
     assert len(measured) == 1, "one batch was under way; the others are for nothing"
+
+
+def test_what_others_add_to_a_study_that_runs_stays(
+    workplace: Workplace, pronk: Callable[..., Told], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A judge may have read the weights while the last of the evaluation goes on."""
+    from pronk import pipeline
+    from pronk.runs import StudyFolder
+
+    original = pipeline._all_written
+
+    def judged(*arguments: Any) -> bool:
+        done = original(*arguments)
+        folder = StudyFolder.open(workplace.out)
+        with folder.changing():
+            folder.write({**folder.read(), "noted": "by somebody"})
+        return done
+
+    monkeypatch.setattr(pipeline, "_all_written", judged)
+    assert pronk(*workplace.arguments()).code == 0
+    study = workplace.study()
+    assert study["noted"] == "by somebody"
+    assert all("metrics" in run for run in study["runs"])
