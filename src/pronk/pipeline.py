@@ -84,7 +84,7 @@ def run_study(
     What can be wrong with recipe, data and base is found before anything is trained, and then nothing is left
     behind. Raises KeyboardInterrupt if the user stops it before there is anything to keep.
     """
-    from pronk.compare.conclude import conclude
+    from pronk.compare.conclude import conclude_beside_others
     from pronk.doctor.checking import refused_by_name
     from pronk.model.determinism import deterministic
     from pronk.train.mirror import Mirror
@@ -127,9 +127,7 @@ def run_study(
         with folder.measuring():
             interrupted = _run_fleets(ready, work)
         work.summary |= {"phases": clock.seconds, "total_seconds": sum(clock.seconds.values())}
-        with folder.changing():
-            known = folder.read() if (folder.path / "study.json").is_file() else {}
-            conclude(folder, known | work.summary)  # what others have added while it ran stays
+        conclude_beside_others(folder, work.summary)
         if mirror is not None:
             mirror.copy_all(folder)
     return folder, interrupted

@@ -13,6 +13,13 @@ from pronk.compare.summary import run_metrics
 from pronk.runs import StudyFolder
 
 
+def conclude_beside_others(folder: StudyFolder, own: dict[str, Any]) -> Path:
+    """`conclude` with these keys of study.json; what judges and people have added in the meantime stays."""
+    with folder.changing():
+        known = folder.read() if (folder.path / "study.json").is_file() else {}
+        return conclude(folder, known | own)
+
+
 def conclude(folder: StudyFolder, summary: dict[str, Any], language: str | None = None) -> Path:
     """Write study.json and report.html, from the item results alone. summary: what else study.json says. language: of
     the report; as it was when absent.

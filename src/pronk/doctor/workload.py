@@ -11,8 +11,9 @@ import numpy.typing as npt
 from pronk.evaluate.answers import answer_rooms
 from pronk.evaluate.batches import prompt_batches
 from pronk.evaluate.choice import choice_example, choice_tokens
-from pronk.evaluate.classify import EXTRA_TOKENS, columns_behind
+from pronk.evaluate.classify import EXTRA_TOKENS
 from pronk.evaluate.evaluation import LARGEST_BATCH
+from pronk.model.generate import columns_behind
 from pronk.model.memory.choice import BUDGETS, Work, Workload
 from pronk.model.memory.costs import EvaluationLoad, Load
 from pronk.model.rounding import Shape, rounded_shape
@@ -181,16 +182,17 @@ def answered(
     prompts = [example.prompt_ids.tolist() for example in items]
     behind, scored = columns_behind(room, answers), sum(len(ids) - 1 for ids in answers)
     batches = prompt_batches(prompts, slots, budget, behind)
-    read = {id(batch): sum(len(prompts[item]) for item, _ in batch) for batch in batches}
+    asked = [sum(len(prompts[item]) for item, _ in batch) for batch in batches]
     # packing all of them would take too long: the first, that with most rows and that with most tokens
-    largest = [batches[0], max(batches, key=len), max(batches, key=lambda batch: read[id(batch)])]
-    tokens = max(
-        len(pack_prompts([prompts[item] for item, _ in batch], [slot for _, slot in batch]).ids_T)
-        for batch in {id(batch): batch for batch in largest}.values()
-    )
+    places = {0, max(range(len(batches)), key=lambda k: len(batches[k])), asked.index(max(asked))}
+    tokens = max(len(_packed(prompts, batches[place]).ids_T) for place in places)
     rows = max(map(len, batches))
     cells = max(len(batch) * (max(len(prompts[item]) for item, _ in batch) + behind) for batch in batches)
     return EvaluationLoad(max(tokens, rows * scored), rows * (scored + len(answers)), rows, cells)
+
+
+def _packed(prompts: Sequence[Sequence[int]], batch: Sequence[tuple[int, int]]) -> MicroBatch:
+    return pack_prompts([prompts[item] for item, _ in batch], [slot for _, slot in batch])
 
 
 def chosen_from(examples: Examples, models: int, budget: int) -> EvaluationLoad:

@@ -17,7 +17,7 @@ import numpy as np
 from pronk.evaluate.batches import prompt_batches
 from pronk.evaluate.likelihood import ItemLosses
 from pronk.model.adapter import WideAdapter
-from pronk.model.generate import score_and_answer
+from pronk.model.generate import columns_behind, score_and_answer
 from pronk.tokens.pack import pack_prompts
 
 EXTRA_TOKENS = 8  # room for an answer beyond the longest label, so that "positive sentiment" is seen
@@ -66,11 +66,6 @@ def classify(
             items[slot][item] = ClassifiedItem(truths[item], named, text, parse_label(text, labels))
         progress(sum(len(prompts[item]) for item, _ in batch))
     return {slot: [item for item in found if item is not None] for slot, found in items.items()}
-
-
-def columns_behind(longest: int, answer_ids: Sequence[Sequence[int]]) -> int:
-    """Columns of keys and values that a row keeps behind its prompt: for an answer, or for all labels side by side."""
-    return max(longest, sum(len(ids) - 1 for ids in answer_ids))
 
 
 def label_losses(

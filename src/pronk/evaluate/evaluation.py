@@ -18,6 +18,7 @@ from pronk.evaluate.forgetting import PassageLosses, passage_losses
 from pronk.evaluate.likelihood import ItemLosses, answer_bytes, answer_losses, text_bytes
 from pronk.evaluate.similarity import ComparedItem
 from pronk.model.adapter import AdapterShape, WideAdapter, attach
+from pronk.model.attention_kernels import Heads
 from pronk.model.memory.sizes import give_back
 from pronk.recipe import ANSWERING, Exact
 from pronk.runs import RunFolder
@@ -91,11 +92,8 @@ def evaluation_budget(model: Any) -> int:
     if weight.device.type != "cuda":
         return CPU_BATCH
     config = model.config
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    heads = (
-        getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    )  # OPT and its like name no others
-    per_token = 2 * config.num_hidden_layers * heads * head_size * weight.element_size()
+    heads = Heads.of(config)
+    per_token = 2 * config.num_hidden_layers * heads.keys * heads.size * weight.element_size()
     free, _ = torch.cuda.mem_get_info(weight.device)
     return int(min(LARGEST_BATCH, max(CPU_BATCH, CACHE_SHARE * free / per_token)))
 

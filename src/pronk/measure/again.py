@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pronk.ask.models import Form, Model, find_models
-from pronk.compare.conclude import conclude
+from pronk.compare.conclude import conclude_beside_others
 from pronk.compare.items import run_folder
 from pronk.compare.pairs import evaluated
 from pronk.data.shots import choose_shots
@@ -75,17 +75,11 @@ def measure_again(asked: Asked, console: Console) -> tuple[StudyFolder, bool]:
             finally:
                 if work.told:
                     work.summary["evaluation"] = {**work.told, "seconds": time.perf_counter() - started}
-                    _conclude(work)
+                    own = {key: part for key, part in work.summary.items() if key in ("runs", "data", "evaluation")}
+                    conclude_beside_others(folder, own)
     if not work.told:
         raise KeyboardInterrupt
     return folder, bool(stop.asked)
-
-
-def _conclude(work: _Again) -> None:
-    """What judges and people have said in the meantime stays."""
-    with work.folder.changing():
-        own = {key: work.summary[key] for key in work.summary if key in ("runs", "data", "evaluation")}
-        conclude(work.folder, {**work.folder.read(), **own})
 
 
 def _opened(folder: StudyFolder, asked: Asked, console: Console, stop: Interruption) -> _Again:

@@ -213,10 +213,7 @@ def kernels_for(config: Any, device: torch.device, dtype: torch.dtype) -> Choice
         return None
     if not torch.cuda.is_available():
         return Choice(FLASH_2 if dtype in HALF else None, None)
-    count = config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // count
-    shared = getattr(config, "num_key_value_heads", None) or count
-    return choose(device, dtype, Heads(count, shared, size))
+    return choose(device, dtype, Heads.of(config))
 
 
 def _is_even(packing: Packing) -> bool:

@@ -45,6 +45,13 @@ class Heads(NamedTuple):
     keys: int
     size: int
 
+    @classmethod
+    def of(cls, config: Any) -> Heads:
+        """Those of a model with this configuration; OPT and its like name no heads for keys."""
+        count = config.num_attention_heads
+        shared = getattr(config, "num_key_value_heads", None) or count
+        return cls(count, shared, getattr(config, "head_dim", None) or config.hidden_size // count)
+
 
 # (q_THD, k_LGD, v_LGD, segments, scale) → (T, H, D); a scale of None is 1/√D
 Attend = Callable[[Tensor, Tensor, Tensor, Segments, float | None], Tensor]

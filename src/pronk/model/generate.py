@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pronk.model.adapter import WideAdapter
+from pronk.model.attention_kernels import Heads
 from pronk.model.forward import MicroBatch, loss_precision, output_head, to_device
 from pronk.model.loss import target_losses
 from pronk.model.one_token import OneToken
@@ -58,9 +59,8 @@ class PromptCache:
         self.end = 0  # column behind the newest token
         self._column: Tensor | None = None  # of the newest token, while a step is recorded
         self.before = 0  # columns before the tokens that are being read
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        shape = (config.num_hidden_layers, 2, len(lengths_N), heads, self.longest + room, size)
+        heads = Heads.of(config)
+        shape = (config.num_hidden_layers, 2, len(lengths_N), heads.keys, self.longest + room, heads.size)
         # of each layer keys and values (2, N, G, longest + room, D)
         self._layers = dict(enumerate(head_VD.new_zeros(shape)))
         self._read: set[int] = set()  # layers whose prompts are there
@@ -154,8 +154,7 @@ def score_and_answer(
     """
     head_VD = output_head(model)
     device = head_VD.device
-    room = max(max_new_tokens, sum(len(ids) - 1 for ids in continuations))
-    cache = PromptCache(reading, room, model.config, head_VD)
+    cache = PromptCache(reading, columns_behind(max_new_tokens, continuations), model.config, head_VD)
     slots_N = torch.from_numpy(reading.slots_T[reading.rows_N]).to(device)
     last_ND = read_prompts(model, adapter, reading, cache)
     scores_NC = _score(model, adapter, cache, slots_N, last_ND, continuations)
@@ -165,6 +164,12 @@ def score_and_answer(
     ids, ended = rows.answers()
     given = np.argsort(reading.members_N)
     return Answers(scores_NC[torch.from_numpy(given).to(device)], [ids[n] for n in given], [ended[n] for n in given])
+
+
+def columns_behind(max_new_tokens: int, continuations: Sequence[Sequence[int]]) -> int:
+    """Columns of keys and values that a row keeps behind its prompt: for an answer, or for all continuations side by
+    side."""
+    return max(max_new_tokens, sum(len(ids) - 1 for ids in continuations))
 
 
 def read_prompts(model: Any, adapter: WideAdapter, reading: MicroBatch, cache: PromptCache) -> Tensor:

@@ -104,6 +104,15 @@ def shards(index: Path) -> list[str]:
     return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a folder's weights, whether they are there or not; none where nothing names any. Raises as
+    `shards`."""
+    if (folder / WHOLE).is_file():
+        return [folder / WHOLE]
+    index = folder / INDEX
+    return [folder / shard for shard in shards(index)] if index.is_file() else []
+
+
 def pickled(location: str, kind: str = "AutoModelForCausalLM") -> str:
     """What to say of weights that are pickled. kind: the class of transformers that they are of."""
     return (

@@ -12,7 +12,18 @@ from typing import Any, Literal
 import torch
 
 from pronk.errors import BaseModelError, ResourceError
-from pronk.model.hub import INDEX, WHOLE, Base, downloaded, first_line, one_message, pickled, pretrained, quiet, shards
+from pronk.model.hub import (
+    INDEX,
+    WHOLE,
+    Base,
+    downloaded,
+    first_line,
+    one_message,
+    pickled,
+    pretrained,
+    quiet,
+    weight_files,
+)
 from pronk.model.memory.sizes import release
 from pronk.model.places import EMBEDDED, EMBEDDED_INSTALL, cache_folder, embedded_file
 from pronk.model.probe import check_reads_alike
@@ -282,7 +293,7 @@ def _check_folder(path: Path) -> None:
         raise BaseModelError(f"base: the folder {path} has no weights ({WHOLE} or {INDEX}); download or copy it again")
     file = index
     try:
-        for file in [whole] if whole.is_file() else [path / shard for shard in shards(index)]:
+        for file in weight_files(path):
             with safe_open(file, framework="pt"):
                 pass
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -18,10 +18,13 @@ import torch
 from torch import Tensor
 
 from pronk.errors import BaseModelError
+from pronk.model.adapter import attach
 from pronk.model.attention import use_packed_attention
 from pronk.model.forward import output_head
 from pronk.model.generate import PromptCache, extend, read_prompts
 from pronk.model.hub import Base, quiet
+from pronk.model.quantize import QuantizedLinear
+from pronk.model.step import BASE_SLOT
 
 # Types whose tiny models the tests hold to transformers' losses, scores and answers: they are taken at their word.
 FAMILIAR = frozenset({
@@ -31,7 +34,6 @@ FAMILIAR = frozenset({
 KNOWN_TO_WORK = "Llama, Mistral, Qwen 2 and 3, Gemma 1 and 3, Phi-3, OLMo 2, OPT or GPT-NeoX"
 # How far logits may be apart, as a share of their spread: sums in another order, in 24 bits or in 8 to 11.
 NEAR, NEAR_IN_HALF = 0.01, 0.1
-BASE_SLOT = -1
 
 
 def check_reads_alike(model: Any, base: Base) -> None:
@@ -100,8 +102,6 @@ def _apart(model: Any) -> float:
 
 def _ours(model: Any, reading: _Reading, new: list[int]) -> Tensor:
     """Logits (N, 1 + S, V) in fp32: prompts packed, new tokens behind them."""
-    from pronk.model.adapter import attach
-
     head_VD, count = output_head(model), len(new)
     cache = PromptCache(reading, count, model.config, head_VD)
     device, adapter = head_VD.device, attach(model, [])
@@ -122,6 +122,4 @@ def _theirs(model: Any, ids: list[int]) -> Tensor:
 
 
 def _is_quantized(model: Any) -> bool:
-    from pronk.model.quantize import QuantizedLinear
-
     return any(isinstance(module, QuantizedLinear) for module in model.modules())

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pronk.model.hub import INDEX, WHOLE, Base, downloaded, shards
+from pronk.model.hub import Base, downloaded, weight_files
 from pronk.model.memory.sizes import machine_memory
 
 CHUNK = 2**26  # bytes that are asked for at once
@@ -18,7 +18,7 @@ SHARE = 0.5  # of the free memory; of more, the system would forget the first fi
 def read_ahead(base: Base) -> threading.Thread | None:
     """Have the system read a base's files, in a thread that nobody has to wait for; None where that is of no use."""
     folder = base.location if base.local else downloaded(base.name)
-    files = [] if folder is None else _weights(Path(folder))
+    files = [file for file in weight_files(Path(folder)) if file.is_file()] if folder else []
     free = machine_memory()[1]
     size = sum(file.stat().st_size for file in files)
     if not files or free is None or size > SHARE * free or not hasattr(os, "posix_fadvise"):
@@ -26,12 +26,6 @@ def read_ahead(base: Base) -> threading.Thread | None:
     thread = threading.Thread(target=_read, args=(files,), name="pronk read-ahead", daemon=True)
     thread.start()
     return thread
-
-
-def _weights(folder: Path) -> list[Path]:
-    index = folder / INDEX
-    names = shards(index) if index.is_file() else [WHOLE]
-    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def _read(files: Sequence[Path]) -> None:

@@ -40,14 +40,13 @@ class Writer:
     ) -> None:
         with self._changed:
             if isinstance(error, KeyboardInterrupt):
-                self._drop()
+                self.drop()
             self._closed = True
             self._changed.notify_all()
         try:
             self._until_ended()
         except KeyboardInterrupt:
-            with self._changed:
-                self._drop()
+            self.drop()
             self._until_ended()
             raise
         if error is None:
@@ -80,7 +79,8 @@ class Writer:
     def drop(self) -> None:
         """Leave what has not been begun."""
         with self._changed:
-            self._drop()
+            self._tasks.clear()
+            self._waiting = 0
             self._changed.notify_all()
 
     def check(self) -> None:
@@ -118,12 +118,8 @@ class Writer:
                 self._changed.notify_all()
                 if failure is not None:
                     self._failure = failure
-                    self._drop()
+                    self.drop()
                     return
                 if self._tasks:
                     self._tasks.popleft()
                     self._waiting -= size
-
-    def _drop(self) -> None:
-        self._tasks.clear()
-        self._waiting = 0
